@@ -17,14 +17,8 @@ RETRY_SECONDS = 2.0
 # Longest absence of a service that restarts.
 OUTAGE_TIMEOUT_SECONDS = 120.0
 MAX_CACHED_JOBS = 64
-TRANSIENT_STATUSES = frozenset(
-    {
-        httpx.codes.TOO_MANY_REQUESTS,
-        httpx.codes.BAD_GATEWAY,
-        httpx.codes.SERVICE_UNAVAILABLE,
-        httpx.codes.GATEWAY_TIMEOUT,
-    }
-)
+# Too many requests, and what a gateway answers for a service that restarts.
+TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 
 
 class JobPoller:
@@ -48,11 +42,7 @@ class JobPoller:
         return job
 
     def changes(self, job_id: str, *, seconds: float, timeout: float | None = None) -> Iterator[Job]:
-        """Poll the job every `seconds`, and yield it now and after each change until it is over.
-
-        Waits for a service that is away for up to OUTAGE_TIMEOUT_SECONDS, then raises `Unreachable`; raises
-        `StillRunning` after `timeout` seconds.
-        """
+        """Yield the job at each change, as `Client.changes`; an absent service is waited for OUTAGE_TIMEOUT_SECONDS."""
         begun_at = time.monotonic()
         shown: Job | None = None
         away_since: float | None = None

@@ -7,7 +7,7 @@ import typer
 
 from cli.completion import complete_zone
 from cli.errors import SettingError
-from cli.local.policy_source import read_policy_choice, read_policy_json
+from cli.local.policy_source import read_policy_choice, read_policy_object
 from cli.options import AsJson, Key, PolicyArgument, PolicyName, Url, check_choice, with_client
 from cli.remote.connection import field_to_option, open_client, report_field_errors
 from cli.remote.output import Columns, format_short_time, show_json, show_list
@@ -148,9 +148,7 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Store a policy as the next version of its name (operators). Jobs keep the version that they have."""
-    body = read_policy_json(policy, "POLICY")
-    if not isinstance(body, dict):
-        raise SettingError("POLICY: expected a JSON object, in braces")
+    body = read_policy_object(policy, "POLICY")
     with report_field_errors(lambda field: "NAME" if field == "name" else f"POLICY: {field.removeprefix('policy.')}"):
         stored = client.put_policy(name, body, if_version=if_version)
     if as_json:

@@ -10,11 +10,16 @@ from cli.errors import SettingError
 def read_policy_choice(given: str, where: str = "--policy") -> str | dict[str, Any]:
     """Return the name of a stored policy, or the policy in a file or in braces. Raises `SettingError`."""
     if is_inline_json(given) or given.endswith(".json") or Path(given).is_file():
-        body = read_policy_json(given, where)
-        if not isinstance(body, dict):
-            raise SettingError(f"{where}: expected a JSON object, in braces")
-        return body
+        return read_policy_object(given, where)
     return given
+
+
+def read_policy_object(given: str, where: str) -> dict[str, Any]:
+    """Parse a JSON file, or JSON in braces, that contains an object. Raises `SettingError`."""
+    body = read_policy_json(given, where)
+    if not isinstance(body, dict):
+        raise SettingError(f"{where}: expected a JSON object, in braces")
+    return body
 
 
 def read_policy_json(given: str, where: str) -> Any:

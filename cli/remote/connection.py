@@ -1,7 +1,7 @@
 """The commands' client, and the service's problems as errors of the command line."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -14,20 +14,12 @@ if TYPE_CHECKING:
     from greentune.client import Client
 
 DEFAULT_DATA_DIR = "var"
-EXIT_CODES: Mapping[int, ExitCode] = {
-    HTTPStatus.BAD_REQUEST: ExitCode.USAGE,
-    HTTPStatus.UNAUTHORIZED: ExitCode.NOT_ALLOWED,
-    HTTPStatus.FORBIDDEN: ExitCode.NOT_ALLOWED,
-    HTTPStatus.NOT_FOUND: ExitCode.NOT_FOUND,
-    HTTPStatus.CONFLICT: ExitCode.CONFLICT,
-    HTTPStatus.GONE: ExitCode.NOT_FOUND,
-    HTTPStatus.PRECONDITION_FAILED: ExitCode.CONFLICT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ExitCode.USAGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ExitCode.USAGE,
-    HTTPStatus.UNPROCESSABLE_ENTITY: ExitCode.USAGE,
-    HTTPStatus.BAD_GATEWAY: ExitCode.UNREACHABLE,
-    HTTPStatus.SERVICE_UNAVAILABLE: ExitCode.UNREACHABLE,
-    HTTPStatus.GATEWAY_TIMEOUT: ExitCode.UNREACHABLE,
+STATUSES_BY_EXIT_CODE = {
+    ExitCode.USAGE: (400, 413, 415, 422),
+    ExitCode.NOT_ALLOWED: (401, 403),
+    ExitCode.NOT_FOUND: (404, 410),
+    ExitCode.CONFLICT: (409, 412),
+    ExitCode.UNREACHABLE: (502, 503, 504),
 }
 
 FieldNamer = Callable[[str], str]
@@ -83,5 +75,5 @@ def to_command_error(error: ServiceError) -> CommandError:
     if not isinstance(error, Problem):
         return CommandError(str(error))
     text = format_field_errors(error) or str(error)
-    code = EXIT_CODES.get(error.status, ExitCode.FAILED)
+    code = next((code for code, of in STATUSES_BY_EXIT_CODE.items() if error.status in of), ExitCode.FAILED)
     return CommandError(f"--key (GREENTUNE_KEY): {text}" if code == ExitCode.NOT_ALLOWED else text, code)

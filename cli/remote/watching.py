@@ -38,7 +38,8 @@ def watch(client: Client, job_id: str, *, as_json: bool) -> None:
     screen = create_console()
     try:
         if as_json:
-            job = _as_json(client, job_id)
+            for job in client.changes(job_id, seconds=POLL_SECONDS):  # at least once
+                show_json_line(job)
         elif screen.is_terminal:
             job = _live(client, job_id, screen)
         else:
@@ -61,12 +62,6 @@ def raise_unless_succeeded(job: Job) -> None:
         raise CommandError(f"{job.id} has {job.status}: {detail}")
 
 
-def _as_json(client: Client, job_id: str) -> Job:
-    for job in client.changes(job_id, seconds=POLL_SECONDS):
-        show_json_line(job)
-    return job  # the service has answered with the job at least once
-
-
 def _as_lines(client: Client, job_id: str) -> Job:
     last_event = 0
     shown: tuple[str, int, int] | None = None
@@ -79,7 +74,7 @@ def _as_lines(client: Client, job_id: str) -> Job:
         if moved != shown and not job.is_over:
             typer.echo(replace_unprintable(format_progress_line(snapshot)))
             shown = moved
-    for line in format_summary(snapshot):
+    for line in format_summary(snapshot):  # the service has answered with the job at least once
         typer.echo(replace_unprintable(line))
     return snapshot.job
 
