@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from greencore.carbon import Basis, CarbonError, NoReading, Reading, Source, open_source
 from greencore.carbon.accounting.pricing import covered_spans
-from greencore.carbon.forecasting import OwnForecast
+from greencore.carbon.forecasting import forecast_own
 from greencore.carbon.static import WORLD, StaticSource
 from greencore.clock import Clock
 from runtime.settings import Settings
@@ -250,7 +250,7 @@ class IntensityPoller:
         # The reading in force is valid until its end: the forecast starts there, and is fitted to it, too.
         known_until = max([now, *(reading.end for reading in history.readings[-1:])])
         try:
-            own = OwnForecast.fit(history, now=known_until).forecast(horizon / timedelta(hours=1))
+            own = forecast_own(history, now=known_until, hours=horizon / timedelta(hours=1))
         except NoReading:
             return []
         return [replace(reading, start=max(reading.start, begins)) for reading in own if reading.end > begins]

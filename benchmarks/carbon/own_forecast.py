@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.report import publish
 from greencore.arrays import Floats
 from greencore.carbon import IntensitySeries, Reading
-from greencore.carbon.forecasting import OwnForecast, rolling_forecasts
+from greencore.carbon.forecasting import forecast_own, rolling_forecasts
 from greencore.carbon.forecasting.hourly import resample_hourly
 from greencore.carbon.trace_file import read_trace
 
@@ -123,7 +123,7 @@ def _fit_seconds(values: Floats) -> float:
     history = _series(start, values)
     now = start + timedelta(hours=len(values))
     started = time.perf_counter()
-    OwnForecast.fit(history, now=now).forecast(72)
+    forecast_own(history, now=now, hours=72)
     return time.perf_counter() - started
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from greencore.carbon import IntensitySeries, NoReading, Reading
-from greencore.carbon.forecasting import MAX_FORECAST_HOURS, OwnForecast, rolling_forecasts
+from greencore.carbon.forecasting import MAX_FORECAST_HOURS, forecast_own, rolling_forecasts
+from greencore.carbon.forecasting.hourly import resample_hourly
 from greencore.clock import HOUR
 
 Array = NDArray[np.float64]
@@ -179,18 +180,18 @@ class TestRollingForecasts:
             rolling_forecasts(np.array(values), hours, first_hour_utc=first_hour)
 
 
-class TestOwnForecast:
+class TestForecastOwn:
     @pytest.mark.parametrize("ended", [1, 3, 24, 25, 160, 700, 1000])
     def test_is_the_rolling_forecast_of_that_hour(self, ended: int) -> None:
         values = solar_and_wind(1000)
         rolled = rolling_forecasts(values, 72, first_hour_utc=START.hour)
-        own = OwnForecast.fit(hourly(values), now=START + ended * HOUR).forecast(72)
+        own = forecast_own(hourly(values), now=START + ended * HOUR, hours=72)
         np.testing.assert_allclose(values_of(own), rolled[ended], rtol=1e-8)
 
     def test_readings_are_marked_as_own_estimates_of_the_same_signal(self) -> None:
         history = hourly(solar_and_wind(100), signal="marginal", emission_factors="direct", zone="GB")
         now = START + 60 * HOUR + timedelta(minutes=20)
-        own = OwnForecast.fit(history, now=now).forecast(5)
+        own = forecast_own(history, now=now, hours=5)
         assert [entry.start for entry in own] == [START + (60 + index) * HOUR for index in range(6)]
         assert {entry.end - entry.start for entry in own} == {HOUR}
         first = own.readings[0]
@@ -198,42 +199,41 @@ class TestOwnForecast:
         assert (first.source, first.estimated, first.fetched_at) == ("own forecast", True, now)
 
     def test_on_the_hour_there_is_one_reading_for_each_hour_asked(self) -> None:
-        own = OwnForecast.fit(hourly(solar_and_wind(100)), now=START + 60 * HOUR)
-        assert len(own.forecast(24)) == 24
-        assert len(own.forecast(0.5)) == 1
-        assert len(own.forecast(MAX_FORECAST_HOURS)) == MAX_FORECAST_HOURS
+        history = hourly(solar_and_wind(100))
+        for hours, count in ((24, 24), (0.5, 1), (MAX_FORECAST_HOURS, MAX_FORECAST_HOURS)):
+            assert len(forecast_own(history, now=START + 60 * HOUR, hours=hours)) == count
 
     def test_readings_that_had_not_ended_are_not_used(self) -> None:
         values = solar_and_wind(400)
         now = START + 300 * HOUR + timedelta(minutes=59)
-        own = OwnForecast.fit(hourly(values), now=now).forecast(48)
-        without_later = OwnForecast.fit(hourly(values[:300]), now=now).forecast(48)
+        own = forecast_own(hourly(values), now=now, hours=48)
+        without_later = forecast_own(hourly(values[:300]), now=now, hours=48)
         assert own == without_later
 
     def test_no_ended_reading_is_an_error(self) -> None:
         with pytest.raises(NoReading, match="no reading had ended by 2026-03-02T05:00:00"):
-            OwnForecast.fit(IntensitySeries(), now=START)
+            forecast_own(IntensitySeries(), now=START, hours=1)
         with pytest.raises(NoReading, match="no reading had ended"):
-            OwnForecast.fit(hourly(np.ones(5)), now=START + timedelta(minutes=30))
+            forecast_own(hourly(np.ones(5)), now=START + timedelta(minutes=30), hours=1)
 
     def test_readings_of_years_ago_are_not_used(self) -> None:
         with pytest.raises(NoReading, match="within the 26280 hours before"):
-            OwnForecast.fit(hourly(np.ones(5)), now=START + timedelta(days=1200))
+            forecast_own(hourly(np.ones(5)), now=START + timedelta(days=1200), hours=1)
 
     def test_a_single_reading_gives_a_flat_forecast(self) -> None:
-        own = OwnForecast.fit(hourly(np.array([123.0])), now=START + HOUR).forecast(30)
+        own = forecast_own(hourly(np.array([123.0])), now=START + HOUR, hours=30)
         np.testing.assert_allclose(values_of(own), 123.0)
 
     def test_a_few_days_give_their_mean_day(self) -> None:
         day = 100 + 10.0 * np.arange(24)
         history = hourly(np.concatenate([day, day + 40]), start=START.replace(hour=0))
-        own = values_of(OwnForecast.fit(history, now=START.replace(hour=0) + 48 * HOUR).forecast(168))
+        own = values_of(forecast_own(history, now=START.replace(hour=0) + 48 * HOUR, hours=168))
         assert ((own >= np.tile(day, 7)) & (own <= np.tile(day + 40, 7))).all()
         np.testing.assert_allclose(own[-24:], day + 20, rtol=0.02)
 
     def test_readings_within_the_current_hour_alone_give_a_forecast(self) -> None:
         history = IntensitySeries([reading(START + timedelta(minutes=10), timedelta(minutes=5), 80.0)])
-        own = OwnForecast.fit(history, now=START + timedelta(minutes=20)).forecast(3)
+        own = forecast_own(history, now=START + timedelta(minutes=20), hours=3)
         assert own.readings[0].start == START
         np.testing.assert_allclose(values_of(own), 80.0)
 
@@ -249,16 +249,16 @@ class TestOwnForecast:
             for part in range(parts)
         )
         now = START + len(values) * HOUR
-        fine = OwnForecast.fit(history, now=now).forecast(48)
-        coarse = OwnForecast.fit(hourly(values), now=now).forecast(48)
+        fine = forecast_own(history, now=now, hours=48)
+        coarse = forecast_own(hourly(values), now=now, hours=48)
         np.testing.assert_allclose(values_of(fine), values_of(coarse), rtol=1e-6)
 
     def test_longer_readings_spread_over_their_hours(self) -> None:
         values = np.repeat(solar_and_wind(24 * 10)[::3], 3)
         history = IntensitySeries(reading(START + 3 * i * HOUR, 3 * HOUR, float(v)) for i, v in enumerate(values[::3]))
         now = START + len(values) * HOUR
-        own = OwnForecast.fit(history, now=now).forecast(48)
-        np.testing.assert_allclose(values_of(own), values_of(OwnForecast.fit(hourly(values), now=now).forecast(48)))
+        own = forecast_own(history, now=now, hours=48)
+        np.testing.assert_allclose(values_of(own), values_of(forecast_own(hourly(values), now=now, hours=48)))
 
     def test_gaps_are_filled(self) -> None:
         values = solar_and_wind(24 * 60)
@@ -266,45 +266,44 @@ class TestOwnForecast:
         for begin, length in ((100, 2), (200, 30), (900, 1), (1100, 100)):
             with_gaps[begin : begin + length] = np.nan
         now = START + len(values) * HOUR
-        whole = values_of(OwnForecast.fit(hourly(values), now=now).forecast(72))
-        filled = values_of(OwnForecast.fit(hourly(with_gaps), now=now).forecast(72))
+        whole = values_of(forecast_own(hourly(values), now=now, hours=72))
+        filled = values_of(forecast_own(hourly(with_gaps), now=now, hours=72))
         assert np.abs(filled - whole).mean() < 0.25 * values.std()
 
     def test_a_short_gap_is_interpolated_linearly(self) -> None:
-        past = OwnForecast.fit(hourly(np.array([10.0, math.nan, math.nan, 40.0])), now=START + 4 * HOUR).past
+        past = resample_hourly(hourly(np.array([10.0, math.nan, math.nan, 40.0])), START + 4 * HOUR, most_hours=1000)
         np.testing.assert_allclose(past.values, [10, 20, 30, 40])
 
     def test_a_long_gap_is_filled_with_the_day_before(self) -> None:
         values = solar_and_wind(72)
         with_gaps = values.copy()
         with_gaps[30:60] = np.nan
-        past = OwnForecast.fit(hourly(with_gaps), now=START + 72 * HOUR).past
+        past = resample_hourly(hourly(with_gaps), START + 72 * HOUR, most_hours=1000)
         np.testing.assert_allclose(past.values[30:54], values[[*range(6, 30)]])
         np.testing.assert_allclose(past.values[54:60], values[6:12])
 
     def test_late_readings_are_forecast_too_and_left_out(self) -> None:
         values = solar_and_wind(24 * 40)
-        late = OwnForecast.fit(hourly(values[:-5]), now=START + len(values) * HOUR).forecast(24)
-        then = OwnForecast.fit(hourly(values[:-5]), now=START + (len(values) - 5) * HOUR).forecast(29)
+        late = forecast_own(hourly(values[:-5]), now=START + len(values) * HOUR, hours=24)
+        then = forecast_own(hourly(values[:-5]), now=START + (len(values) - 5) * HOUR, hours=29)
         assert late.readings[0].start == START + len(values) * HOUR
         np.testing.assert_allclose(values_of(late), values_of(then)[5:])
 
     def test_past_that_ended_weeks_ago_gives_its_mean_day(self) -> None:
         day = 200 + 50 * np.cos(np.arange(24) / 24 * 2 * np.pi)
         history = hourly(np.tile(day, 30), start=START.replace(hour=0))
-        own = OwnForecast.fit(history, now=START.replace(hour=0) + timedelta(days=60)).forecast(48)
+        own = forecast_own(history, now=START.replace(hour=0) + timedelta(days=60), hours=48)
         np.testing.assert_allclose(values_of(own), np.tile(day, 2), rtol=0.001)
 
     def test_the_forecast_has_the_emission_factors_of_the_readings(self) -> None:
-        own = OwnForecast.fit(hourly(np.full(50, 100.0), emission_factors="direct"), now=START + 50 * HOUR).forecast(10)
+        own = forecast_own(hourly(np.full(50, 100.0), emission_factors="direct"), now=START + 50 * HOUR, hours=10)
         assert {reading.emission_factors for reading in own} == {"direct"}
 
     @pytest.mark.parametrize("hours", [0, -1, 168.5, math.nan])
     def test_hours_out_of_range_are_refused(self, hours: float) -> None:
-        own = OwnForecast.fit(hourly(np.ones(5)), now=START + 5 * HOUR)
         with pytest.raises(ValueError, match=r"hours is .*: expected more than 0, at most 168"):
-            own.forecast(hours)
+            forecast_own(hourly(np.ones(5)), now=START + 5 * HOUR, hours=hours)
 
     def test_naive_time_is_refused(self) -> None:
         with pytest.raises(ValueError, match="now is 2026-03-02T05:00:00: expected an aware time in UTC"):
-            OwnForecast.fit(hourly(np.ones(5)), now=START.replace(tzinfo=None))
+            forecast_own(hourly(np.ones(5)), now=START.replace(tzinfo=None), hours=1)
