@@ -145,12 +145,10 @@ def compute_waiting_eta(
     wait = queue.wait_hours(hours_per_flop, workers)
     low, high = get_job_policy(job).rho_range
     done = job.steps_done / job.steps if job.steps else 0.0
-    whole, outside = (
-        job.epochs * epoch_estimate.epoch_hours * (1 - done),
-        max(epoch_estimate.outside_hours, epoch_estimate.startup_hours),
-    )
+    whole = job.epochs * epoch_estimate.epoch_hours * (1 - done)
+    outside = max(epoch_estimate.outside_hours, epoch_estimate.startup_hours)
     start = max(at + _hours(wait), opens or at)
-    basis = [f"{epoch_estimate.basis}"]
+    basis = [epoch_estimate.basis]
     if queue.running + queue.ahead:
         basis.append(f"{queue.running} running and {queue.ahead} queued jobs before it, on {workers} workers")
     if opens is not None:

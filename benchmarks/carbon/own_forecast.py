@@ -166,8 +166,7 @@ def _windy() -> Floats:
 def _weekends() -> Floats:
     """The solar series, a third lower on Saturdays and Sundays."""
     weekend = np.arange(YEAR) // 24 % 7 >= 5
-    values: Floats = _solar() * np.where(weekend, 0.67, 1.0)
-    return values
+    return _solar() * np.where(weekend, 0.67, 1.0)
 
 
 def _wind(draw: np.random.Generator) -> Floats:

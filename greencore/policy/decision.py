@@ -1,7 +1,6 @@
 """Decides ρ of an epoch from a policy and its context, and gives the reason."""
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from greencore.carbon.errors import CarbonError
 from greencore.carbon.series import Reading
@@ -110,21 +109,15 @@ def _decide_on_missing(policy: Policy, previous: PreviousRho | None, missing: st
 
 
 def _describe(reading: Reading, step: str | None, context: PolicyContext) -> str:
-    now = context.now
+    ahead = (reading.start - context.now).total_seconds()
     about = [
         reading.source,
         *([FALLBACK_STEP_LABELS.get(step, step)] if step is not None and step != "fresh" else []),
         *(["estimated"] if reading.estimated else []),
-        _age(reading, now),
+        f"in {_duration(ahead)}" if ahead > 0 else f"{_duration(abs(ahead))} old",
     ]
     described = f"{reading.gco2e_per_kwh:.6g} gCO2e/kWh ({', '.join(about)})"
     return described if context.reading is not None else f"no intensity reading, but a forecast of {described}"
-
-
-def _age(reading: Reading, now: datetime) -> str:
-    if reading.start > now:
-        return f"in {_duration((reading.start - now).total_seconds())}"
-    return f"{_duration(reading.age_seconds(now))} old"
 
 
 def _duration(seconds: float) -> str:

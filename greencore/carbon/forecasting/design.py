@@ -56,8 +56,7 @@ class DesignMatrix:
         weekday = (self.day[at][:, None] + days_later) % WEEK
         pattern = self.mean_day[at[:, None], hour] + self.weekday_offsets[at[:, None], weekday]
         fading = self.deviation[at][:, None] * DECAY_PER_HOUR ** (ahead + 1.0)
-        expected: Floats = pattern + fading
-        return expected
+        return pattern + fading
 
 
 def build_design_matrix(values: Floats, first_hour_utc: int) -> DesignMatrix:

@@ -33,8 +33,7 @@ def mean_day(values: Floats, first_hour_utc: int) -> Floats:
     row = day[:, None] + ended_today
     last = np.concatenate([values[:1], values])[:, None]
     seen = weight[row, column] > 0
-    mean: Floats = np.where(seen, total[row, column] / np.where(seen, weight[row, column], 1.0), last)
-    return mean
+    return np.where(seen, total[row, column] / np.where(seen, weight[row, column], 1.0), last)
 
 
 def weekday_offsets(values: Floats, first_hour_utc: int) -> Floats:
@@ -58,8 +57,7 @@ def weekday_offsets(values: Floats, first_hour_utc: int) -> Floats:
             total[at] = kept * total[at] + above_week
             squares[at] = kept * squares[at] + above_week**2
             weight[at] = kept * weight[at] + 1
-    of_hour: Floats = offsets[(np.arange(len(values) + 1) + first_hour_utc) // DAY]
-    return of_hour
+    return offsets[(np.arange(len(values) + 1) + first_hour_utc) // DAY]
 
 
 def _shrink(means: Floats, mean_squares: Floats, count: float) -> Floats:

@@ -205,8 +205,7 @@ def _uninterrupted_emissions(grid: Slots, starts: Floats, hours: Floats) -> Floa
     integral = np.concatenate([[0.0], np.cumsum(grid.intensity)]) * grid.step_hours
     edges = np.arange(len(integral), dtype=np.float64)
     ends = np.interp(starts + hours / grid.step_hours, edges, integral)
-    straight: Floats = ends - np.interp(starts, edges, integral)
-    return straight
+    return ends - np.interp(starts, edges, integral)
 
 
 def _oracle(grid: Slots, runs: SimulatedRuns) -> Floats:

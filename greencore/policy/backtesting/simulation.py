@@ -170,8 +170,7 @@ class Simulation:
     def _longest_left(self) -> Floats:
         """Hours that the rest takes where every later epoch has the highest ρ."""
         this = self._epoch_left * np.where(np.isnan(self._rho), self._rho_max, self._rho)
-        longest: Floats = this + self._epochs_left * self._epoch_work * self._rho_max
-        return longest
+        return this + self._epochs_left * self._epoch_work * self._rho_max
 
     def _wanted_hours(self, slot: Ints, length: Floats, elapsed: Floats, intensity: Floats) -> Floats:
         """Hours of this slot in which the gate lets each run compute."""

@@ -88,5 +88,4 @@ def _means(series: IntensitySeries, origin: datetime, step: int, count: int) -> 
     up_to = np.interp(grid, edges, integral) + np.maximum(grid - edges[-1], 0.0) * values[-1]
     # Differences of integrals have rounding errors, which must not move a value across a bound, nor below 0.
     mixed = np.maximum(np.diff(up_to) / step, 0.0)
-    means: Floats = np.where(first == last, values[first], mixed)
-    return means
+    return np.where(first == last, values[first], mixed)

@@ -149,8 +149,7 @@ def compute_window_means(intensity: Floats, hours: Floats, starts: Floats, ends:
         return up_to
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        means: Floats = np.where(ends > starts, (integral(ends) - integral(starts)) / (ends - starts), beyond)
-    return means
+        return np.where(ends > starts, (integral(ends) - integral(starts)) / (ends - starts), beyond)
 
 
 def bridge_gaps(intensity: Floats) -> tuple[Floats, Bools]:
@@ -198,5 +197,4 @@ def _rows_interp(x: Floats, xp: Floats, fp: Floats) -> Floats:
     height = np.take_along_axis(fp, segment + 1, axis=1) - bottom
     share = np.divide(x - left, width, out=np.zeros_like(x), where=width > 0)
     # Exact at the upper end, too.
-    values: Floats = np.where(share < 1, bottom + share * height, bottom + height)
-    return values
+    return np.where(share < 1, bottom + share * height, bottom + height)

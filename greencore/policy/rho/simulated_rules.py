@@ -128,8 +128,7 @@ class _RankRule:
     def _share(self, slot: Ints, present: Ints) -> Floats:
         """1 where a slot was cleaner than the present one, 1/2 where it was equal."""
         then, now = self._slots.intensity[slot], self._slots.intensity[present]
-        share: Floats = np.where(then < now, 1.0, 0.0) + np.where(then == now, 0.5, 0.0)
-        return share
+        return np.where(then < now, 1.0, 0.0) + np.where(then == now, 0.5, 0.0)
 
 
 def _plan(policy: Budget | Price, costs: EpochCosts, start: EpochStart) -> RhoChoices:

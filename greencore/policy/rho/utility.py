@@ -80,8 +80,7 @@ class UtilityCurve:
     def slopes(self) -> Floats:
         """Slopes between the points [points - 1]; at least 0, never rising."""
         slopes = np.diff(self.value) / np.diff(self.rho)
-        falling: Floats = np.maximum(np.minimum.accumulate(slopes), 0.0)
-        return falling
+        return np.maximum(np.minimum.accumulate(slopes), 0.0)
 
     def at(self, rho: ArrayLike) -> Floats:
         """Return the value at each ρ, in the shape of `rho`."""
