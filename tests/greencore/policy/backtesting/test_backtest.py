@@ -1,39 +1,31 @@
-"""Backtests: comparison with a reference simulation in plain Python, and properties of every backtest."""
+"""Properties of every backtest."""
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from greencore.carbon import IntensitySeries
-from greencore.policy import BacktestDecision, BacktestError, BacktestResult, Policy, backtest, parse_policy
+from greencore.policy import BacktestDecision, BacktestError, parse_policy
 from greencore.policy.gate.forecasts import ForecastKind
+from tests.greencore.policy.backtesting.policies import (
+    BUDGET,
+    CONSTANT,
+    EVERY_KIND,
+    EVERY_MODE,
+    LINEAR,
+    MODES,
+    PERCENTILE,
+    STEPS,
+    epochs,
+    simulated,
+    with_gate,
+)
 from tests.greencore.policy.grids import MIDNIGHT, at, pieces, series, year
-from tests.greencore.policy.one_run import ReferenceSimulation, cheapest_shares
 
-CONSTANT: dict[str, Any] = {"kind": "constant", "rho": 1.0}
-STEPS: dict[str, Any] = {
-    "kind": "steps",
-    "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 200, "rho": 0.7}, {"rho": 0.5}],
-}
-LINEAR: dict[str, Any] = {"kind": "linear", "clean": 100, "dirty": 300, "rho_max": 1.0, "rho_min": 0.4}
-PERCENTILE: dict[str, Any] = {"kind": "percentile", "window_hours": 48, "rho_max": 0.9, "rho_min": 0.4}
-BUDGET: dict[str, Any] = {"kind": "budget", "budget_gco2e": 300, "rho_max": 1.0, "rho_min": 0.4}
-PRICE: dict[str, Any] = {"kind": "price", "gco2e_per_loss": 50, "rho_max": 1.0, "rho_min": 0.4}
-KINDS = [CONSTANT, STEPS, LINEAR, PERCENTILE, BUDGET, PRICE]
-MODES = ["none", "defer", "pause"]
-EVERY_KIND = pytest.mark.parametrize("body", KINDS, ids=[body["kind"] for body in KINDS])
-EVERY_MODE = pytest.mark.parametrize("mode", MODES)
 YEAR_START = datetime(2025, 1, 1, tzinfo=UTC)
-
-
-def with_gate(body: dict[str, Any], mode: str, **gate: Any) -> Policy:
-    return parse_policy({**body, "gate": {"mode": mode, **gate}})
 
 
 @cache
@@ -52,94 +44,6 @@ def days() -> IntensitySeries:
 def month() -> IntensitySeries:
     """Its first 30 days."""
     return series(year(24 * 30), origin=YEAR_START)
-
-
-def simulated(policy: Policy, readings: IntensitySeries, **changed: Any) -> BacktestResult:
-    asked: dict[str, Any] = {
-        "start": None,
-        "work_hours": 8.0,
-        "epochs": 8,
-        "deadline_hours": 24.0,
-        "forecast": "perfect",
-        "power_w": 1000.0,
-    }
-    return backtest(policy, readings, **(asked | changed))
-
-
-def epochs(result: BacktestResult) -> list[tuple[datetime, float]]:
-    return [(step.time, step.rho) for step in result.decisions if step.action == "epoch" and step.rho is not None]
-
-
-# One run in plain Python.
-
-
-@st.composite
-def single_runs(draw: st.DrawFn) -> ReferenceSimulation:
-    minutes = draw(st.sampled_from([60, 60, 30]))
-    count = 50 * 60 // minutes
-    values = draw(st.lists(st.integers(0, 12).map(lambda tens: tens * 37.0), min_size=count, max_size=count))
-    work_hours = draw(st.integers(2, 24)) / 4
-    policy = draw(
-        st.sampled_from([*KINDS, {**LINEAR, "smoothing": {"deadband": 0.1, "min_epochs": 2, "max_change": 0.3}}])
-    )
-    thresholds = draw(st.sampled_from([{}, {}, {"pause_above": 300, "resume_below": 148}, {"pause_above": 111}]))
-    gate = {"mode": draw(st.sampled_from(MODES)), "min_saving": draw(st.sampled_from([0.0, 0.05])), **thresholds}
-    return ReferenceSimulation(
-        policy=parse_policy({**policy, "gate": gate}),
-        values=values,
-        step_hours=minutes / 60,
-        start_hours=24 + draw(st.sampled_from([0, 0, 7, 30, 45])) / 60,
-        work_hours=work_hours,
-        epochs=draw(st.integers(1, 6)),
-        deadline_hours=work_hours * draw(st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0])),
-        forecast=draw(st.sampled_from(["perfect", "persistence", "own"])),
-        power_kw=0.3,
-        idle_kw=draw(st.sampled_from([0.0, 0.02])),
-    )
-
-
-@settings(max_examples=80, deadline=None)
-@given(run=single_runs())
-def test_backtest_equals_the_reference_simulation(run: ReferenceSimulation) -> None:
-    start, readings = at(run.start_hours), series(run.values, minutes=run.step_hours * 60)
-    run.run()
-    result = backtest(
-        run.policy,
-        readings,
-        start=start,
-        work_hours=run.work_hours,
-        epochs=run.epochs,
-        deadline_hours=run.deadline_hours,
-        forecast=run.forecast,  # type: ignore[arg-type]
-        power_w=run.power_kw * 1000,
-        idle_power_w=run.idle_kw * 1000,
-    )
-    assert [rho for _, rho in epochs(result)] == pytest.approx([rho for _, rho in run.begun], abs=1e-6)
-    begun = [(time - MIDNIGHT) / timedelta(hours=1) for time, _ in epochs(result)]
-    assert begun == pytest.approx([time for time, _ in run.begun], abs=1e-5)
-    assert result.finish is not None
-    assert (result.finish - start) / timedelta(hours=1) == pytest.approx(run.finish_hours, abs=1e-5)
-    assert result.emissions_g == pytest.approx(run.emissions_g, rel=1e-6, abs=1e-6)
-    assert result.epochs_run == run.epochs_run
-    assert result.work_share == pytest.approx(run.computing_hours / run.work_hours, abs=1e-6)
-    assert result.on_time_share == (run.finish_hours <= run.deadline_hours + 1e-6)
-    for counterfactual, hours in ((result.baseline_g, run.work_hours), (result.constant_g, run.computing_hours)):
-        mean = readings.mean(start, start + timedelta(hours=hours)).gco2e_per_kwh
-        assert counterfactual == pytest.approx(mean * hours * run.power_kw, rel=1e-6, abs=1e-6)
-    assert result.oracle_g == pytest.approx(_oracle_g(run), rel=1e-6, abs=1e-6)
-
-
-def _oracle_g(run: ReferenceSimulation) -> float:
-    """Emissions of the cleanest minutes of the window, as many as the run computed."""
-    begin, end = run.start_hours, run.start_hours + max(run.deadline_hours, run.computing_hours)
-    edges = [index * run.step_hours for index in range(len(run.values) + 1)]
-    inside = [
-        (c, min(stop, end) - max(start, begin), 1.0)
-        for c, start, stop in zip(run.values, edges, edges[1:], strict=False)
-        if min(stop, end) > max(start, begin)
-    ]
-    shares = cheapest_shares(inside, run.computing_hours)
-    return sum(c * hours * share for (c, hours, _), share in zip(inside, shares, strict=True)) * run.power_kw
 
 
 def test_an_epoch_takes_rho_of_its_hours_and_idle_power_is_added() -> None:
@@ -404,59 +308,6 @@ def test_switch_hours_reduce_the_number_of_pauses() -> None:
     assert pauses(0.0, 60) > 0
     assert pauses(0.5, 60) == 0
     assert pauses(0.5, 30) == 0
-
-
-# The calendar, and other resolutions.
-
-
-@pytest.mark.parametrize(
-    ("first", "hours"), [("2025-03-29", 71), ("2025-10-25", 73), ("2024-02-28", 72)], ids=["23 h", "25 h", "leap day"]
-)
-def test_days_of_23_and_25_hours_are_simulated_in_utc(first: str, hours: int) -> None:
-    madrid = ZoneInfo("Europe/Madrid")
-    begin = datetime.fromisoformat(first).replace(tzinfo=madrid)
-    end = (begin + timedelta(days=3)).astimezone(UTC)
-    origin = begin.astimezone(UTC)
-    assert (end - origin) / timedelta(hours=1) == hours
-    readings = series(year(hours), origin=origin)
-    policy = with_gate(LINEAR, "pause")
-    every = simulated(policy, readings, deadline_hours=24.0)
-    assert every.starts == hours - 24 + 1
-    # The last possible start of a window of 47 h.
-    last = (end - timedelta(hours=47)).astimezone(madrid)
-    result = simulated(policy, readings, start=last, deadline_hours=47.0, forecast="persistence")
-    utc = simulated(policy, readings, start=last.astimezone(UTC), deadline_hours=47.0, forecast="persistence")
-    assert result == utc
-    assert result.finish is not None
-    assert result.finish.utcoffset() == timedelta(0)
-    with pytest.raises(BacktestError, match=r"start: .* needs the series for 47 h"):
-        simulated(policy, readings, start=end - timedelta(hours=46.9), deadline_hours=47.0)
-
-
-def _same_hours(policy: Policy, minutes: int, forecast: ForecastKind) -> None:
-    """Assert that hourly readings and finer ones of the same value have equal results."""
-    values = year(72)
-    fine = series(np.repeat(values, 60 // minutes).tolist(), minutes=minutes)
-    coarse = simulated(policy, series(values), work_hours=4.3, epochs=3, forecast=forecast)
-    finer = simulated(policy, fine, work_hours=4.3, epochs=3, forecast=forecast)
-    assert finer.starts == coarse.starts
-    for name in ("emissions_g", "baseline_g", "constant_g", "oracle_g"):
-        assert getattr(finer, name) == pytest.approx(getattr(coarse, name), rel=1e-9), name
-
-
-@EVERY_KIND
-@pytest.mark.parametrize("minutes", [30, 5])
-def test_rho_is_the_same_on_finer_readings_of_the_same_hours(body: dict[str, Any], minutes: int) -> None:
-    _same_hours(parse_policy(body), minutes, "perfect")
-
-
-@EVERY_MODE
-@pytest.mark.parametrize("minutes", [30, 5])
-@pytest.mark.parametrize("forecast", ["perfect", "persistence", "own"])
-def test_gates_are_the_same_on_finer_readings_of_the_same_hours(
-    mode: str, minutes: int, forecast: ForecastKind
-) -> None:
-    _same_hours(with_gate(CONSTANT, mode), minutes, forecast)
 
 
 def test_every_start_is_covered_by_the_series() -> None:
