@@ -1,14 +1,13 @@
-"""Webhook delivery from the end of a job to a verified message: none is lost, and concurrency is limited."""
+"""Webhook delivery from the end of a job to a verified message: none is lost."""
 
 import json
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
@@ -16,10 +15,6 @@ from greencore.clock import utc_now
 from runtime.settings import SecretKeyMissing, Settings
 from scheduler import Scheduler
 from scheduler.webhooks.delivery import (
-    DELIVERY_LEASE,
-    MAX_CONCURRENT,
-    MAX_CONCURRENT_PER_HOST,
-    MAX_CONCURRENT_PER_OWNER,
     MAX_RETRY_DELAY,
     WebhookSender,
     compute_retry_delay,
@@ -28,88 +23,22 @@ from scheduler.webhooks.request import ConnectionOptions
 from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
-from store.repositories.deliveries import MAX_FAILED_DELIVERIES, DeliveryRepository
+from store.repositories.deliveries import MAX_FAILED_DELIVERIES
 from store.repositories.jobs import JobRepository
 from store.repositories.webhooks import WebhookRepository, derive_signing_secret
 from store.tables import Delivery, Job, Webhook
 from store.webhook_url import parse_networks
 from tests.scheduler.stage import START, add_job, wait_until
+from tests.scheduler.webhooks.messages import (
+    OPTIONS,
+    deliveries,
+    end_job,
+    make_due,
+    register,
+    send,
+    webhook,
+)
 from tests.webhook_receiver import WebhookReceiver, WebhookReply
-
-OPTIONS = ConnectionOptions(parse_networks(["127.0.0.0/8"]), resolve=lambda *_: ["127.0.0.1"], total_seconds=5)
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"webhook_max_attempts": 3, "webhook_private_networks": ["127.0.0.0/8"]})
-
-
-@pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
-    with WebhookReceiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def delivery(database: Database, settings: Settings) -> Iterator[WebhookSender]:
-    with closing(WebhookSender(database, settings, options=OPTIONS)) as delivery:
-        yield delivery
-
-
-def register(database: Database, url: str, owner: str = "alice") -> str:
-    with database.session() as session:
-        return WebhookRepository(session).add(owner=owner, url=url, at=START).id
-
-
-def end_job(database: Database, owner: str = "alice", to: JobStatus = JobStatus.CANCELLED) -> str:
-    job_id = add_job(database, owner=owner)
-    with database.session() as session:
-        job = JobRepository(session).lock(job_id)
-        assert job is not None
-        transition(session, job, to, at=START, reason="it was enough")
-    return job_id
-
-
-def write_tests(database: Database, webhook_id: str, count: int) -> None:
-    """Store test messages, more than the API allows."""
-    with database.session() as session:
-        for number in range(count):
-            session.add(
-                Delivery(
-                    id=f"{webhook_id}_{number}",
-                    webhook_id=webhook_id,
-                    type="webhook.test",
-                    payload={"number": number},
-                    created_at=func.clock_timestamp(),
-                    next_attempt_at=func.now(),
-                )
-            )
-            session.flush()
-
-
-def deliveries(database: Database, webhook_id: str) -> list[Delivery]:
-    """Oldest first."""
-    with database.session() as session:
-        query = select(Delivery).where(Delivery.webhook_id == webhook_id).order_by(Delivery.created_at, Delivery.id)
-        return list(session.scalars(query))
-
-
-def webhook(database: Database, webhook_id: str) -> Webhook:
-    with database.session() as session:
-        return session.get_one(Webhook, webhook_id)
-
-
-def make_due(database: Database) -> None:
-    """Make every waiting delivery due."""
-    with database.session() as session:
-        session.execute(
-            update(Delivery).where(Delivery.next_attempt_at.is_not(None)).values(next_attempt_at=func.now())
-        )
-
-
-def send(delivery: WebhookSender) -> None:
-    delivery.start_round()
-    delivery.wait()
 
 
 def test_the_end_of_a_job_is_delivered_with_a_verifiable_signature(
@@ -268,108 +197,6 @@ def test_a_webhook_is_disabled_once_too_many_messages_in_a_row_were_given_up(
         assert "answered 500" in disabled.disabled_reason
     else:
         assert disabled.disabled_at is None
-
-
-def test_a_message_whose_sender_died_is_sent_by_the_next(
-    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
-) -> None:
-    webhook_id = register(database, receiver.url)
-    end_job(database)
-    with database.session() as session:
-        dying = DeliveryRepository(session).claim(lease=DELIVERY_LEASE)
-    assert dying is not None
-
-    send(delivery)
-    assert receiver.messages == []
-    make_due(database)
-    send(delivery)
-    [row] = deliveries(database, webhook_id)
-    assert (row.attempts, len(receiver.messages)) == (2, 1)
-
-    # It was not dead: its late outcome changes nothing.
-    with database.session() as session:
-        DeliveryRepository(session).record_failure(dying, status=500, error="answered 500", retry_in=timedelta(0))
-        DeliveryRepository(session).release(dying)
-    [row] = deliveries(database, webhook_id)
-    assert (row.attempts, row.next_attempt_at, row.last_error) == (2, None, None)
-
-
-def test_two_senders_side_by_side_send_each_message_once(
-    database: Database, settings: Settings, receiver: WebhookReceiver
-) -> None:
-    ids = [register(database, receiver.url, owner=f"owner-{number}") for number in range(3)]
-    for webhook_id in ids:
-        write_tests(database, webhook_id, 10)
-    with (
-        closing(WebhookSender(database, settings, options=OPTIONS)) as one,
-        closing(WebhookSender(database, settings, options=OPTIONS)) as other,
-    ):
-        one.start_round()
-        other.start_round()
-        one.wait()
-        other.wait()
-        send(one)  # its host was at its limit for the other
-    sent = [message.headers["webhook-id"] for message in receiver.messages]
-    assert len(sent) == 30
-    assert len(set(sent)) == 30
-    assert receiver.most_at_once <= 2 * MAX_CONCURRENT_PER_HOST
-
-
-@pytest.mark.parametrize(
-    ("hosts", "owners", "most"),
-    [(1, 9, MAX_CONCURRENT_PER_HOST), (9, 1, MAX_CONCURRENT_PER_OWNER), (9, 9, MAX_CONCURRENT)],
-)
-def test_concurrency_is_limited_per_host_per_owner_and_in_all(
-    database: Database, delivery: WebhookSender, receiver: WebhookReceiver, hosts: int, owners: int, most: int
-) -> None:
-    for number in range(9):
-        url = f"http://host-{number % hosts}.example.com:{receiver.port}/"
-        write_tests(database, register(database, url, owner=f"owner-{number % owners}"), 2)
-    receiver.held.clear()
-    delivery.start_round()
-    wait_until(lambda: receiver.now >= most)
-    threading.Event().wait(0.2)  # time for a request too many
-    receiver.held.set()
-    delivery.wait()
-    assert receiver.most_at_once == most
-    assert len(receiver.messages) == 18
-
-
-def test_a_slow_receiver_delays_no_other_receivers_messages(
-    database: Database, delivery: WebhookSender, receiver: WebhookReceiver
-) -> None:
-    with WebhookReceiver() as slow:
-        slow.held.clear()
-        write_tests(database, register(database, f"http://slow.example.com:{slow.port}/", owner="bob"), 20)
-        webhook_id = register(database, f"http://quick.example.com:{receiver.port}/")
-        end_job(database)
-        delivery.start_round()
-        wait_until(lambda: deliveries(database, webhook_id)[0].delivered_at is not None)
-        assert slow.now == MAX_CONCURRENT_PER_HOST
-        slow.held.set()
-        delivery.wait()
-        assert len(slow.messages) == 20
-
-
-def test_close_cancels_a_slow_request_and_the_next_sender_sends_it_at_once(
-    database: Database, settings: Settings, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("scheduler.webhooks.delivery.SHUTDOWN_GRACE_SECONDS", 0.1)
-    webhook_id = register(database, receiver.url)
-    end_job(database)
-    receiver.held.clear()
-    with closing(WebhookSender(database, settings, options=OPTIONS)) as stopping:
-        stopping.start_round()
-        wait_until(lambda: receiver.now == 1)
-    [row] = deliveries(database, webhook_id)
-    assert (row.attempts, row.delivered_at) == (0, None)
-    stopping.start_round()  # does nothing after close
-
-    receiver.held.set()
-    with closing(WebhookSender(database, settings, options=OPTIONS)) as following:
-        send(following)
-    [row] = deliveries(database, webhook_id)
-    assert (row.attempts, row.last_status) == (1, 204)
 
 
 def test_a_message_of_a_deleted_webhook_is_dropped(
