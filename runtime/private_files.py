@@ -42,7 +42,8 @@ def restrict_data_folder(data_dir: Path) -> None:
     restricted where it contains nothing else; run by root, it stays traversable for the embedded PostgreSQL's account.
     """
     try:
-        if _holds_nothing_else(data_dir):
+        own = {*PRIVATE_FOLDERS, *OF_SERVERS, *FILES_BESIDE}
+        if data_dir.is_dir() and {path.name for path in data_dir.iterdir()} <= own:
             _restrict([data_dir], taken_away=PRIVATE_UMASK if os.geteuid() != 0 else PRIVATE_UMASK & ~0o011)
         _restrict(data_dir / name for name in FILES_BESIDE)
         for folder in (data_dir / name for name in PRIVATE_FOLDERS):
@@ -53,11 +54,6 @@ def restrict_data_folder(data_dir: Path) -> None:
                     _restrict(Path(path) / name for name in (*folders, *files))
     except OSError as error:  # readiness reports an unreadable folder
         log.warning("files.not_private", path=str(data_dir), error=os.strerror(error.errno or 0))
-
-
-def _holds_nothing_else(data_dir: Path) -> bool:
-    own = {*PRIVATE_FOLDERS, *OF_SERVERS, *FILES_BESIDE}
-    return data_dir.is_dir() and {path.name for path in data_dir.iterdir()} <= own
 
 
 def _restrict(paths: Iterable[Path], *, taken_away: int = PRIVATE_UMASK) -> None:

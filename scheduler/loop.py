@@ -97,12 +97,9 @@ class Scheduler:
             log.warning("database.unreachable", error=str(getattr(error, "orig", error)).strip())
         self._database.dispose()
 
+    @span("tick", only_with_events=True)
     def tick(self) -> None:
         """Run everything that is due now, once. A part that fails is logged, and the others run."""
-        with span("tick", only_with_events=True):
-            self._run_due_parts()
-
-    def _run_due_parts(self) -> None:
         settings, database, now = self._settings, self._database, self._clock()
         with database.session() as session:
             fleet = Fleet(list_live_workers(session, settings), self._bases)

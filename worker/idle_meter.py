@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from greencore.energy import EnergySource
 from runtime.settings import Settings
 from store.accounting.host_shares import IdleSample, store_idle_energy
-from store.accounting.lost_energy import ASSUMED_POWER_W
+from store.accounting.lost_energy import get_assumed_gpu_power
 from store.database import Database
 from worker.database_retry import STATEMENT_TIMEOUT_SECONDS
 from worker.forking import block_forking
@@ -64,11 +64,10 @@ class IdleMeter:
             self._samples.popleft()
 
     def _open(self) -> None:
-        assumed_w = 0.0 if device_name() == "cpu" else self._settings.assumed_power_w or ASSUMED_POWER_W["gpu"]
         self._source = EnergySource(
             self._settings.cpu_power_w,
             self._settings.ram_power_w,
-            assumed_gpu_power_w=assumed_w,
+            assumed_gpu_power_w=get_assumed_gpu_power(device_name(), self._settings.assumed_power_w),
             monotonic=self._monotonic,
             samples=False,
         )

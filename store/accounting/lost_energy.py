@@ -27,6 +27,11 @@ MEAN_POWER = "the attempt's mean power"
 ASSUMED_POWER = "the device's assumed power"
 
 
+def get_assumed_gpu_power(device: str | None, assumed_power_w: float | None) -> float:
+    """Return the watts assumed of a GPU without a meter: 0 for a CPU, else the operator's figure or our own."""
+    return 0.0 if device in (None, "cpu") else assumed_power_w or ASSUMED_POWER_W["gpu"]
+
+
 class _Power(NamedTuple):
     """Watts by component, and their basis: measured or assumed."""
 

@@ -27,7 +27,7 @@ from runtime.private_files import make_private_folder
 from runtime.settings import Settings
 from runtime.tracing import record_span
 from store.accounting import metering
-from store.accounting.lost_energy import ASSUMED_POWER_W
+from store.accounting.lost_energy import get_assumed_gpu_power
 from store.intensity.readings import GridRepository, get_job_basis
 from store.lifecycle import progress
 from store.lifecycle.leases import lock_leased_job, record_attempt_event
@@ -83,7 +83,7 @@ class TrainingAttempt(TrainingListener):
             interval_seconds=self._settings.energy_interval_seconds,
             cpu_power_w=self._settings.cpu_power_w,
             ram_power_w=self._settings.ram_power_w,
-            assumed_gpu_power_w=self._assumed_gpu_power_w(),
+            assumed_gpu_power_w=get_assumed_gpu_power(self._job.device, self._settings.assumed_power_w),
         )
         try:
             with meter as self._meter, self._share_host_energy():
@@ -239,11 +239,6 @@ class TrainingAttempt(TrainingListener):
     def should_stop(self) -> bool:
         self._writer.check_lease()
         return self._writer.heartbeat.control != "run"
-
-    def _assumed_gpu_power_w(self) -> float:
-        if self._job.device in (None, "cpu"):
-            return 0.0
-        return self._settings.assumed_power_w or ASSUMED_POWER_W["gpu"]
 
     def _store_energy(self, interval: EnergyInterval) -> None:
         methods = {"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method}
