@@ -5,15 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.orm import Session
 
 from greencore.carbon import IntensitySeries, price_interval
-from greencore.carbon.accounting.pricing import (
-    TimeSpan,
-    covered_spans,
-    is_settled,
-    known_emissions,
-)
+from greencore.carbon.accounting.pricing import covered_spans, is_settled, known_emissions
 from runtime.settings import Settings
 from store.accounting.emissions import EmissionsRepository
 from store.accounting.job_account import compute_counterfactuals
@@ -66,10 +60,12 @@ def _settle_zone(
     with database.session() as session:
         repository = SettlementRepository(session)
         readings = GridRepository(session).readings_between(energy.zone, energy.basis, energy.start, energy.end)
-        unpriced = repository.unpriced_span(energy)
+        known = IntensitySeries()
+        if (unpriced := repository.unpriced_span(energy)) is not None:
+            known = GridRepository(session).series_with_fallback(energy.zone, energy.basis, *unpriced, settings)
         when = SettlementCriteria(
             measured=covered_spans(reading for reading in readings if not reading.estimated),
-            known=[] if unpriced is None else covered_spans(_load_intensity(session, energy, unpriced, settings)),
+            known=covered_spans(known),
             final_before=final_before,
         )
         due = repository.find_intervals_to_price(energy, when, limit=share, each=each)
@@ -82,21 +78,14 @@ def _settle_zone(
             repository = SettlementRepository(session)
             intervals = repository.intervals(due.get(job_id, []))
             if intervals:
-                _price_intervals(intervals, _load_intensity(session, energy, _enclosing_span(intervals), settings))
+                span = min(each.started_at for each in intervals), max(each.finished_at for each in intervals)
+                grid = GridRepository(session)
+                _price_intervals(intervals, grid.series_with_fallback(energy.zone, energy.basis, *span, settings))
                 session.flush()
                 if "missing" in (job.counterfactuals or {}):
                     job.counterfactuals = None  # a price may be known now
             repository.close(energy.zone, job_id, when, limit=closed_each)
             EmissionsRepository(session).update_job_emissions(job)
-
-
-def _load_intensity(session: Session, energy: OpenEnergy, span: TimeSpan, settings: Settings) -> IntensitySeries:
-    """Return a zone's intensity during a span, from the fallback chain."""
-    return GridRepository(session).series_with_fallback(energy.zone, energy.basis, *span, settings)
-
-
-def _enclosing_span(intervals: Sequence[EnergyInterval]) -> TimeSpan:
-    return min(each.started_at for each in intervals), max(each.finished_at for each in intervals)
 
 
 def _price_intervals(intervals: Sequence[EnergyInterval], series: IntensitySeries) -> None:

@@ -72,9 +72,15 @@ class Database:
             hide_parameters=True,
             connect_args=connection_arguments(self.url),
         )
-        prepare_connection = _session_settings("; ".join(settings))
-        event.listen(self.engine, "connect", prepare_connection)
         event.listen(self.engine, "handle_error", _as_operational_error, retval=True)
+
+        # Not in the startup message, whose `options` a connection pooler does not pass on.
+        @event.listens_for(self.engine, "connect")
+        def prepare_connection(connection: Any, _: object) -> None:
+            connection.autocommit = True
+            connection.execute("; ".join(settings))
+            connection.autocommit = False
+
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @contextmanager
@@ -136,20 +142,6 @@ def _parse_url(text: str) -> URL:
     options = url.query.get("options")
     # SQLAlchemy collects a repeated parameter in a tuple, which drivers do not accept.
     return url if options is None or isinstance(options, str) else url.update_query_dict({"options": " ".join(options)})
-
-
-def _session_settings(statements: str) -> Any:
-    """Return a listener that executes these settings on each new connection.
-
-    The startup message is no alternative: a connection pooler does not pass on its `options`.
-    """
-
-    def prepare_connection(connection: Any, _: object) -> None:
-        connection.autocommit = True
-        connection.execute(statements)
-        connection.autocommit = False
-
-    return prepare_connection
 
 
 def _as_operational_error(context: ExceptionContext) -> OperationalError | None:

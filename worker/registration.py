@@ -89,13 +89,12 @@ def drain_on_shutdown() -> None:
                         os.kill(pid, signal.SIGTERM)
                     log.info("task.draining", task=request.id, pid=pid)
 
-    draining: list[threading.Thread] = []
+    forwarding = threading.Thread(target=forward_shutdown, name="drain", daemon=True)
 
     @worker_shutting_down.connect(weak=False)
     def shutting_down(**_: object) -> None:
-        if not draining:
-            draining.append(threading.Thread(target=forward_shutdown, name="drain", daemon=True))
-            draining[0].start()
+        if forwarding.ident is None:  # not started yet
+            forwarding.start()
 
     @worker_shutdown.connect(weak=False)
     def shutdown(**_: object) -> None:

@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -88,10 +89,8 @@ class WebhookRequest:
         """Cancel the request, whether it runs or has not started."""
         self._cancelled = True
         if self._loop is not None and self._task is not None:
-            try:
+            with suppress(RuntimeError):  # it has just ended
                 self._loop.call_soon_threadsafe(self._task.cancel)
-            except RuntimeError:  # it has just ended
-                return
 
     def _resolve_allowed_addresses(self, target: Target) -> Sequence[str]:
         """Return the host's addresses. Raises `Undeliverable` where any of them may not be reached."""

@@ -101,9 +101,14 @@ def attribute_energy(session: Session, job: Job) -> EnergyAttribution:
     Work of an attempt after the checkpoint from which a later one resumes is lost, as is loading the model again.
     """
     epochs = {epoch.number: epoch for epoch in session.scalars(select(Epoch).where(Epoch.job_id == job.id))}
-    history = _history(session, job)
+    types = [*TRANSITIONS, TRAINING_STARTED, GATE_CLOSED]
+    events = select(Event).where(Event.job_id == job.id, Event.type.in_(types)).order_by(Event.id)
+    history = session.scalars(events).all()
     starts = _starts(history, job)
-    records = _AttemptHistory(history, epochs, starts, _times_of_steps(session, job, starts))
+    resumed = select(Step.number, Step.at).where(
+        Step.job_id == job.id, Step.number.in_({start.steps_done for start in starts})
+    )
+    records = _AttemptHistory(history, epochs, starts, steps=dict(iter(session.execute(resumed))))
     pieces: dict[_Cause | None, list[_EnergyBlock]] = {None: [], "gate": [], "lost": []}
     for row in session.execute(BLOCKS, {"job_id": job.id}):
         for piece, cause in records.divide(_EnergyBlock(*row)):
@@ -178,11 +183,6 @@ class _AttemptHistory:
         return "lost"
 
 
-def _history(session: Session, job: Job) -> Sequence[Event]:
-    types = [*TRANSITIONS, TRAINING_STARTED, GATE_CLOSED]
-    return session.scalars(select(Event).where(Event.job_id == job.id, Event.type.in_(types)).order_by(Event.id)).all()
-
-
 def _starts(history: Sequence[Event], job: Job) -> list[_Start]:
     starts = [
         _Start(event.data["attempt"], event.at, event.data["steps_done"], event.data["epochs_done"])
@@ -194,12 +194,6 @@ def _starts(history: Sequence[Event], job: Job) -> list[_Start]:
         # The last attempt found training complete, and only evaluated and saved the model.
         starts.append(_Start(claims[-1].data["attempt"], claims[-1].at, job.steps_done, job.epochs_done))
     return starts
-
-
-def _times_of_steps(session: Session, job: Job, starts: Sequence[_Start]) -> Mapping[int, datetime]:
-    numbers = {start.steps_done for start in starts}
-    query = select(Step.number, Step.at).where(Step.job_id == job.id, Step.number.in_(numbers))
-    return {step.number: step.at for step in session.execute(query)}
 
 
 def _flops_share(epochs: Iterable[Epoch]) -> float | None:

@@ -39,10 +39,16 @@ def request_action(session: Session, job: Job, action: Action, *, by: str, at: d
         raise ActionRefused(job, action, f"it is {job.status}")
     if action is Action.RETRY:
         _check_inputs(session, job)
-        _clear_outcome(job)
+        # Its epochs, energy and checkpoints are kept: the run resumes from them.
+        job.error = job.evaluation = job.settled_at = job.counterfactuals = None
+        job.lost_attempts = 0
         to = to if job.estimate is not None else JobStatus.VALIDATING
     if action in (Action.RESUME, Action.RETRY):
-        _reset_gate(job, at)
+        # Time paused or ended does not count towards the gate's longest delay.
+        job.gate = job.not_before = None
+        job.released_at = at
+        if job.started_at is None:
+            job.ready_at = None  # it could not have run before: its counterfactuals start here
     transition(session, job, to, at=at, reason=_reason(action, to, by), by=by)
     if to in HELD_BY_A_WORKER:
         job.control, job.control_at = str(action), at
@@ -66,19 +72,3 @@ def _check_inputs(session: Session, job: Job) -> None:
         raise ActionRefused(job, Action.RETRY, f"its files were removed at {removed}, submit it again")
     if DatasetRepository(session).lock_for_use(job.dataset_id) is None:
         raise ActionRefused(job, Action.RETRY, f"its dataset {job.dataset_id} was deleted, submit it with another")
-
-
-def _clear_outcome(job: Job) -> None:
-    """Clear the outcome of an ended job. Its epochs, energy and checkpoints are kept: the run resumes from them."""
-    job.error = job.evaluation = None
-    job.settled_at = job.counterfactuals = None
-    job.lost_attempts = 0
-
-
-def _reset_gate(job: Job, at: datetime) -> None:
-    """Reset the gate's plan, so that time paused or ended does not count towards its longest delay."""
-    job.gate = job.not_before = None
-    job.released_at = at
-    if job.started_at is None:
-        # It could not have run before: its counterfactuals start here.
-        job.ready_at = None
