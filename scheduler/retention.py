@@ -53,11 +53,10 @@ class RetentionCleaner:
             remove_old_rows(self._database, self._settings, at=at)
             remove_abandoned_uploads(self._settings, at=at)
             remove_old_files(self._database, self._settings, at=at, stopped=lambda: self._closed)
-        except Exception as fault:  # the future's result is not read: without this the fault would be lost
-            if isinstance(fault, DBAPIError | OSError):
-                log.warning("retention.failed", error=str(fault).strip())
-            else:
-                log.exception("retention.failed", exc_info=fault)
+        except (DBAPIError, OSError) as error:
+            log.warning("retention.failed", error=str(error).strip())
+        except Exception:  # the future's result is not read: without this the fault would be lost
+            log.exception("retention.failed")
 
 
 def remove_old_rows(database: Database, settings: Settings, *, at: datetime) -> None:

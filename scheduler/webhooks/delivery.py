@@ -96,11 +96,10 @@ class WebhookSender:
                 finally:
                     with self._lock:
                         del self._active[request]
-        except Exception as fault:  # the future's result is not read: without this the fault would be lost
-            if isinstance(fault, DBAPIError):
-                log.warning("webhooks.unsettled", error=str(fault.orig).strip())
-            else:
-                log.exception("webhooks.failed", exc_info=fault)
+        except DBAPIError as error:
+            log.warning("webhooks.unsettled", error=str(error.orig).strip())
+        except Exception:  # the future's result is not read: without this the fault would be lost
+            log.exception("webhooks.failed")
 
     def _claim(self) -> WebhookRequest | None:
         """Claim a message, and return the request that sends it; None where none may be sent now."""
@@ -140,8 +139,8 @@ class WebhookSender:
                 DeliveryRepository(session).release(claimed)
         except Undeliverable as error:
             self._record_failure(claimed, str(error))
-        except Exception as fault:  # a message that can never be sent must use up its attempts, too
-            log.exception("webhook.not_sent", delivery=claimed.delivery.id, webhook=claimed.webhook.id, exc_info=fault)
+        except Exception:  # a message that can never be sent must use up its attempts, too
+            log.exception("webhook.not_sent", delivery=claimed.delivery.id, webhook=claimed.webhook.id)
             why = f"it could not be sent; the scheduler's log has the error under {claimed.delivery.id}"
             self._record_failure(claimed, why)
         else:
