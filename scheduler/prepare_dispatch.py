@@ -12,7 +12,7 @@ from scheduler.broker import Broker
 from store.database import Database
 from store.lifecycle.queue import QueueRepository, fair_order
 from store.lifecycle.status import JobStatus
-from store.repositories.token_statistics import REQUEST_LIFETIME, TokenStatisticsRepository
+from store.repositories.token_statistics import TokenStatisticsRepository
 from store.repositories.workers import WorkerRepository
 from worker.app import COUNT_TOKENS_TASK, PREPARE_QUEUE, PREPARE_TASK
 
@@ -53,11 +53,9 @@ def dispatch_new_jobs(database: Database, broker: Broker, settings: Settings, *,
 
 def dispatch_token_counts(database: Database, broker: Broker, settings: Settings, *, at: datetime) -> None:
     """Send requested token counts to the prepare workers, again where they were not stored in time."""
-    overdue = at - prepare_timeout(settings)
     with database.session() as session:
-        for wanted in TokenStatisticsRepository(session).lock_undispatched(
-            sent_before=overdue, asked_since=at - REQUEST_LIFETIME
-        ):
+        statistics = TokenStatisticsRepository(session)
+        for wanted in statistics.lock_undispatched(at=at, redispatch_after=prepare_timeout(settings)):
             try:
                 broker.send(COUNT_TOKENS_TASK, wanted.dataset_id, wanted.model, queue=PREPARE_QUEUE)
             except BrokerDown as error:

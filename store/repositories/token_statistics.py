@@ -12,6 +12,7 @@ from store.tables import TokenStatistics
 
 # Limit of repeated dispatches after a request: counting may kill a worker.
 REQUEST_LIFETIME = timedelta(hours=1)
+MAX_DISPATCHED = 100
 
 
 class TokenStatisticsRepository(Repository):
@@ -38,19 +39,18 @@ class TokenStatisticsRepository(Repository):
             wake_scheduler(self._session)
         return self._session.get_one(TokenStatistics, (dataset_id, model), populate_existing=True)
 
-    def lock_undispatched(
-        self, *, sent_before: datetime, asked_since: datetime, limit: int = 100
-    ) -> Sequence[TokenStatistics]:
-        """Return locked pending statistics not dispatched since `sent_before`."""
+    def lock_undispatched(self, *, at: datetime, redispatch_after: timedelta) -> Sequence[TokenStatistics]:
+        """Return locked pending statistics not dispatched within `redispatch_after`, at most `MAX_DISPATCHED`."""
+        sent = TokenStatistics.dispatched_at
         query = (
             select(TokenStatistics)
             .where(
                 TokenStatistics.counted_at.is_(None),
-                TokenStatistics.asked_at >= asked_since,
-                or_(TokenStatistics.dispatched_at.is_(None), TokenStatistics.dispatched_at < sent_before),
+                TokenStatistics.asked_at >= at - REQUEST_LIFETIME,
+                or_(sent.is_(None), sent < at - redispatch_after),
             )
             .order_by(TokenStatistics.asked_at)
-            .limit(limit)
+            .limit(MAX_DISPATCHED)
             .with_for_update(skip_locked=True)
         )
         return self._session.scalars(query).all()

@@ -65,7 +65,7 @@ class WorkerRepository(Repository):
         """Delete the processes of every role that were not seen for `silent_for`."""
         self._session.execute(delete(Worker).where(Worker.last_seen_at < func.now() - silent_for))
 
-    def list_seen_since(self, *, since: datetime, role: Role = "train") -> Sequence[Worker]:
-        """Return the processes of a role seen since a time."""
-        query = select(Worker).where(Worker.role == role, Worker.last_seen_at >= since).order_by(Worker.id)
+    def list_seen_since(self, *, since: datetime) -> Sequence[Worker]:
+        """Return the training workers seen since a time."""
+        query = select(Worker).where(Worker.role == "train", Worker.last_seen_at >= since).order_by(Worker.id)
         return self._session.scalars(query).all()

@@ -162,8 +162,6 @@ def test_a_count_without_a_request_is_ignored(service: tuple[TestClient, Setting
     count_dataset_tokens(dataset, "words")
 
     with database.session() as session:
-        found = TokenStatisticsRepository(session).lock_undispatched(
-            sent_before=utc_now(), asked_since=utc_now() - REQUEST_LIFETIME
-        )
+        found = TokenStatisticsRepository(session).lock_undispatched(at=utc_now(), redispatch_after=timedelta(0))
         assert list(found) == []
     assert client.get(f"/datasets/{dataset}/tokens", params={"model": "words"}).status_code == 202
