@@ -218,7 +218,8 @@ def merge_readings(readings: Iterable[Reading]) -> IntensitySeries:
     for start, end in pairwise(edges):
         while coming and coming[-1].start <= start:
             reading = coming.pop()
-            heapq.heappush(begun, (_rank(reading), len(coming), reading))
+            rank = (reading.estimated, -reading.fetched_at.timestamp(), -reading.start.timestamp())
+            heapq.heappush(begun, (rank, len(coming), reading))
         while begun and begun[0][2].end <= start:
             heapq.heappop(begun)
         if not begun:
@@ -237,8 +238,3 @@ def check_window(start: datetime, end: datetime) -> None:
             raise ValueError(f"{name} is {time.isoformat()}: expected an aware time")
     if end < start:
         raise ValueError(f"the window ends at {end.isoformat()}, before its start {start.isoformat()}")
-
-
-def _rank(reading: Reading) -> tuple[bool, float, float]:
-    """Return the sort key of a reading: the lowest has precedence."""
-    return reading.estimated, -reading.fetched_at.timestamp(), -reading.start.timestamp()

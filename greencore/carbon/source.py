@@ -1,4 +1,4 @@
-"""Interface of a source of carbon intensity."""
+"""Interface of a source of carbon intensity, which the static mean, traces and providers implement."""
 
 import math
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""The kinds of policy by emissions, budget and price, and the union of all kinds by `kind`."""
+"""The kinds of policy by emissions, and the union of all kinds by `kind`, which parsing and the interface share."""
 
 from typing import Annotated, Literal
 

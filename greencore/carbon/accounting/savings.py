@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from greencore.carbon.accounting.pricing import check_not_negative
-from greencore.carbon.accounting.run_parts import DelayCause, RunPart, compute_shifted_emissions, price_scale
+from greencore.carbon.accounting.run_parts import DELAY_CAUSES, RunPart, compute_shifted_emissions, price_scale
 from greencore.carbon.series import IntensitySeries
 
 NO_SAVING = 1e-9  # smaller shares are rounding errors
@@ -48,14 +48,10 @@ def attribute_savings(
         return Savings(0.0, 0.0)
     scale = price_scale(parts, earliest_start=earliest_start, series=series)
 
-    def emitted(*delayed_by: DelayCause) -> float:
-        return scale * compute_shifted_emissions(parts, earliest_start, series, delayed_by=delayed_by).emissions_gco2e
-
-    actual = emitted("gate", "queue", "owner", "lost")
-    ungated = emitted("queue", "owner", "lost")
-    unqueued = emitted("owner", "lost")
-    unpaused = emitted("lost")
-    constant = emitted()
+    actual, ungated, unqueued, unpaused, constant = (
+        scale * compute_shifted_emissions(parts, earliest_start, series, delayed_by=delayed_by).emissions_gco2e
+        for delayed_by in (DELAY_CAUSES[removed:] for removed in range(len(DELAY_CAUSES) + 1))
+    )
     return Savings(
         less_work=_share(full_gco2e - constant, full_gco2e),
         moved_in_time=_share(ungated - actual - gate_gco2e, full_gco2e),
