@@ -65,6 +65,7 @@ class _ZoneState:
     source: Source
     next_poll: datetime | None = None
     next_backfill: datetime | None = None
+    scanned_until: datetime | None = None
     unfilled_gap: datetime | None = None
     running: Future[None] | None = None
     is_slow: bool = False
@@ -173,11 +174,14 @@ class IntensityPoller:
             newest = grid.newest_reading(name, zone.basis, at=now)
             if newest is None or isinstance(zone.source, StaticSource):
                 return False
+            due = zone.next_backfill is None or now >= zone.next_backfill
+            if not due and newest.start == zone.scanned_until:  # a week of readings: not to be read at every tick
+                return False
             first = grid.earliest_reading(name, zone.basis)
             recent = grid.readings_between(name, zone.basis, now - BACKFILL_WINDOW, now)
         assert first is not None
         length = newest.end - newest.start
-        due = zone.next_backfill is None or now >= zone.next_backfill
+        zone.scanned_until = newest.start
         if first.start == newest.start:
             start = now - min(timedelta(days=self._settings.history_days), MAX_HISTORY_READINGS * length)
             # A source may have no history at all.
