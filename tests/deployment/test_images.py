@@ -107,7 +107,7 @@ def test_every_part_of_the_service_is_loaded_without_torch(
 ) -> None:
     program = """
 import importlib, pkgutil, sys
-import api.main, cli.local.keys, cli.main, cli.local.policy, migrations.upgrade
+import api.main, cli.local.keys, cli.main, cli.local.policy_simulation, migrations.upgrade
 for name in ("api", "scheduler", "store", "greencore.carbon", "greencore.policy"):
     package = importlib.import_module(name)
     for module in pkgutil.walk_packages(package.__path__, f"{name}."):
