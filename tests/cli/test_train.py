@@ -23,7 +23,7 @@ ROWS = [{"prompt": f"w{number} w1", "completion": " w7 w8"} for number in range(
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("model"))
+    return small_model(tmp_path_factory.mktemp("model"), layers=2)
 
 
 @pytest.fixture

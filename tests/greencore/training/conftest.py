@@ -17,14 +17,14 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model(tmp_path_factory.mktemp("model"))
 
 
-def small_model(folder: Path) -> Path:
-    """Decoder of six layers over 64 words, with random weights."""
+def small_model(folder: Path, *, layers: int = 6) -> Path:
+    """Decoder over 64 words, with random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(WORDS),
         hidden_size=64,
         intermediate_size=192,
-        num_hidden_layers=6,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         tie_word_embeddings=True,

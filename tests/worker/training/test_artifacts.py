@@ -32,7 +32,7 @@ Run = Callable[..., Job]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.mktemp("models") / "base-in-a-secret-place")
+    return small_model(tmp_path_factory.mktemp("models") / "base-in-a-secret-place", layers=2)
 
 
 @pytest.fixture
