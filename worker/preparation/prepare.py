@@ -159,6 +159,9 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
     shapes, shuffles = count_shuffled_batch_shapes(lengths, hyperparameters.batch_size)
     _, full = costs.count_flops((), shapes)
     per_epoch = full / shuffles
+    # Of the model alone: counting a method's FLOPs may add an adapter to it.
+    parameters = sum(parameter.numel() for parameter in meta_model.parameters())
+    max_length = get_position_limits(meta_model).row_tokens
     method_flops = None
     if job.method != "greentrainer":
         spent = count_method_flops(
@@ -180,13 +183,13 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
         steps=steps * hyperparameters.epochs,
         full_flops=round(per_epoch * hyperparameters.epochs),
         rho_floor=costs.floor,
-        parameters=sum(parameter.numel() for parameter in meta_model.parameters()),
+        parameters=parameters,
         tensors=len(costs.tensors),
         method_flops=method_flops,
         held_out_duplicates=count_held_out_duplicates(
             rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
         ),
-        max_length=get_position_limits(meta_model).row_tokens,
+        max_length=max_length,
     )
 
 
