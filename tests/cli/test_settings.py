@@ -77,14 +77,14 @@ def test_serve_refuses_a_port_in_use_before_it_starts_anything(taken_port: int) 
 def test_serve_refuses_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "var").write_text("")
     result = greentune("serve", "--port", str(find_free_port(LOOPBACK)))
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "--data-dir (GREENTUNE_DATA_DIR)" in result.stderr
 
 
 def test_serve_names_redis_where_it_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "http://127.0.0.1")
     result = greentune("serve", "--port", str(find_free_port(LOOPBACK)))
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "REDIS_URL: Redis URL must specify one of" in result.stderr
 
 
