@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, TypeVar
 
@@ -70,13 +70,14 @@ def with_client(command: Callable[Concatenate["Client", ...], None]) -> Callable
     """Add `--url` and `--key` after a command's options; its first parameter is a client of that service."""
     _, *own = inspect.signature(command).parameters.values()
 
+    @functools.wraps(command)
     def run(*, url: str | None, key: str | None, **given: Any) -> None:
         from cli.remote.connection import open_client
 
         with open_client(url, key) as client:
             command(client, **given)
 
-    return _declare(run, command, [*own, _option("url", Url), _option("key", Key)])
+    return _declare(run, [*own, _option("url", Url), _option("key", Key)])
 
 
 def with_options_of(parse: Callable[..., Any], name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -87,11 +88,12 @@ def with_options_of(parse: Callable[..., Any], name: str) -> Callable[[Callable[
         own = list(inspect.signature(command).parameters.values())
         place = [parameter.name for parameter in own].index(name)
 
+        @functools.wraps(command)
         def run(*arguments: Any, **given: Any) -> Any:
             parsed = parse(**{option: given.pop(option) for option in options})
             return command(*arguments, **{name: parsed}, **given)
 
-        return _declare(run, command, [*own[:place], *options.values(), *own[place + 1 :]])
+        return _declare(run, [*own[:place], *options.values(), *own[place + 1 :]])
 
     return decorate
 
@@ -102,7 +104,7 @@ def hyperparameter_options(*names: str) -> Callable[..., dict[str, Any]]:
     def parse(**options: Any) -> dict[str, Any]:
         return {name: value for name, value in options.items() if value is not None}
 
-    return _declare(parse, parse, [HYPERPARAMETERS[name] for name in names])
+    return _declare(parse, [HYPERPARAMETERS[name] for name in names])
 
 
 def check_choice(option: str, given: str, choices: Collection[str]) -> None:
@@ -111,12 +113,8 @@ def check_choice(option: str, given: str, choices: Collection[str]) -> None:
         raise SettingError(f"{option}: {given!r} is not one of {', '.join(choices)}")
 
 
-def _declare(
-    run: Callable[..., T], command: Callable[..., Any], parameters: Iterable[inspect.Parameter]
-) -> Callable[..., T]:
-    """Give `run` the name and help of a command, and the parameters that Typer reads as options and arguments."""
-    functools.update_wrapper(run, command)
-    signature = inspect.Signature(list(parameters))
-    run.__signature__ = signature  # type: ignore[attr-defined]
-    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+def _declare(run: Callable[..., T], parameters: list[inspect.Parameter]) -> Callable[..., T]:
+    """Give a function the parameters that Typer reads as options and arguments."""
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
