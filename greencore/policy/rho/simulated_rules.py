@@ -42,8 +42,8 @@ class RhoChoices:
     """Unsmoothed ρ, the highest ρ that smoothing may set, and which runs end instead of starting the epoch."""
 
     rho: Floats
-    rho_limit: Floats
-    ends: Bools
+    rho_limit: Floats | float = 1.0
+    ends: Bools | bool = False
 
 
 RhoRule = Callable[[EpochStart], Floats]
@@ -70,7 +70,7 @@ def _build_choice(
     policy: Policy, slots: Slots, forecast: BacktestForecast, epoch_hours: float, epoch_kwh: float
 ) -> Callable[[EpochStart], RhoChoices]:
     if isinstance(policy, IntensityPolicy):
-        return lambda start: _free(policy.rho_at_intensities(slots.at(start.slot)))
+        return lambda start: RhoChoices(policy.rho_at_intensities(slots.at(start.slot)))
     if isinstance(policy, Percentile):
         return _RankRule(policy, slots).choose
     assert isinstance(policy, Budget | Price)
@@ -116,7 +116,7 @@ class _RankRule:
         # At the start of the series the window is empty; "fail" falls back, too.
         rule = self._policy.on_missing
         without_past = rule.rho if isinstance(rule, FixedRho) else self._policy.dirtiest_rho
-        return _free(np.where(total > 0, self._policy.rho_at_ranks(rank), without_past))
+        return RhoChoices(np.where(total > 0, self._policy.rho_at_ranks(rank), without_past))
 
     def _add_up(self, slot: Ints) -> None:
         width = max(self._whole - 1, 0)
@@ -148,7 +148,7 @@ def _plan(policy: Budget | Price, costs: EpochCosts, start: EpochStart) -> RhoCh
             gco2e_per_loss=policy.gco2e_per_loss,
             **bounds,
         )
-        return _free(np.where(free, policy.rho_max, rho))
+        return RhoChoices(np.where(free, policy.rho_max, rho))
     remaining = np.maximum(policy.budget_gco2e - start.spent_g, 0.0)
     choice = choose_budget_rho(curve, costs, remaining, start.epochs_left, budget_gco2e=policy.budget_gco2e, **bounds)
     return RhoChoices(
@@ -173,8 +173,3 @@ def _epoch_costs(
         return compute_window_means(intensity, hours, starts, ends) * epoch_kwh
 
     return costs
-
-
-def _free(rho: Floats) -> RhoChoices:
-    """Choices that smoothing may change without a limit."""
-    return RhoChoices(rho, np.ones(len(rho)), np.zeros(len(rho), dtype=bool))
