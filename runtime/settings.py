@@ -23,8 +23,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from greencore.carbon import Basis, Credentials
+from greencore.carbon.specification import spec_basis, static_mean
 from greencore.carbon.static import StaticMean
-from greencore.carbon.static_means import spec_basis, static_mean
 from runtime.site import SITE_UNKNOWN, UNKNOWN_SITE, UNKNOWN_ZONE, Site, check_zone_name, read_site
 
 STATIC_ZONES = dict.fromkeys(("DE", "FR", "GB", "NO", "PL", "SE", "US"), "static")

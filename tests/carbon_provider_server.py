@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from greencore.carbon.options import Credentials
+from greencore.carbon.specification import Credentials
 from tests.carbon_provider_protocols import Clock, ProviderProtocols, Request
 from tests.carbon_provider_protocols import Row as Row
 

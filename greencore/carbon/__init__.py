@@ -13,9 +13,9 @@ from greencore.carbon.errors import (
     UnknownZone,
 )
 from greencore.carbon.opening import open_source
-from greencore.carbon.options import Credentials
 from greencore.carbon.series import Basis, EmissionFactors, IntensitySeries, Reading, Signal, WeightedIntensity
 from greencore.carbon.source import Source
+from greencore.carbon.specification import Credentials
 
 __all__ = [
     "AccessDenied",

@@ -3,7 +3,6 @@
 from greencore.carbon.errors import InvalidSpec
 from greencore.carbon.http.client import HttpLimits
 from greencore.carbon.http.live_source import LiveSource
-from greencore.carbon.options import STATIC, Credentials, read_base_url, read_options
 from greencore.carbon.providers.carbon_aware_sdk import CarbonAwareSdkProvider
 from greencore.carbon.providers.electricity_maps import ElectricityMapsProvider
 from greencore.carbon.providers.energy_charts import EnergyChartsProvider
@@ -11,8 +10,8 @@ from greencore.carbon.providers.provider import Provider
 from greencore.carbon.providers.uk import UkProvider
 from greencore.carbon.providers.watttime import WattTimeProvider
 from greencore.carbon.source import Source
+from greencore.carbon.specification import STATIC, TRACE, Credentials, read_base_url, read_options, split_spec
 from greencore.carbon.static import StaticSource
-from greencore.carbon.static_means import TRACE, split_spec
 from greencore.carbon.trace import open_trace
 from greencore.clock import Clock, utc_now
 

@@ -8,9 +8,9 @@ from itertools import count, pairwise
 from pathlib import Path
 
 from greencore.carbon.errors import InvalidSpec, NoReading
-from greencore.carbon.options import read_choice, read_options
 from greencore.carbon.series import EMISSION_FACTORS, EmissionFactors, IntensitySeries, Reading, Signal, check_window
 from greencore.carbon.source import forecast_end
+from greencore.carbon.specification import read_choice, read_options
 from greencore.carbon.trace_file import read_trace
 from greencore.clock import Clock, parse_utc, utc_now
 

@@ -14,9 +14,9 @@ from typing import Self
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import LONGEST_INTERVAL, DataPoint
 from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.options import Credentials, read_choice
 from greencore.carbon.providers.provider import Provider, RequestJson
 from greencore.carbon.series import EMISSION_FACTORS, SIGNALS, EmissionFactors
+from greencore.carbon.specification import Credentials, read_choice
 from greencore.clock import HOUR
 
 # The data source may lag by hours.

@@ -14,9 +14,9 @@ from greencore.carbon.errors import InvalidResponse, UnknownZone
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
 from greencore.carbon.http.client import ACCESS_STATUSES, HttpStatusError
-from greencore.carbon.options import Credentials, read_choice
 from greencore.carbon.providers.provider import Provider, RequestJson
 from greencore.carbon.series import EMISSION_FACTORS
+from greencore.carbon.specification import Credentials, read_choice
 from greencore.clock import HOUR
 
 VERSIONS = ("v3", "v4")

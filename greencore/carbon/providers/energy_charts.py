@@ -13,8 +13,8 @@ from greencore.carbon.errors import InvalidResponse
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
 from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.options import Credentials
 from greencore.carbon.providers.provider import Provider, RequestJson
+from greencore.carbon.specification import Credentials
 from greencore.clock import HOUR
 
 # Without a forecast, the newest measurement may be hours old.

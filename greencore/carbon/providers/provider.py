@@ -9,8 +9,8 @@ from typing import ClassVar, Protocol, Self
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
 from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.options import Credentials
 from greencore.carbon.series import EmissionFactors, Signal
+from greencore.carbon.specification import Credentials
 
 REFUSALS_OF_A_ZONE = (400, 404, 422)
 

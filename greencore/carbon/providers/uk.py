@@ -13,9 +13,9 @@ from urllib.parse import quote
 from greencore.carbon.errors import InvalidSpec, UnknownZone
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
-from greencore.carbon.options import Credentials
 from greencore.carbon.providers.provider import Provider, RequestJson
 from greencore.carbon.series import EmissionFactors
+from greencore.carbon.specification import Credentials
 
 HALF_HOUR = timedelta(minutes=30)
 REGIONS = {str(region) for region in range(1, 18)}

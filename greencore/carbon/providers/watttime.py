@@ -15,9 +15,9 @@ from greencore.carbon.errors import InvalidResponse, UnknownZone
 from greencore.carbon.http.answers import ResponseValue
 from greencore.carbon.http.cleaning import DataPoint
 from greencore.carbon.http.client import HttpStatusError
-from greencore.carbon.options import Credentials
 from greencore.carbon.providers.provider import Provider, RequestJson
 from greencore.carbon.series import EmissionFactors, Signal
+from greencore.carbon.specification import Credentials
 from greencore.clock import HOUR
 
 SIGNAL_TYPE = "co2_moer"

@@ -1,7 +1,7 @@
 import pytest
 
 from greencore.carbon import InvalidSpec, open_source
-from greencore.carbon.options import Credentials
+from greencore.carbon.specification import Credentials
 
 KEYS = Credentials(electricity_maps_token="a-token", watttime_user="ada", watttime_password="a-password")
 

@@ -8,7 +8,7 @@ import pytest
 
 from greencore.carbon import CarbonError, InvalidSpec, open_source
 from greencore.carbon.http.client import HttpLimits
-from greencore.carbon.options import Credentials
+from greencore.carbon.specification import Credentials
 from tests.carbon_provider_server import ManualClock, ProviderServer, Reply
 from tests.greencore.carbon.providers.conftest import Opened
 

@@ -3,8 +3,8 @@
 import pytest
 
 from greencore.carbon import Credentials, InvalidSpec, UnknownZone, open_source
+from greencore.carbon.specification import static_mean
 from greencore.carbon.static import StaticMean
-from greencore.carbon.static_means import static_mean
 from tests.greencore.carbon.test_series import at
 
 pytestmark = pytest.mark.fault(number=16)

@@ -1,4 +1,4 @@
-"""Options of a provider's specification, such as `uk?region=13&url=http://127.0.0.1:8000`, and its keys."""
+"""Specifications of sources, such as `uk?region=13&url=http://127.0.0.1:8000`: options, keys, basis, yearly mean."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -6,12 +6,18 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
+import pycountry
 
 from greencore.carbon.errors import InvalidSpec
-from greencore.carbon.static import has_yearly_mean
+from greencore.carbon.series import Basis, EmissionFactors, Signal
+from greencore.carbon.static import WORLD, StaticMean, has_yearly_mean
 
 URL = "url"
 STATIC = "static"
+TRACE = "trace"
+
+# Options of the providers whose zones begin with a country's code, such as DE, NO-NO2 or US-CAL-CISO.
+_PLACE_OPTIONS = {"electricity-maps": "zone", "energy-charts": "country"}
 
 Option = TypeVar("Option", bound=str)
 
@@ -52,8 +58,7 @@ def read_options(source: str, query: str, known: tuple[str, ...]) -> dict[str, s
     contain an option's value: it may be a key, put there by mistake.
     """
     options: dict[str, str] = {}
-    # "+" is literal here (as in +00:00), not a space.
-    for key, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
+    for key, value in _parse_query(query):
         if key not in (*known, STATIC):
             raise InvalidSpec(f"{source} has no option {key!r}: expected {' or '.join(known)}")
         if key in options:
@@ -102,3 +107,59 @@ def read_choice(
         if candidate == value:
             return candidate
     raise InvalidSpec(f"the option {name!r} of {source} is unknown: expected {' or '.join(known)}")
+
+
+def static_mean(spec: str, zone: str) -> StaticMean:
+    """Return the yearly mean to use for a zone without readings.
+
+    The country is that of the option `static=FRA` or of `static:FRA`; for `static` the zone itself; for `uk` Great
+    Britain; for `electricity-maps` and `energy-charts` the country code at the start of the provider's zone name
+    (US-CAL-CISO, NO-NO2, de). Otherwise it is the world's.
+    """
+    name, mark, argument = split_spec(spec)
+    if name == STATIC:
+        return _mean_of(argument or zone, source=STATIC)
+    options = dict(_parse_query(argument if mark == "?" else argument.partition("?")[2]))
+    return _mean_of(options.get(STATIC) or _country(name, options, zone))
+
+
+def spec_basis(spec: str) -> Basis:
+    """Return the basis of a source's values by its specification; the column of a trace may differ from it."""
+    name, mark, argument = split_spec(spec)
+    options = dict(_parse_query(argument if mark == "?" else argument.partition("?")[2]))
+    signal: Signal = "marginal" if name == "watttime" or options.get("signal") == "marginal" else "average"
+    usual: EmissionFactors = "direct" if name == "uk" or signal == "marginal" else "lifecycle"
+    factors = options.get("emission_factors", usual)
+    return Basis(signal, "direct" if factors == "direct" else "lifecycle")
+
+
+def split_spec(spec: str) -> tuple[str, str, str]:
+    """Split a specification into the name before the first ":" or "?", that mark, and the argument after it."""
+    for place, letter in enumerate(spec):
+        if letter in ":?":
+            return spec[:place], letter, spec[place + 1 :]
+    return spec, "", ""
+
+
+def _parse_query(query: str) -> list[tuple[str, str]]:
+    # "+" is literal here (as in +00:00), not a space.
+    return parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
+
+
+def _country(name: str, options: Mapping[str, str], zone: str) -> str:
+    """Return the country of a provider's zone by its ISO code, "WORLD" where the name does not tell it."""
+    if name == "uk":
+        return "GBR"
+    if name not in _PLACE_OPTIONS:
+        return WORLD
+    code = options.get(_PLACE_OPTIONS[name], zone).partition("-")[0].upper()
+    # Energy-Charts names Great Britain so.
+    return "GBR" if code == "UK" else code if len(code) == 2 else WORLD
+
+
+def _mean_of(country: str, *, source: str | None = None) -> StaticMean:
+    code = country.upper()
+    if code == WORLD or not has_yearly_mean(code):
+        return StaticMean()
+    found = pycountry.countries.get(alpha_2=code)
+    return StaticMean(code, source or f"static ({code if found is None else found.alpha_3})")
