@@ -96,7 +96,7 @@ def _emissions(figures: ServiceMetrics) -> Iterator[Metric]:
     unpriced = GaugeMetricFamily(
         "greentune_unpriced_energy_kwh", "Metered energy of all jobs that has no price", labels=["zone"]
     )
-    kwh = dict.fromkeys(sums, 0.0) | {found.zone: found.kwh for found in figures.unpriced}
+    kwh = dict.fromkeys(sums, 0.0) | figures.unpriced_kwh
     for zone, amount in sorted(kwh.items()):
         unpriced.add_metric([zone], amount)
     yield unpriced

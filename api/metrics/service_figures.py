@@ -33,14 +33,6 @@ class JobCount:
 
 
 @dataclass(frozen=True)
-class UnpricedEnergy:
-    """Energy of a zone in kWh that has no price."""
-
-    zone: str
-    kwh: float
-
-
-@dataclass(frozen=True)
 class OpenJobs:
     """The open jobs of a zone at a status, by the database's clock.
 
@@ -79,7 +71,10 @@ class ProcessCount:
 
 @dataclass(frozen=True)
 class ServiceMetrics:
-    """All figures at one moment; `at` is the database's time, to compare those in `providers` with."""
+    """All figures at one moment; `at` is the database's time, to compare those in `providers` with.
+
+    `unpriced_kwh` is the energy of each zone that has no price.
+    """
 
     at: datetime
     counts: Sequence[JobCount]
@@ -89,7 +84,7 @@ class ServiceMetrics:
     idle_energy: Sequence[IdleEnergy]
     providers: Sequence[Provider]
     processes: Sequence[ProcessCount]
-    unpriced: Sequence[UnpricedEnergy] = ()
+    unpriced_kwh: dict[str, float]
 
 
 class MetricsRepository:
@@ -109,7 +104,7 @@ class MetricsRepository:
             intensities=self._intensities(zones),
             energy=energy_totals(self._session),
             idle_energy=idle_energy(self._session),
-            unpriced=self._unpriced(),
+            unpriced_kwh=self._unpriced_kwh(),
             providers=ProviderRepository(self._session).all(),
             processes=self._processes(lease_seconds),
         )
@@ -118,14 +113,14 @@ class MetricsRepository:
         query = select(_zone(), Job.status, func.count(), func.sum(Job.emissions_gco2e)).group_by(_zone(), Job.status)
         return [JobCount(*row) for row in self._session.execute(query)]
 
-    def _unpriced(self) -> Sequence[UnpricedEnergy]:
+    def _unpriced_kwh(self) -> dict[str, float]:
         # By the zone in which it was used, like the energy itself: a job may have continued in another.
         query = (
             select(EnergyInterval.zone, func.sum(EnergyInterval.energy_kwh))
             .where(EnergyInterval.emissions_gco2e.is_(None))
             .group_by(EnergyInterval.zone)
         )
-        return [UnpricedEnergy(*row) for row in self._session.execute(query)]
+        return dict(self._session.execute(query).all())
 
     def _open_jobs(self) -> Sequence[OpenJobs]:
         since = case((Job.status == JobStatus.VALIDATING, Job.created_at), else_=Job.queued_at)

@@ -23,7 +23,6 @@ from api.metrics.service_figures import (
     OpenJobs,
     ProcessCount,
     ServiceMetrics,
-    UnpricedEnergy,
 )
 from greencore.clock import utc_now
 from runtime.settings import Settings
@@ -55,7 +54,7 @@ def every_sample() -> dict[str, set[str]]:
         idle_energy=[IdleEnergy(zone="FR", component="cpu", kwh=1.0)],
         providers=[provider],
         processes=[ProcessCount("FR", "train", 1, 0, 1.0)],
-        unpriced=[UnpricedEnergy("FR", 1.0)],
+        unpriced_kwh={"FR": 1.0},
     )
     requests = RequestMetrics(CollectorRegistry())
     requests.record_response("GET", "/jobs", 200, seconds=0.1)
