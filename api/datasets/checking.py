@@ -5,10 +5,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from api.datasets.json_lines import check_json_lines
 from api.datasets.parquet import convert_parquet, is_parquet
 from api.datasets.receiving import ReceivedUpload
-from api.datasets.validator import DatasetLimits, DatasetRejected, DatasetSummary
+from api.datasets.validator import DatasetLimits, DatasetRejected, DatasetSummary, check_json_lines
 from api.http.problems import FieldProblem, Problem, invalid_field, invalid_fields
 
 
@@ -32,8 +31,7 @@ def validate_upload(received: ReceivedUpload, limits: DatasetLimits) -> Validate
     try:
         if is_parquet(received.file):
             file = received.file.with_name("converted")
-            converted = convert_parquet(received.file, file, limits)
-            summary, blob, kind = converted.summary, converted.sha256, "parquet"
+            (summary, blob), kind = convert_parquet(received.file, file, limits), "parquet"
         else:
             file = received.file
             summary, blob, kind = check_json_lines(file, limits), received.sha256, "jsonl"

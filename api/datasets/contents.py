@@ -23,10 +23,12 @@ RETRY_AFTER_SECONDS = 2
 # After a failure, tokens are counted again only after this time, when its cause may be gone.
 ERROR_RETRY_AFTER = timedelta(minutes=5)
 
-router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
+router = APIRouter(
+    prefix="/datasets/{dataset_id}", tags=["datasets"], responses=problem_responses(HTTPStatus.NOT_FOUND)
+)
 
 
-@router.get("/preview", summary="Preview a dataset's first rows", responses=problem_responses(HTTPStatus.NOT_FOUND))
+@router.get("/preview", summary="Preview a dataset's first rows")
 def preview_dataset(
     dataset: DatasetDep,
     context: AppContextDep,
@@ -47,7 +49,7 @@ def preview_dataset(
             "description": "Counting in progress; repeat the request",
             "headers": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS_SCHEMA}},
         },
-        **problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+        **problem_responses(HTTPStatus.CONFLICT),
     },
 )
 def count_tokens(

@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,6 @@ CPU_SECONDS = 600
 UNREADABLE = "is not a Parquet file that can be read"
 
 
-@dataclass(frozen=True)
-class ConvertedFile:
-    """The rows as JSON Lines in a file of `bytes` bytes."""
-
-    summary: DatasetSummary
-    bytes: int
-    sha256: str
-
-
 def is_parquet(file: Path) -> bool:
     """Return whether a file is Parquet by its content, whatever its name."""
     with file.open("rb") as content:
@@ -49,8 +40,8 @@ def is_parquet(file: Path) -> bool:
 
 def convert_parquet(
     source: Path, target: Path, limits: DatasetLimits, *, memory_bytes: int = MEMORY_BYTES
-) -> ConvertedFile:
-    """Write the rows of a Parquet file to `target` as JSON Lines, in a subprocess.
+) -> tuple[DatasetSummary, str]:
+    """Write the rows of a Parquet file to `target` as JSON Lines, in a subprocess; return a summary and the SHA-256.
 
     Raises `DatasetRejected` for a file that cannot be read within bounds, holds no row, or too many
     rows, and `OSError` for a full disk.
@@ -76,10 +67,10 @@ def convert_parquet(
         raise DatasetRejected(answer["refused"])
     summary = answer["summary"]
     faults = [RowFault(**fault) for fault in summary.pop("faults")]
-    return ConvertedFile(DatasetSummary(**summary, faults=faults), answer["bytes"], answer["sha256"])
+    return DatasetSummary(**summary, faults=faults), answer["sha256"]
 
 
-def convert_in_process(source: Path, target: Path, limits: DatasetLimits) -> ConvertedFile:
+def convert_in_process(source: Path, target: Path, limits: DatasetLimits) -> tuple[DatasetSummary, str]:
     """Convert like `convert_parquet`, but in this process, which a hostile file may exhaust."""
     import pyarrow
 
@@ -93,7 +84,7 @@ def convert_in_process(source: Path, target: Path, limits: DatasetLimits) -> Con
         raise DatasetRejected(f"{UNREADABLE}: {ascii(str(error))[1:200]}") from error
 
 
-def _write(source: Path, target: Path, limits: DatasetLimits) -> ConvertedFile:
+def _write(source: Path, target: Path, limits: DatasetLimits) -> tuple[DatasetSummary, str]:
     validator, digest, size = DatasetValidator("row", limits), hashlib.sha256(), 0
     with open(target, "xb", opener=open_private) as file:
         for number, value in enumerate(_values(source, limits), start=1):
@@ -115,7 +106,7 @@ def _write(source: Path, target: Path, limits: DatasetLimits) -> ConvertedFile:
                 raise DatasetRejected(f"expands to more than {limits.bytes} bytes, the most that this service takes")
             digest.update(line + b"\n")
             file.write(line + b"\n")
-    return ConvertedFile(validator.summary(), size, digest.hexdigest())
+    return validator.summary(), digest.hexdigest()
 
 
 def _values(source: Path, limits: DatasetLimits) -> Iterator[Mapping[str, Any] | UnicodeDecodeError]:
@@ -171,7 +162,8 @@ def main(arguments: list[str]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
-        answer = asdict(convert_in_process(source, target, limits))
+        summary, digest = convert_in_process(source, target, limits)
+        answer: dict[str, Any] = {"summary": asdict(summary), "sha256": digest}
     except DatasetRejected as refused:
         answer = {"refused": str(refused)}
     except OSError as error:

@@ -1,13 +1,23 @@
-"""Collects the faults, forms and lengths of an upload's rows, in any format."""
+"""Collects the faults, forms and lengths of an upload's rows: of JSON Lines here, of Parquet in `parquet`."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row
+from greencore.dataset import (
+    BYTE_ORDER_MARK,
+    InvalidRow,
+    MessagesRow,
+    PromptRow,
+    Row,
+    parse_object,
+    row_from_object,
+)
 from greencore.length_statistics import LengthCounter
 
+CHUNK_BYTES = 2**20
 MAX_FAULTS = 100
 MAX_IGNORED = 20
 LONGEST_NAME = 100
@@ -90,12 +100,7 @@ class DatasetValidator:
             contents = {
                 "forms": dict(self._forms),
                 "ignored_fields": sorted(self._ignored)[:MAX_IGNORED],
-                "characters": {
-                    "total": characters.total,
-                    "mean": characters.mean,
-                    "median": characters.median,
-                    "max": characters.max,
-                },
+                "characters": {name: getattr(characters, name) for name in ("total", "mean", "median", "max")},
             }
         return DatasetSummary(self._rows, self._faults, self._fault_count, contents)
 
@@ -115,3 +120,38 @@ def row_texts(row: Row) -> list[str]:
     if isinstance(row, MessagesRow):
         return [content for _, content in row.messages]
     return [row.prompt, row.completion] if isinstance(row, PromptRow) else [row.text]
+
+
+def check_json_lines(file: Path, limits: DatasetLimits) -> DatasetSummary:
+    """Validate a file, which may begin with a byte order mark. Raises `DatasetRejected` for no row, or too many."""
+    validator = DatasetValidator("line", limits)
+    with file.open("rb") as lines:
+        if lines.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
+            lines.seek(0)
+        for number, line in enumerate(_lines(lines, limits.row_bytes), start=1):
+            if line is None:
+                validator.begin_row()
+                validator.reject_long_row(number)
+            elif line.strip():
+                validator.begin_row()
+                try:
+                    value = parse_object(line, number)
+                    row = row_from_object(value, number)
+                except InvalidRow as error:
+                    validator.reject_row(error)
+                else:
+                    validator.accept_row(row, value)
+    return validator.summary()
+
+
+def _lines(file: BinaryIO, longest: int) -> Iterator[bytes | None]:
+    """Yield lines without their end; None for one of more than `longest` bytes, which is skipped in chunks."""
+    most = longest + len(b"\r\n")
+    while line := file.readline(most):
+        if line.endswith(b"\n") or len(line) < most:
+            content = line.rstrip(b"\r\n")
+            yield content if len(content) <= longest else None
+        else:
+            yield None
+            while line and not line.endswith(b"\n"):
+                line = file.readline(CHUNK_BYTES)
