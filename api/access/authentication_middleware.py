@@ -59,7 +59,7 @@ class AuthenticationMiddleware:
         try:
             if request.url.path != SIGN_IN:
                 request.state.principal = await self._principal(request)
-            headers = self._rate_limiter.count_request(_rate_limit_subject(request)).headers
+            headers = self._rate_limiter.count_request(_rate_limit_subject(request))
         except Exception as error:  # noqa: BLE001  (raised again unless it has a response)
             refusal = self._refusal(request, error)
 

@@ -1,7 +1,6 @@
 """Rate limits of keys and addresses, counted in this process."""
 
 import time
-from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from math import ceil
@@ -16,23 +15,6 @@ FAILURES_PER_MINUTE = 30
 IPV6_NETWORK_BITS = 64
 
 
-@dataclass(frozen=True)
-class Allowance:
-    """Remaining requests of a limit, and the seconds until it resets."""
-
-    limit: int
-    remaining: int
-    reset_seconds: int
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {
-            "RateLimit-Limit": str(self.limit),
-            "RateLimit-Remaining": str(self.remaining),
-            "RateLimit-Reset": str(self.reset_seconds),
-        }
-
-
 class RateLimiter:
     """Counts over a sliding minute: requests by key or address, and failed authentications by address."""
 
@@ -41,12 +23,14 @@ class RateLimiter:
         self._failures = RateLimitItemPerMinute(FAILURES_PER_MINUTE)
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
-    def count_request(self, caller: str) -> Allowance:
-        """Count a request of a key or an address. Raises the 429 with the time to wait."""
+    def count_request(self, caller: str) -> dict[str, str]:
+        """Count a request of a key or an address; return the headers that say what is left of its limit.
+
+        Raises the 429 with the time to wait.
+        """
         if not self._limiter.hit(self._requests, "request", caller):
-            allowance = self._allowance(self._requests, "request", caller)
-            raise _too_many(f"more than {allowance.limit} requests a minute", allowance)
-        return self._allowance(self._requests, "request", caller)
+            raise self._too_many("more than {} requests a minute", self._requests, "request", caller)
+        return self._headers(self._requests, "request", caller)
 
     def count_failure(self, address: str) -> None:
         """Count a key or a session that was refused."""
@@ -55,12 +39,22 @@ class RateLimiter:
     def check_failures(self, address: str) -> None:
         """Raise the 429 for an address from which too many keys were refused."""
         if not self._limiter.test(self._failures, "failure", address):
-            allowance = self._allowance(self._failures, "failure", address)
-            raise _too_many(f"more than {allowance.limit} keys a minute were refused from this address", allowance)
+            what = "more than {} keys a minute were refused from this address"
+            raise self._too_many(what, self._failures, "failure", address)
 
-    def _allowance(self, limit: RateLimitItem, *caller: str) -> Allowance:
+    def _headers(self, limit: RateLimitItem, *caller: str) -> dict[str, str]:
         stats = self._limiter.get_window_stats(limit, *caller)
-        return Allowance(limit.amount, max(0, stats.remaining), max(1, ceil(stats.reset_time - time.time())))
+        return {
+            "RateLimit-Limit": str(limit.amount),
+            "RateLimit-Remaining": str(max(0, stats.remaining)),
+            "RateLimit-Reset": str(max(1, ceil(stats.reset_time - time.time()))),
+        }
+
+    def _too_many(self, what: str, limit: RateLimitItem, *caller: str) -> Problem:
+        headers = self._headers(limit, *caller)
+        wait = headers["RateLimit-Reset"]
+        detail = f"{what.format(limit.amount)}: try again in {wait} s"
+        return Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": wait, **headers})
 
 
 def network_of(address: str) -> str:
@@ -72,11 +66,3 @@ def network_of(address: str) -> str:
     if isinstance(parsed, IPv6Address):
         return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> IPV6_NETWORK_BITS << IPV6_NETWORK_BITS))
     return address
-
-
-def _too_many(what: str, allowance: Allowance) -> Problem:
-    return Problem(
-        HTTPStatus.TOO_MANY_REQUESTS,
-        f"{what}: try again in {allowance.reset_seconds} s",
-        headers={"Retry-After": str(allowance.reset_seconds), **allowance.headers},
-    )
