@@ -22,7 +22,6 @@ from starlette.types import Scope
 from api.access.audit import AuditMiddleware
 from api.access.authentication_middleware import AuthenticationMiddleware
 from api.access.authenticator import Authenticator
-from api.access.description import document_access
 from api.access.endpoints import router as access
 from api.access.proxies import TrustedProxyMiddleware
 from api.access.rate_limits import RateLimiter
@@ -42,7 +41,7 @@ from api.http.body_limit import BodyLimitMiddleware, BodyLimits
 from api.http.etags import NotModified, respond_not_modified
 from api.http.head_requests import HeadMiddleware
 from api.http.observation import RequestIdMiddleware, TelemetryMiddleware
-from api.http.openapi import complete_openapi, operation_id
+from api.http.openapi import complete_openapi, document_access, operation_id
 from api.http.security_headers import SecurityHeadersMiddleware
 from api.http.shutdown import on_stop_signal
 from api.http.stream_limiter import StreamLimiter
@@ -182,7 +181,8 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         app.include_router(router)
     for page in (list_page, submit, job_page, editor_page, grid, workers_page):
         app.include_router(page.router, include_in_schema=False)
-    _mount_static_files(app)
+    for path, folder in (("/static/uplot", _uplot()), ("/static", STATIC_FOLDER)):
+        app.mount(path, GZipMiddleware(_RevalidatedFiles(directory=folder)))  # compressed: no secrets are in them
     return app
 
 
@@ -210,12 +210,6 @@ def _require_sessions(settings: Settings) -> None:
         sys.exit(str(error))
     except OperationalError as error:
         log.warning("database.unavailable", reason=describe_outage(error), error=str(error.orig).strip())
-
-
-def _mount_static_files(app: FastAPI) -> None:
-    """Mount `/static` and `/static/uplot`, compressed, since they contain no secrets."""
-    for path, folder in (("/static/uplot", _uplot()), ("/static", STATIC_FOLDER)):
-        app.mount(path, GZipMiddleware(_RevalidatedFiles(directory=folder)))
 
 
 def _uplot() -> Path:

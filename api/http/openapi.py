@@ -1,11 +1,13 @@
-"""Completes the OpenAPI description: tags, path parameters, common headers and shared responses."""
+"""Completes the OpenAPI description: access, tags, path parameters, common headers and shared responses."""
 
 from http import HTTPStatus
 from typing import Any
 
 from fastapi.routing import APIRoute
 
-from api.http.problems import REQUEST_ID_HEADER
+from api.access.authentication_middleware import PUBLIC_PATHS
+from api.access.sessions import SESSION_COOKIE
+from api.http.problems import REQUEST_ID_HEADER, status_description
 
 TAGS = [
     {"name": "jobs", "description": "Fine-tuning runs: submit, follow, control, and download results"},
@@ -40,11 +42,57 @@ HEADERS_BY_STATUS: dict[str, dict[str, Any]] = {
     "429": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS_SCHEMA}},
     "503": {"Retry-After": {"description": "Seconds to wait", "schema": SECONDS_SCHEMA}},
 }
+SAFE_METHODS = ("get", "head")
+SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer", "description": "A key, as `Authorization: Bearer gtk_…`"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SESSION_COOKIE,
+        "description": "Cookie of a browser that signed in at `/sign-in`; changes are accepted from its pages only",
+    },
+}
+RATE_LIMIT_HEADERS: dict[str, Any] = {
+    name: {"description": description, "schema": {"type": "integer", "minimum": 0}}
+    for name, description in (
+        ("RateLimit-Limit", "Requests allowed in a minute"),
+        ("RateLimit-Remaining", "Requests left"),
+        ("RateLimit-Reset", "Seconds until more are allowed"),
+    )
+}
+SIGN_IN_REDIRECT = {
+    "description": "To `/sign-in`, if a browser requests a page without a session",
+    "headers": {"Location": {"schema": {"type": "string"}}},
+}
 
 
 def operation_id(route: APIRoute) -> str:
     """Return an operation's name in generated clients: that of its function, such as `create_job`."""
     return route.name
+
+
+def document_access(openapi: dict[str, Any]) -> None:
+    """Add the key or session that calls need, and the responses to calls without it."""
+    openapi["components"].setdefault("securitySchemes", {}).update(SCHEMES)
+    openapi["security"] = [{name: []} for name in SCHEMES]
+    for path, operations in openapi["paths"].items():
+        for method, operation in operations.items():
+            answers = operation["responses"]
+            if path in PUBLIC_PATHS:
+                operation["security"] = []
+                for status in ("401", "429"):
+                    answers.pop(status, None)
+                continue
+            # Every call looks its key up in the database, which may be unavailable.
+            for status in (
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                *(() if method in SAFE_METHODS else (HTTPStatus.FORBIDDEN,)),
+            ):
+                answers.setdefault(str(status.value), {**answers["401"], "description": status_description(status)})
+            for status, answer in answers.items():
+                if status != "401":
+                    answer["headers"] = {**RATE_LIMIT_HEADERS, **answer.get("headers", {})}
+            answers["303"] = SIGN_IN_REDIRECT
 
 
 def complete_openapi(openapi: dict[str, Any]) -> None:
