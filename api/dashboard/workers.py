@@ -1,15 +1,11 @@
 """`/dashboard/workers`: the service's processes, and the jobs that they hold."""
 
-from datetime import timedelta
-
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from api.dashboard.page import POLL_SECONDS, PageDep
 from api.jobs.schemas import jobs_out
-from api.workers.endpoints import LOST_WORKER_SHOWN_FOR, WorkerOut
-from store.accounting.energy_totals import idle_energy_by_zone
-from store.repositories.workers import WorkerRepository
+from api.workers.endpoints import load_workers
 
 # Training workers first, busy ones before idle ones.
 ROLE_ORDER = {"train": 0, "prepare": 1, "scheduler": 2}
@@ -21,13 +17,8 @@ router = APIRouter()
 @router.get("/dashboard/workers")
 def workers_page(page: PageDep) -> HTMLResponse:
     """Render live workers and those lost within the last hour, each with its job."""
-    alive_since = page.now - timedelta(seconds=page.context.settings.lease_seconds)
-    idle_kwh = idle_energy_by_zone(page.session)
-    seen = WorkerRepository(page.session).list_with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
-    workers = [
-        WorkerOut.of(worker, job, principal=page.principal, alive_since=alive_since, idle_kwh=idle_kwh)
-        for worker, job in seen
-    ]
+    seen = load_workers(page.principal, page.context, page.session, page.now)
+    workers = [worker for worker, _ in seen]
     held = [job for _, job in seen if job is not None and page.principal.can_read(job.owner)]
     page.check_etag([worker.model_dump(mode="json") for worker in workers], [(job.id, job.revision) for job in held])
     workers.sort(key=lambda worker: (ROLE_ORDER[worker.role], STATE_ORDER[worker.state], worker.id))

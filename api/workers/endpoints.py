@@ -6,9 +6,10 @@ from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import Field
+from sqlalchemy.orm import Session
 
 from api.access.principal import Principal, PrincipalDep
-from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.dependencies import AppContext, AppContextDep, NowDep, SessionDep
 from api.http.pagination import Listing, complete_listing
 from api.row_model import RowModel
 from store.accounting.energy_totals import idle_energy_by_zone
@@ -63,17 +64,21 @@ class WorkerOut(RowModel):
         )
 
 
+def load_workers(
+    principal: Principal, context: AppContext, session: Session, now: datetime
+) -> list[tuple[WorkerOut, Job | None]]:
+    """Return the workers that are alive or were lost within the last hour, each with the job that it holds."""
+    alive_since = now - timedelta(seconds=context.settings.lease_seconds)
+    idle_kwh = idle_energy_by_zone(session)
+    return [
+        (WorkerOut.of(worker, job, principal=principal, alive_since=alive_since, idle_kwh=idle_kwh), job)
+        for worker, job in WorkerRepository(session).list_with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
+    ]
+
+
 @router.get("", summary="List workers and their state")
 def list_workers(
     principal: PrincipalDep, context: AppContextDep, session: SessionDep, now: NowDep
 ) -> Listing[WorkerOut]:
     """Those that are alive, and those that were lost within the last hour, but not those that were stopped."""
-    alive_since = now - timedelta(seconds=context.settings.lease_seconds)
-    idle_kwh = idle_energy_by_zone(session)
-    seen = WorkerRepository(session).list_with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
-    return complete_listing(
-        [
-            WorkerOut.of(worker, job, principal=principal, alive_since=alive_since, idle_kwh=idle_kwh)
-            for worker, job in seen
-        ]
-    )
+    return complete_listing([worker for worker, _ in load_workers(principal, context, session, now)])

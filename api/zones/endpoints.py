@@ -20,7 +20,6 @@ from runtime.site import UNKNOWN_ZONE
 from store.intensity.provider_health import ProviderRepository
 from store.intensity.readings import GridRepository, to_reading
 from store.repositories.workers import WorkerRepository
-from store.tables import IntensityReading, Provider
 
 MAX_READINGS = 10_000
 MAX_FORECAST_HOURS = 168
@@ -49,33 +48,21 @@ def list_zones(principal: PrincipalDep, context: AppContextDep, session: Session
     readings = grid.newest_readings(zones, at=now)
     forecasts = grid.forecast_reach({zone: reading.signal for zone, reading in readings.items()})
     providers = {provider.zone: provider for provider in ProviderRepository(session).all()}
-    return complete_listing(
-        [
-            _zone(zone, readings.get(zone), forecasts.get(zone), providers.get(zone), workers=workers[zone], now=now)
-            for zone in zones
-        ]
-    )
-
-
-def _zone(
-    zone: Id,
-    row: IntensityReading | None,
-    made: tuple[datetime, datetime] | None,
-    provider: Provider | None,
-    *,
-    workers: int,
-    now: datetime,
-) -> ZoneOut:
-    newest = None if row is None else to_reading(row)
-    return ZoneOut(
-        zone=zone,
-        signal=newest and newest.signal,
-        newest=newest and ReadingOut.from_row(newest),
-        age_seconds=newest and newest.age_seconds(now),
-        forecast=ForecastReach(made_at=made[0], until=made[1]) if made is not None and made[1] > now else None,
-        workers=workers,
-        provider=provider and ProviderOut.of(provider),
-    )
+    found = []
+    for zone in zones:
+        row, reach, provider = readings.get(zone), forecasts.get(zone), providers.get(zone)
+        newest = row and to_reading(row)
+        state = ZoneOut(
+            zone=zone,
+            signal=newest and newest.signal,
+            newest=newest and ReadingOut.from_row(newest),
+            age_seconds=newest and newest.age_seconds(now),
+            forecast=ForecastReach(made_at=reach[0], until=reach[1]) if reach is not None and reach[1] > now else None,
+            workers=workers[zone],
+            provider=provider and ProviderOut.of(provider),
+        )
+        found.append(state)
+    return complete_listing(found)
 
 
 @router.get(
@@ -139,10 +126,16 @@ def get_history(
         raise invalid_field("start", f"given {begin.isoformat()}: expected a time before {until.isoformat()}, the end")
     grid = GridRepository(session)
     basis = grid.newest_basis(zone)
-    if basis is None:
-        return HistoryOut.of(zone, None, IntensitySeries(), start=begin, end=until)
-    count = grid.count_readings(zone, basis, begin, until)
-    if count > MAX_READINGS:
-        raise invalid_field("start", f"there are {count:,} readings from there on: expected at most {MAX_READINGS:,}")
-    readings = grid.readings_between(zone, basis, begin, until)
-    return HistoryOut.of(zone, basis.signal, readings, start=begin, end=until)
+    readings = IntensitySeries()
+    if basis is not None:
+        count = grid.count_readings(zone, basis, begin, until)
+        if count > MAX_READINGS:
+            fault = f"there are {count:,} readings from there on: expected at most {MAX_READINGS:,}"
+            raise invalid_field("start", fault)
+        readings = grid.readings_between(zone, basis, begin, until)
+    return HistoryOut(
+        zone=zone,
+        signal=None if basis is None else basis.signal,
+        covered_share=readings.mean(begin, until).covered_share if len(readings) else 0.0,
+        data=[ReadingOut.from_row(reading) for reading in readings],
+    )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from api.row_model import RowModel
-from greencore.carbon import EmissionFactors, IntensitySeries, Reading, Signal
+from greencore.carbon import EmissionFactors, Reading, Signal
 from greencore.carbon.fallback import ResolvedIntensity
 from greencore.carbon.forecasting.own_forecast import SOURCE as OWN_FORECAST
 from store.tables import Provider
@@ -127,15 +127,3 @@ class HistoryOut(BaseModel):
     signal: Signal | None = Field(description=AVERAGE_OR_MARGINAL)
     covered_share: float = Field(description="In [0, 1]")
     data: list[ReadingOut]
-
-    @classmethod
-    def of(
-        cls, zone: str, signal: Signal | None, readings: IntensitySeries, *, start: datetime, end: datetime
-    ) -> "HistoryOut":
-        """Build from the readings that overlap `[start, end)`."""
-        return cls(
-            zone=zone,
-            signal=signal,
-            covered_share=readings.mean(start, end).covered_share if len(readings) else 0.0,
-            data=[ReadingOut.from_row(reading) for reading in readings],
-        )
