@@ -9,7 +9,7 @@ from api.access.principal import Principal
 from api.dependencies import AppContext
 from api.http.problems import FieldProblem, Problem, invalid_fields, join_names
 from api.jobs.request import JobRequest
-from api.policies.parsing import resolve_policy
+from api.policies.schemas import resolve_policy
 from greencore.policy import Policy
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob
@@ -27,9 +27,7 @@ def validate_submission(
         policy = resolve_policy(request.policy, session)
     except Problem as problem:
         raise invalid_fields([*errors, *problem.errors]) from problem
-    errors += _rho_floor_errors(request, policy, session)
-    errors += _method_errors(request, session)
-    errors += _length_errors(request, session)
+    errors += _model_errors(request, policy, session)
     if errors:
         raise invalid_fields(errors)
     return NewJob(
@@ -68,34 +66,23 @@ def _reference_errors(
             yield FieldProblem(field="deadline", message=f"is more than {MAX_DEADLINE_AHEAD.days} days ahead")
 
 
-def _rho_floor_errors(request: JobRequest, policy: Policy, session: Session) -> Iterator[FieldProblem]:
-    """Yield a fault if ρ is too low to train one tensor; a floor not yet measured is checked in preparation."""
-    if request.method != "greentrainer":
-        return
+def _model_errors(request: JobRequest, policy: Policy, session: Session) -> Iterator[FieldProblem]:
+    """Yield the faults that what was measured of the model shows; what is not yet known is checked in preparation."""
     model = ModelRepository(session).get(request.model)
+    if model is None:
+        return
     field, rho = policy.lowest_rho()
-    if model is None or rho >= model.rho_floor:
-        return
-    message = f"given {rho:g}: {request.model} needs at least {model.rho_floor:.4g} to train one tensor"
-    if isinstance(request.policy, str):
-        yield FieldProblem(field="policy", message=f"{field} of {request.policy!r}: {message}")
-    else:
-        yield FieldProblem(field=f"policy.{field}", message=message)
-
-
-def _method_errors(request: JobRequest, session: Session) -> Iterator[FieldProblem]:
-    """Yield a fault if the method has nothing to train in this model, as far as that has been measured."""
-    model = ModelRepository(session).get(request.model)
-    share = ((model.costs if model else None) or {}).get("methods", {}).get(request.method)
+    if request.method == "greentrainer" and rho < model.rho_floor:
+        message = f"given {rho:g}: {request.model} needs at least {model.rho_floor:.4g} to train one tensor"
+        if isinstance(request.policy, str):
+            yield FieldProblem(field="policy", message=f"{field} of {request.policy!r}: {message}")
+        else:
+            yield FieldProblem(field=f"policy.{field}", message=message)
+    share = (model.costs or {}).get("methods", {}).get(request.method)
     if isinstance(share, str):
         message = f"given {request.method!r}, which {request.model} cannot be trained by: {share}"
         yield FieldProblem(field="method", message=message)
-
-
-def _length_errors(request: JobRequest, session: Session) -> Iterator[FieldProblem]:
-    """Yield a fault if rows may exceed the model's positions; a number not yet known is checked in preparation."""
-    model, given = ModelRepository(session).get(request.model), request.hyperparameters.max_length
-    if model is None or model.max_length is None or given <= model.max_length:
-        return
-    message = f"given {given}, but {request.model} has positions for {model.max_length} tokens of a row"
-    yield FieldProblem(field="hyperparameters.max_length", message=message)
+    given = request.hyperparameters.max_length
+    if model.max_length is not None and given > model.max_length:
+        message = f"given {given}, but {request.model} has positions for {model.max_length} tokens of a row"
+        yield FieldProblem(field="hyperparameters.max_length", message=message)

@@ -1,5 +1,6 @@
 """`/policies`: named, versioned policies, written by operators and shared by all; and their simulation."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
@@ -10,27 +11,23 @@ from api.dependencies import AppContextDep, NowDep, SessionDep
 from api.http.idempotency import IdempotentRequestDep, created_responses
 from api.http.pagination import Id, Limit, Listing, to_listing
 from api.http.problems import Problem, problem_responses
-from api.policies.parsing import parse_request_policy
 from api.policies.preconditions import ETAG, PreconditionDep, policy_etag
-from api.policies.schemas import NewPolicy, NextPolicy, PolicyName, PolicyOut
+from api.policies.schemas import NewPolicy, NextPolicy, PolicyName, PolicyOut, parse_request_policy
 from api.policies.simulated import SimulationOut
 from api.policies.simulation import run_simulation
 from api.policies.simulation_request import SimulationRequest
 from store.repositories.policies import PolicyRepository
 
 router = APIRouter(prefix="/policies", tags=["policies"])
-
-NOT_FOUND = problem_responses(HTTPStatus.NOT_FOUND)
-FORBIDDEN = problem_responses(HTTPStatus.FORBIDDEN)
-CONFLICT = problem_responses(HTTPStatus.CONFLICT)  # of concurrent writes of one version
-PRECONDITION_FAILED = problem_responses(HTTPStatus.PRECONDITION_FAILED)
+# The 409 is for concurrent writes of one version.
+WRITE_REFUSALS = problem_responses(HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT)
 
 
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
     summary="Create the next version of a policy (operators)",
-    responses={**FORBIDDEN, **CONFLICT, **created_responses(PolicyOut, ETAG)},
+    responses=WRITE_REFUSALS | created_responses(PolicyOut, ETAG),
 )
 def create_policy(
     new: NewPolicy, idempotent_request: IdempotentRequestDep, operator: OperatorDep, session: SessionDep, now: NowDep
@@ -72,7 +69,7 @@ def simulate_policy(
 @router.get(
     "/{name}",
     summary="Get the newest version of a policy",
-    responses={HTTPStatus.OK.value: {"headers": ETAG}, **NOT_FOUND},
+    responses={HTTPStatus.OK.value: {"headers": ETAG}, **problem_responses(HTTPStatus.NOT_FOUND)},
 )
 def get_policy(name: Id, response: Response, principal: PrincipalDep, session: SessionDep) -> PolicyOut:
     """The version that would apply to a job submitted now."""
@@ -88,14 +85,9 @@ def get_policy(name: Id, response: Response, principal: PrincipalDep, session: S
     summary="Create or replace a policy by its next version (operators)",
     responses={
         HTTPStatus.OK.value: {"headers": ETAG},
-        HTTPStatus.CREATED.value: {
-            "model": PolicyOut,
-            "description": "First version of a new policy",
-            "headers": ETAG,
-        },
-        **FORBIDDEN,
-        **CONFLICT,
-        **PRECONDITION_FAILED,
+        HTTPStatus.CREATED.value: {"model": PolicyOut, "description": "First version of a new policy", "headers": ETAG},
+        **WRITE_REFUSALS,
+        **problem_responses(HTTPStatus.PRECONDITION_FAILED),
     },
 )
 def put_policy(
@@ -109,7 +101,7 @@ def put_policy(
 ) -> PolicyOut:
     """Stores the first version if there is none yet. Jobs keep the version that they were submitted with."""
     body = parse_request_policy(new.policy).to_json()
-    policy = PolicyRepository(session).add_version(name, body, at=now, check=precondition.version_check(name))
+    policy = PolicyRepository(session).add_version(name, body, at=now, check=partial(precondition.check, name))
     response.headers["ETag"] = policy_etag(policy.version)
     if policy.version == 1:
         response.status_code = HTTPStatus.CREATED
@@ -121,7 +113,7 @@ def put_policy(
     "/{name}",
     status_code=HTTPStatus.NO_CONTENT,
     summary="Delete every version of a policy (operators)",
-    responses=NOT_FOUND | FORBIDDEN,
+    responses=problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN),
 )
 def delete_policy(name: Id, operator: OperatorDep, session: SessionDep) -> None:
     """Jobs, including those that still wait, keep the policy that they were submitted with."""

@@ -29,12 +29,11 @@ _UPLOADED: TypeAdapter[list[UploadedReading]] = TypeAdapter(list[UploadedReading
 
 @dataclass(frozen=True)
 class IntensityHistory:
-    """Readings, the request field that they come from, their zone, and the share of their time span that they cover."""
+    """Readings, the request field that they come from, and their zone."""
 
     series: IntensitySeries
     field: str
     zone: str | None
-    covered_share: float
 
 
 def load_history(
@@ -50,11 +49,8 @@ def load_history(
     elif request.zone is None:
         raise invalid_field("zone", "missing: expected a zone whose readings are stored, or readings in series")
     else:
-        series, field, zone = (
-            _load_stored_series(request, request.zone, context, session, window_hours, now),
-            "zone",
-            request.zone,
-        )
+        series = _load_stored_series(request, request.zone, context, session, window_hours, now)
+        field, zone = "zone", request.zone
     start, end = series_span(series)
     if end - start > LONGEST_SPAN:
         raise invalid_field(field, f"the readings span {(end - start).days} days: expected at most {LONGEST_SPAN.days}")
@@ -65,7 +61,7 @@ def load_history(
             f"the readings cover {covered:.0%} of the time from {start.isoformat()} to {end.isoformat()}: "
             f"expected at least {MIN_COVERED_SHARE:.0%}",
         )
-    return IntensityHistory(series, field, zone, covered)
+    return IntensityHistory(series, field, zone)
 
 
 def series_span(series: IntensitySeries) -> tuple[datetime, datetime]:

@@ -1,6 +1,5 @@
 """`If-Match` and `If-None-Match` of a policy (RFC 9110, 13.1): its writer states which version the next one follows."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -25,19 +24,15 @@ class Precondition:
     if_match: str | None
     if_none_match: str | None
 
-    def version_check(self, name: str) -> Callable[[int], None]:
-        """Return a check of the newest version (0: none) that raises the 412 if the request expects another."""
-
-        def check(newest: int) -> None:
-            now = f"its newest version is {newest}" if newest else "there is no policy of this name"
-            if self.if_match is not None and not _names_version(self.if_match, newest, weak=False):
-                detail = f"{name}: {now}, and If-Match names {self.if_match}: read it again, and send its ETag"
-                raise Problem(HTTPStatus.PRECONDITION_FAILED, detail)
-            if self.if_none_match is not None and _names_version(self.if_none_match, newest, weak=True):
-                detail = f"{name}: {now}, which If-None-Match: {self.if_none_match} rules out"
-                raise Problem(HTTPStatus.PRECONDITION_FAILED, detail)
-
-        return check
+    def check(self, name: str, newest: int) -> None:
+        """Raise the 412 if the request expects another version than the newest one (0: none)."""
+        now = f"its newest version is {newest}" if newest else "there is no policy of this name"
+        if self.if_match is not None and not _names_version(self.if_match, newest, weak=False):
+            detail = f"{name}: {now}, and If-Match names {self.if_match}: read it again, and send its ETag"
+            raise Problem(HTTPStatus.PRECONDITION_FAILED, detail)
+        if self.if_none_match is not None and _names_version(self.if_none_match, newest, weak=True):
+            detail = f"{name}: {now}, which If-None-Match: {self.if_none_match} rules out"
+            raise Problem(HTTPStatus.PRECONDITION_FAILED, detail)
 
 
 def policy_etag(version: int) -> str:

@@ -1,16 +1,21 @@
-"""Request and response models of policies."""
+"""Request and response models of policies, and the policy that a request contains or names."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from sqlalchemy.orm import Session
 
+from api.http.problems import FieldProblem, invalid_field, invalid_fields
 from api.row_model import RowModel
-from greencore.policy import PolicyBody
+from greencore.policy import Policy, PolicyBody, PolicyError, parse_policy, parse_stored_policy
 from greencore.text import check_storable
-from store.tables import Policy
+from store.repositories.policies import PolicyRepository
+from store.tables import Policy as StoredPolicy
 
 LONGEST_NAME = 63
+MAX_NAMED = 20
 PolicyName = Annotated[
     str,
     Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Lower-case letters, digits, `.`, `_` and `-`"),
@@ -77,6 +82,28 @@ class PolicyOut(RowModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, policy: Policy) -> "PolicyOut":
+    def of(cls, policy: StoredPolicy) -> "PolicyOut":
         """Build from a stored policy."""
         return cls.from_row(policy, policy=policy.body)
+
+
+def parse_request_policy(body: Mapping[str, Any]) -> Policy:
+    """Parse a request's field `policy`; raises the 422 that names each fault by its path in the request."""
+    try:
+        return parse_policy(body)
+    except PolicyError as error:
+        raise invalid_fields(
+            [FieldProblem(field=f"policy.{fault.field}", message=fault.message) for fault in error.errors]
+        ) from error
+
+
+def resolve_policy(choice: str | Mapping[str, Any], session: Session) -> Policy:
+    """Return the policy that a request's field `policy` contains or names; raises the 422 that names its faults."""
+    if not isinstance(choice, str):
+        return parse_request_policy(choice)
+    policies = PolicyRepository(session)
+    stored = policies.latest(choice)
+    if stored is None:
+        known = ", ".join(policies.names(limit=MAX_NAMED)) or "none"
+        raise invalid_field("policy", f"there is no policy named {choice!r}: known are {known}")
+    return parse_stored_policy(stored.body)

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from api.dependencies import AppContext
 from api.http.problems import RETRY_AFTER_SECONDS, Problem, invalid_field
 from api.policies.history import IntensityHistory, load_history, series_span
-from api.policies.parsing import resolve_policy
+from api.policies.schemas import resolve_policy
 from api.policies.simulated import SimulationOut
 from api.policies.simulation_request import SimulationRequest
 from greencore.policy import BacktestError, Policy, backtest

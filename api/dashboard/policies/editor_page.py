@@ -63,7 +63,7 @@ def policy_page(name: str, page: PageDep) -> HTMLResponse:
 
 def _editor(page: Page, title: str, *, stored: PolicyOut | None) -> HTMLResponse:
     body = EXAMPLES["linear"] if stored is None else _in_order(stored.policy)
-    policy = parse_stored_policy(body)
+    policy, grid = parse_stored_policy(body), GridRepository(page.session)
     return page.render(
         "policy.html",
         title=title,
@@ -79,15 +79,10 @@ def _editor(page: Page, title: str, *, stored: PolicyOut | None) -> HTMLResponse
         examples=EXAMPLES,
         run_fields=RUN_FIELDS,
         run_values=RUN_VALUES,
-        zones=_zones_with_history(page),
+        zones=[zone for zone in sorted(page.context.settings.zones) if grid.newest_basis(zone) is not None],
         history_days=HISTORY_DAYS,
         default_history_days=DEFAULT_HISTORY_DAYS,
     )
-
-
-def _zones_with_history(page: Page) -> list[str]:
-    grid = GridRepository(page.session)
-    return [zone for zone in sorted(page.context.settings.zones) if grid.newest_basis(zone) is not None]
 
 
 def _in_order(body: Mapping[str, Any]) -> dict[str, Any]:

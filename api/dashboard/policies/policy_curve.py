@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from api.access.principal import PrincipalDep
 from api.dependencies import AppContext, AppContextDep, NowDep, SessionDep
 from api.figures import format_number
-from api.policies.parsing import resolve_policy
+from api.policies.schemas import resolve_policy
 from api.policies.simulation_request import SimulationRequest
 from greencore.carbon import IntensitySeries, Reading
 from greencore.carbon.fallback import ResolvedIntensity
@@ -78,14 +78,23 @@ def policy_curve(
     )
     drawn = not isinstance(policy, Percentile) or len(window) > 0  # there is no rank among no readings
     points = _points(policy) if drawn else []
+    drawn_reading = Reading(
+        zone="any", start=now, end=now + timedelta(hours=1), gco2e_per_kwh=0.0, source="curve", fetched_at=now
+    )
+    readings = [replace(drawn_reading, gco2e_per_kwh=intensity) for intensity in points]
+    current = None
+    if drawn and known is not None:
+        context_now = replace(template, reading=known.to_labelled_reading(), step=known.step)
+        rho, reason = _decide(policy, context_now)
+        current = PointNow(gco2e_per_kwh=known.reading.gco2e_per_kwh, rho=rho, reason=reason)
     return CurveOut(
         gco2e_per_kwh=points,
-        rho=[_rho(policy, template, _synthetic_reading(intensity, now)) for intensity in points],
+        rho=[_decide(policy, replace(template, reading=reading))[0] for reading in readings],
         basis=_describe_basis(policy, template),
         without_intensity=_describe_without_intensity(policy, template),
         pause_above=policy.gate.pause_above,
         resume_below=policy.gate.resume_below,
-        now=_current_point(policy, template, known) if drawn and known is not None else None,
+        now=current,
     )
 
 
@@ -116,25 +125,10 @@ def _points(policy: Policy) -> list[float]:
     return [float(step * index) for index in range(count)]
 
 
-def _synthetic_reading(intensity: float, now: datetime) -> Reading:
-    """Return a reading with the intensity of one point of the curve."""
-    return Reading(
-        zone="any", start=now, end=now + timedelta(hours=1), gco2e_per_kwh=intensity, source="curve", fetched_at=now
-    )
-
-
-def _rho(policy: Policy, template: PolicyContext, reading: Reading) -> float | None:
-    decision = decide_rho(policy, replace(template, reading=reading))
-    return None if decision.ends_run else decision.rho
-
-
-def _current_point(policy: Policy, template: PolicyContext, known: ResolvedIntensity) -> PointNow:
-    decision = decide_rho(policy, replace(template, reading=known.to_labelled_reading(), step=known.step))
-    return PointNow(
-        gco2e_per_kwh=known.reading.gco2e_per_kwh,
-        rho=None if decision.ends_run else decision.rho,
-        reason=decision.reason,
-    )
+def _decide(policy: Policy, context: PolicyContext) -> tuple[float | None, str]:
+    """Return ρ, None if the run would end, and the reason."""
+    decision = decide_rho(policy, context)
+    return None if decision.ends_run else decision.rho, decision.reason
 
 
 def _describe_basis(policy: Policy, template: PolicyContext) -> str:
