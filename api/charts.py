@@ -116,8 +116,8 @@ class SeriesRepository:
         return LossOut(
             step=[number for number, *_ in rows],
             at=[round(at) for _, at, *_ in rows],
-            value=[_rounded(loss) for *_, loss, _ in rows],
-            mean=[_rounded(mean) for *_, mean in rows],
+            value=[round_to_six_digits(loss) for *_, loss, _ in rows],
+            mean=[round_to_six_digits(mean) for *_, mean in rows],
         )
 
     def energy(
@@ -160,7 +160,7 @@ class SeriesRepository:
             start=[round(start) for _, start, *_ in rows],
             end=[None if end is None else round(end) for _, _, end, *_ in rows],
             asked=[asked for *_, asked, _ in rows],
-            reached=[_rounded(reached) for *_, reached in rows],
+            reached=[round_to_six_digits(reached) for *_, reached in rows],
         )
 
     def evaluation(self, job_id: str) -> EvaluationOut:
@@ -170,7 +170,9 @@ class SeriesRepository:
             .where(Epoch.job_id == job_id, Epoch.finished_at.is_not(None), Epoch.eval_loss.is_not(None))
             .order_by(Epoch.number)
         )
-        rows = [(number, round(at), _rounded(loss)) for number, at, loss in self._session.execute(query).all()]
+        rows = [
+            (number, round(at), round_to_six_digits(loss)) for number, at, loss in self._session.execute(query).all()
+        ]
         known = [(number, at, loss) for number, at, loss in rows if loss is not None]
         return EvaluationOut(
             epoch=[number for number, _, _ in known],
@@ -241,7 +243,7 @@ def _energy_series(
         start=[round(value) for value in start[kept].tolist()],
         end=[round(value) for value in latest[covered].tolist()],
         power_w=_rounded_or_zero(power_w[kept]),
-        intensity_gco2e_per_kwh=[_rounded(value) for value in intensity[kept].tolist()],
+        intensity_gco2e_per_kwh=[round_to_six_digits(value) for value in intensity[kept].tolist()],
         energy_kwh=_rounded_or_zero(np.cumsum(energy_kwh)[covered]),
         unpriced_kwh=_rounded_or_zero(np.cumsum(unpriced_kwh)[covered]),
         emissions_gco2e=_rounded_or_zero(np.cumsum(np.nan_to_num(emissions_gco2e))[covered]),
@@ -252,10 +254,10 @@ def _edge(time: datetime | None, otherwise: float) -> float:
     return otherwise if time is None else time.timestamp() * 1000
 
 
-def _rounded(value: float | None) -> float | None:
-    """Round to six significant digits, more than a chart shows; None for a value that is not finite."""
+def round_to_six_digits(value: float | None) -> float | None:
+    """Return a value in six significant digits, more than a chart shows; None for one that is not finite."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
 def _rounded_or_zero(values: NDArray[np.float64]) -> list[float]:
-    return [_rounded(value) or 0.0 for value in values.tolist()]
+    return [round_to_six_digits(value) or 0.0 for value in values.tolist()]

@@ -15,7 +15,7 @@ from api.dependencies import AppContextDep, SessionDep
 from api.http.etags import IfNoneMatch, check_etag, etag_headers
 from api.http.pagination import LONGEST_ID, Listing, complete_listing
 from api.http.problems import Problem, problem_responses
-from api.jobs.endpoints import JobDep
+from api.jobs.endpoints import NOT_FOUND, JobDep
 from api.row_model import RowModel
 from store.repositories.jobs import JobRepository
 from store.tables import Artifact, Job
@@ -45,7 +45,7 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
 }
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"], responses=NOT_FOUND)
 
 
 class ArtifactOut(RowModel):
@@ -63,20 +63,17 @@ class ArtifactOut(RowModel):
         return cls.from_row(artifact, link=f"/jobs/{artifact.job_id}/artifacts/{quote(artifact.name)}")
 
 
-@router.get(
-    "/{job_id}/artifacts", summary="List a job's result files", responses=problem_responses(HTTPStatus.NOT_FOUND)
-)
+@router.get("/artifacts", summary="List a job's result files")
 def list_artifacts(job: JobDep, session: SessionDep) -> Listing[ArtifactOut]:
     """Empty until the job has succeeded."""
     return complete_listing([ArtifactOut.of(artifact) for artifact in JobRepository(session).artifacts(job.id)])
 
 
 @router.get(
-    "/{job_id}/artifacts/{name:path}",
+    "/artifacts/{name:path}",
     summary="Download a result file",
     response_class=FileResponse,
-    responses=FILE_RESPONSES
-    | problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
+    responses=FILE_RESPONSES | problem_responses(HTTPStatus.GONE, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
 )
 def download_artifact(
     job: JobDep,

@@ -4,19 +4,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from api.jobs.emissions import CounterfactualsOut, EmissionsBasisOut
 from api.row_model import RowModel
 from greencore.carbon import EmissionFactors, Signal
 from greencore.carbon.accounting.pricing import known_emissions
+from greencore.energy import is_estimate
 from store.accounting.emissions import EmissionsRepository
 from store.lifecycle.actions import list_possible_actions
 from store.lifecycle.status import Action, JobStatus
-from store.repositories.jobs import JobRepository
+from store.repositories.jobs import EmissionsBasis, JobRepository
 from store.tables import Job
 
 JOB_PARTS = ("epochs", "events", "series", "selection", "checkpoints", "artifacts")
@@ -74,6 +74,68 @@ class JobLinks(BaseModel):
     checkpoints: str
     artifacts: str
     page: str
+
+
+class EmissionsBasisOut(RowModel):
+    """How a job's energy and emissions were determined."""
+
+    status: Literal["provisional", "settled"] = Field(
+        description="`settled` once the job is over and the price of all its energy is final"
+    )
+    settled_gco2e: float = Field(description="Part of the emissions whose price is final")
+    pue: float = Field(
+        description="kWh drawn by the site for each kWh metered; included in the emissions, not in the energy"
+    )
+    estimated: bool = Field(description="True if an intensity behind the price is itself an estimate")
+    sources: list[str] = Field(description="Sources of those intensities")
+    unpriced_kwh: float = Field(description="Energy without a price, since its intensity is not known")
+    energy_methods: dict[str, list[str]] = Field(description="Methods by which each component's energy was determined")
+    energy_estimated: bool = Field(description="True if any of them estimates instead of reading a meter")
+    lost_kwh: float = Field(description="Estimated part of the energy, which a lost worker used and had not stored")
+    tracker_kwh: float | None = Field(
+        description="Total energy by CodeCarbon, less that of other jobs on the host, for comparison; without lost "
+        "attempts"
+    )
+
+    @classmethod
+    def of(cls, job: Job, basis: EmissionsBasis, settlement: Mapping[str, Any]) -> "EmissionsBasisOut":
+        """Build from a job's basis and its entry of `EmissionsRepository.get_settlement_by_job`."""
+        return cls.from_row(
+            basis,
+            status="provisional" if job.settled_at is None else "settled",
+            settled_gco2e=settlement["settled_gco2e"],
+            pue=settlement["pue"],
+            energy_methods=basis.methods,
+            energy_estimated=any(is_estimate(way) for ways in basis.methods.values() for way in ways),
+            tracker_kwh=job.tracker_kwh,
+        )
+
+
+class CounterfactualOut(BaseModel):
+    """Estimated emissions of an alternative run of the job, and the assumption behind them."""
+
+    emissions_gco2e: float
+    energy_kwh: float = Field(description="Before PUE")
+    hours: float = Field(description="Hours of computing between start and end")
+    start: datetime
+    end: datetime
+    assumption: str
+    covered_share: float = Field(description="Share of the hours for which an intensity was known, in [0, 1]")
+    estimated: Literal[True]
+
+
+class CounterfactualsOut(BaseModel):
+    """Alternative runs that a job is compared with; all are estimates."""
+
+    full_now: CounterfactualOut = Field(description="Every tensor trained, started at once")
+    constant_now: CounterfactualOut = Field(description="The same FLOPs at a constant ρ, started at once")
+    oracle: CounterfactualOut = Field(description="The same FLOPs in the cleanest hours, all known in advance")
+
+    @classmethod
+    def of(cls, job: Job) -> "CounterfactualsOut | None":
+        """Return what the scheduler computed when the job ended; None before, or with nothing to compare."""
+        stored = job.counterfactuals or {}
+        return cls.model_validate(stored) if "full_now" in stored else None
 
 
 class JobOut(RowModel):
@@ -151,6 +213,7 @@ class JobOut(RowModel):
     def of_job(cls, job: Job, basis: EmissionsBasisOut | None) -> "JobOut":
         """Build from a job and, if any energy was metered, its emissions basis."""
         link = f"/jobs/{job.id}"
+        done, of = (job.steps_done, job.steps) if job.steps else (job.epochs_done, job.epochs)
         stored = job.counterfactuals or {}
         return cls.from_row(
             job,
@@ -158,7 +221,7 @@ class JobOut(RowModel):
             dataset=job.dataset_id,
             metadata=job.labels,
             gate=job.gate and GateOut.of(job.gate),
-            progress=_progress(job),
+            progress=Progress.from_row(job, share=min(1.0, done / of)),
             unpriced_kwh=basis.unpriced_kwh if basis else 0.0,
             emissions_basis=basis,
             **{name: stored.get(name) for name in SAVINGS},
@@ -209,8 +272,3 @@ def jobs_out(session: Session, jobs: Sequence[Job]) -> list[JobOut]:
         )
         for job in jobs
     ]
-
-
-def _progress(job: Job) -> Progress:
-    done, of = (job.steps_done, job.steps) if job.steps else (job.epochs_done, job.epochs)
-    return Progress.from_row(job, share=min(1.0, done / of))

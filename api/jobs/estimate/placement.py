@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from greencore.carbon import Basis, IntensitySeries, Signal
+from greencore.carbon import IntensitySeries, Signal
 from greencore.carbon.fallback import ResolvedIntensity
 from greencore.clock import HOUR
 from greencore.policy import Percentile, Policy
@@ -91,6 +91,9 @@ def predict_placement(
     known = grid.load_snapshot(zone, basis, at, at + MAX_PROJECTED_HOURS * HOUR)
     in_force = known.resolve_intensity(at, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
     expected_intensity = known.forecast_from(at)
+    past = IntensitySeries()
+    if isinstance(policy, Percentile):
+        past = grid.readings_between(zone, basis, at - policy.window_hours * HOUR, at)
     placement = ExpectedPlacement(
         zone=zone,
         reason=reason,
@@ -101,7 +104,7 @@ def predict_placement(
         in_force=in_force,
         expected_intensity=_extend_to_now(expected_intensity, in_force, zone, at),
         has_forecast=any(reading.start > at for reading in expected_intensity),
-        past=_percentile_window(grid, zone, basis, policy, at),
+        past=past,
     )
     return placement, estimate_on(device)
 
@@ -116,9 +119,3 @@ def _extend_to_now(
     return IntensitySeries(
         [replace(in_force.to_labelled_reading(), zone=zone, start=at, end=begins), *expected_intensity]
     )
-
-
-def _percentile_window(grid: GridRepository, zone: str, basis: Basis, policy: Policy, at: datetime) -> IntensitySeries:
-    if not isinstance(policy, Percentile):
-        return IntensitySeries()
-    return grid.readings_between(zone, basis, at - policy.window_hours * HOUR, at)

@@ -1,6 +1,5 @@
 """Response models of an epoch."""
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from pydantic import BaseModel, Field
@@ -59,6 +58,7 @@ class EpochOut(RowModel):
     @classmethod
     def of(cls, epoch: Epoch, cost: EpochCost | None) -> "EpochOut":
         """Build from an epoch and, if any energy was metered, its cost."""
+        found = epoch.selection
         return cls.from_row(
             epoch,
             intensity=EpochIntensity(
@@ -68,7 +68,7 @@ class EpochOut(RowModel):
                 age_seconds=epoch.intensity_age_seconds,
                 estimated=epoch.intensity_estimated,
             ),
-            tensors=_by_importance(epoch.selection),
+            tensors=found and sorted(found, key=lambda name: found[name] or 0.0, reverse=True),
             energy=cost
             and EpochEnergy.from_row(
                 cost, total_kwh=cost.energy_kwh, estimated=any(map(is_estimate, cost.methods.values()))
@@ -76,7 +76,3 @@ class EpochOut(RowModel):
             emissions_gco2e=cost and cost.emissions_gco2e,
             unpriced_kwh=cost.unpriced_kwh if cost else 0.0,
         )
-
-
-def _by_importance(selection: Mapping[str, float] | None) -> list[str] | None:
-    return None if selection is None else sorted(selection, key=lambda name: selection[name] or 0.0, reverse=True)

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -34,7 +34,7 @@ END_EVENT = "stream.end"
 LAST_EVENT = "Id of the last event received: the stream continues after it"
 
 log = structlog.get_logger()
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"], responses=NOT_FOUND)
 EventId = Annotated[int | None, Query(ge=0, lt=2**63, description="Only events older than this id")]
 STREAM: dict[int | str, dict[str, Any]] = {
     HTTPStatus.OK.value: {
@@ -66,25 +66,18 @@ def _accepts_event_stream(request: Request) -> bool:
     return any(media_type.split(";")[0].strip() == EVENT_STREAM for media_type in accepted)
 
 
-AcceptsEventStream = Annotated[bool, Depends(_accepts_event_stream)]
-
-
 @router.get(
-    "/{job_id}/events",
+    "/events",
     summary="List or stream a job's events",
     response_model=Listing[EventOut],
-    responses={
-        **STREAM,
-        **NOT_FOUND,
-        **problem_responses(HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
-    },
+    responses=STREAM | problem_responses(HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 def list_events(
+    request: Request,
     job: JobDep,
     session: SessionDep,
     principal: PrincipalDep,
     context: AppContextDep,
-    accepts_event_stream: AcceptsEventStream,
     limit: Limit = 50,
     after: EventId = None,
     last_event_id: Annotated[
@@ -101,7 +94,7 @@ def list_events(
     each new event until the job is over. `limit` and `after` apply to the list. The stream ends within seconds,
     without a last message, once its key is revoked or has expired, or its session was signed out.
     """
-    if not accepts_event_stream:
+    if not _accepts_event_stream(request):
         return as_listing(JobRepository(session).events(job.id, limit=limit, after=after), EventOut.from_row)
     had = last_event if last_event_id is None else last_event_id
     if had is not None and job.status in FINAL and JobRepository(session).newest_event_id(job.id) <= had:

@@ -1,17 +1,18 @@
 """`/jobs/{id}/selection`: the tensors that each epoch trained, their importance and their cost."""
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from api.charts import round_to_six_digits
 from api.dependencies import SessionDep
 from api.http.etags import CACHED_RESPONSES, RevalidationDep
 from api.http.pagination import Limit
 from api.jobs.endpoints import NOT_FOUND, JobDep
+from api.row_model import RowModel
 from store.repositories.jobs import JobRepository
 from store.tables import Epoch, Tensor
 
@@ -20,7 +21,7 @@ STACKS = ("encoder", "decoder")
 # Added by peft to the names of a model and its adapters.
 WRAPPERS = re.compile(r"^(base_model\.model\.)+|\.default(?=\.|$)")
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"], responses=NOT_FOUND)
 
 
 class TensorOut(BaseModel):
@@ -46,7 +47,7 @@ class TensorOut(BaseModel):
         return cls(name=name, stack=stack, layer=layer, kind=kind, **figures)
 
 
-class EpochSelectionOut(BaseModel):
+class EpochSelectionOut(RowModel):
     """Tensors that one epoch trained, as indices into `tensors`."""
 
     number: int
@@ -67,24 +68,8 @@ class SelectionOut(BaseModel):
     data: list[EpochSelectionOut]
     has_more: bool
 
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor], epochs: Sequence[Epoch], *, has_more: bool) -> "SelectionOut":
-        """Build from the stored tensors and epochs."""
-        known = {tensor.name: tensor for tensor in tensors}
-        names = list(dict.fromkeys([*known, *(name for epoch in epochs for name in epoch.selection or {})]))
-        number = {name: index for index, name in enumerate(names)}
-        return cls(
-            tensors=[TensorOut.of(name, known.get(name)) for name in names],
-            data=[_epoch(epoch, number) for epoch in epochs],
-            has_more=has_more,
-        )
 
-
-@router.get(
-    "/{job_id}/selection",
-    summary="List the tensors trained in each epoch",
-    responses={**NOT_FOUND, **CACHED_RESPONSES},
-)
+@router.get("/selection", summary="List the tensors trained in each epoch", responses=CACHED_RESPONSES)
 def get_selection(
     job: JobDep,
     session: SessionDep,
@@ -96,7 +81,14 @@ def get_selection(
     jobs = JobRepository(session)
     revalidation.check(f'"{ETAG_VERSION}-{job.revision}-{jobs.newest_event_id(job.id)}-{limit}-{after}"')
     page = jobs.selections(job.id, limit=limit, after=after)
-    return SelectionOut.of(jobs.tensors(job.id), page.data, has_more=page.has_more)
+    known = {tensor.name: tensor for tensor in jobs.tensors(job.id)}
+    names = list(dict.fromkeys([*known, *(name for epoch in page.data for name in epoch.selection or {})]))
+    number = {name: index for index, name in enumerate(names)}
+    return SelectionOut(
+        tensors=[TensorOut.of(name, known.get(name)) for name in names],
+        data=[_epoch(epoch, number) for epoch in page.data],
+        has_more=page.has_more,
+    )
 
 
 def _epoch(epoch: Epoch, number: Mapping[str, int]) -> EpochSelectionOut:
@@ -105,17 +97,11 @@ def _epoch(epoch: Epoch, number: Mapping[str, int]) -> EpochSelectionOut:
     if importance is None and any(value is not None for value in trained.values()):
         # An epoch stored by an earlier version has the importance of its selected tensors only.
         importance = [trained.get(name) for name in number]
-    return EpochSelectionOut(
-        number=epoch.number,
-        rho_asked=epoch.rho_asked,
-        rho_reached=epoch.rho_reached,
+    return EpochSelectionOut.from_row(
+        epoch,
         trained=sorted(number[name] for name in trained),
-        importance=importance
-        and [
-            # Six digits are enough for a ranking; in full they would be most of the response.
-            None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
-            for value in importance
-        ],
+        # Six digits are enough for a ranking; in full they would be most of the response.
+        importance=importance and [round_to_six_digits(value) for value in importance],
     )
 
 

@@ -16,7 +16,7 @@ from store.repositories.jobs import JobRepository
 
 ETAG_VERSION = "s3"  # of the response below, whose form a job's revision does not cover
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"], responses=NOT_FOUND)
 
 
 class SeriesOut(BaseModel):
@@ -29,20 +29,8 @@ class SeriesOut(BaseModel):
     rho: RhoOut
     evaluation: EvaluationOut
 
-    @classmethod
-    def of(cls, loss: LossOut, energy: EnergyOut, rho: RhoOut, evaluation: EvaluationOut) -> "SeriesOut":
-        """Build from the stored curves."""
-        times = [*loss.at[:1], *loss.at[-1:], *energy.start[:1], *energy.end[-1:], *rho.start]
-        times += [end for end in rho.end if end is not None]
-        start, end = (_iso(min(times)), _iso(max(times))) if times else (None, None)
-        return cls(start=start, end=end, loss=loss, energy=energy, rho=rho, evaluation=evaluation)
 
-
-@router.get(
-    "/{job_id}/series",
-    summary="Get loss, power, intensity, energy and emissions over time",
-    responses={**NOT_FOUND, **CACHED_RESPONSES},
-)
+@router.get("/series", summary="Get loss, power, intensity, energy and emissions over time", responses=CACHED_RESPONSES)
 def get_series(
     job: JobDep,
     session: SessionDep,
@@ -56,17 +44,14 @@ def get_series(
     """Downsampled so that no peak and no trough is lost; a time without a worker stays a gap."""
     if start is not None and end is not None and start >= end:
         raise invalid_field("start", f"given {start.isoformat()}: expected a time before {end.isoformat()}, the end")
-    asked = [str(points), *(str(edge and round(edge.timestamp() * 1000)) for edge in (start, end))]
+    asked = [str(points), *(str(time and round(time.timestamp() * 1000)) for time in (start, end))]
     newest_event = JobRepository(session).newest_event_id(job.id)
     revalidation.check(f'"{ETAG_VERSION}-{job.revision}-{newest_event}-{"-".join(asked)}"')
     series = SeriesRepository(session)
-    return SeriesOut.of(
-        series.loss(job.id, points=points, start=start, end=end),
-        series.energy(job.id, points=points, start=start, end=end),
-        series.rho(job.id),
-        series.evaluation(job.id),
-    )
-
-
-def _iso(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    loss = series.loss(job.id, points=points, start=start, end=end)
+    energy = series.energy(job.id, points=points, start=start, end=end)
+    rho = series.rho(job.id)
+    times = [*loss.at[:1], *loss.at[-1:], *energy.start[:1], *energy.end[-1:], *rho.start]
+    times += [end for end in rho.end if end is not None]
+    first, last = (datetime.fromtimestamp(edge(times) / 1000, UTC) if times else None for edge in (min, max))
+    return SeriesOut(start=first, end=last, loss=loss, energy=energy, rho=rho, evaluation=series.evaluation(job.id))
