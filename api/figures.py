@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 UNKNOWN = "–"
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def format_value(given: Any) -> str:
@@ -40,6 +41,13 @@ def format_percent(share: float | None) -> str:
 def format_time(value: datetime | None) -> str:
     """Format a time in UTC, to the second."""
     return UNKNOWN if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def format_minute(time: datetime, now: datetime) -> str:
+    """Format a time (UTC) to the minute; with the year where it is not the current one."""
+    utc = time.astimezone(UTC)
+    year = "" if utc.year == now.year else f"{utc.year} "
+    return f"{utc.day} {MONTHS[utc.month - 1]} {year}{utc:%H:%M}"
 
 
 def format_duration(seconds: float | None) -> str:

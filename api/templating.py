@@ -42,6 +42,7 @@ _templates.filters.update(
     code=_code,
     duration=figures.format_duration,
     json=figures.format_json,
+    minute=figures.format_minute,
     number=figures.format_number,
     percent=figures.format_percent,
     time=figures.format_time,

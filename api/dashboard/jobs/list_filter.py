@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 from api.http.problems import FieldProblem
 from api.jobs.endpoints import METADATA_FILTER
 from store.lifecycle.status import JobStatus
-from store.repositories.jobs import JobFilter
 
 # Name of the form's field for one more `key=value`, which is sent unchanged without scripts.
 LABEL_FIELD = "metadata"
@@ -26,10 +25,6 @@ class JobsFilter:
     def is_active(self) -> bool:
         return bool(self.status or self.zone or self.labels)
 
-    def to_store(self, *, owner: str | None) -> JobFilter:
-        """Return the store's filter; `owner` limits it to that owner's jobs."""
-        return JobFilter(after=self.after, owner=owner, status=self.status, zone=self.zone, labels=self.labels)
-
     @property
     def link(self) -> str:
         """The page's URL with this filter."""
@@ -40,10 +35,6 @@ class JobsFilter:
             *([("after", self.after)] if self.after else []),
         ]
         return f"/?{urlencode(given)}" if given else "/"
-
-    def status_link(self, status: JobStatus) -> str:
-        """Return the link to all jobs of a status."""
-        return JobsFilter(status=status).link
 
     def older_link(self, job_id: str) -> str:
         return replace(self, after=job_id).link
@@ -57,27 +48,19 @@ class JobsFilter:
     def conditions(self) -> list[tuple[str, str]]:
         """Conditions in words, each with the link that removes it."""
         first = replace(self, after=None)
+        others = {key: {name: self.labels[name] for name in self.labels if name != key} for key in self.labels}
         return [
             *([(f"status {self.status.value}", replace(first, status=None).link)] if self.status else []),
             *([(f"zone {self.zone}", replace(first, zone=None).link)] if self.zone else []),
-            *(
-                (f"{key}={value}", replace(first, labels=_without(self.labels, key)).link)
-                for key, value in self.labels.items()
-            ),
+            *((f"{key}={value}", replace(first, labels=others[key]).link) for key, value in self.labels.items()),
         ]
 
 
-@dataclass(frozen=True)
-class ParsedFilter:
-    """A filter, the errors in its URL, and whether that URL differs from the filter's link."""
+def read_filter(parameters: Iterable[tuple[str, str]]) -> tuple[JobsFilter, list[FieldProblem], bool]:
+    """Return the filter in a query string, the errors in it, and whether it differs from the filter's link.
 
-    filter: JobsFilter
-    errors: list[FieldProblem]
-    needs_redirect: bool
-
-
-def read_filter(parameters: Iterable[tuple[str, str]]) -> ParsedFilter:
-    """Return the filter in a query string; empty values and unknown names are ignored."""
+    Empty values and unknown names are ignored.
+    """
     given: dict[str, str] = {}
     labels: dict[str, str] = {}
     errors: list[FieldProblem] = []
@@ -102,9 +85,4 @@ def read_filter(parameters: Iterable[tuple[str, str]]) -> ParsedFilter:
     status = given.get("status")
     if status is not None and status not in known:
         errors.append(FieldProblem(field="status", message=f"there is no {status!r}: expected {', '.join(known)}"))
-    parsed = JobsFilter(known.get(status or ""), given.get("zone"), labels, given.get("after"))
-    return ParsedFilter(parsed, errors, needs_redirect)
-
-
-def _without(labels: Mapping[str, str], key: str) -> dict[str, str]:
-    return {name: value for name, value in labels.items() if name != key}
+    return JobsFilter(known.get(status or ""), given.get("zone"), labels, given.get("after")), errors, needs_redirect
