@@ -111,12 +111,12 @@ export function chart(place, options) {
     };
     if (!(event.key in moves)) return;
     event.preventDefault();
-    show(within(moves[event.key]()));
+    show(inside(moves[event.key]()));
     options.onZoom?.(zoomed);
   });
 
   // Moves and cuts a range to the data's extent; null where it is the whole.
-  function within(range) {
+  function inside(range) {
     const [first, last] = extent();
     if (range === null || first === null || range[1] - range[0] >= last - first) return null;
     const shift = Math.max(0, first - range[0]) - Math.max(0, range[1] - last);
@@ -140,8 +140,45 @@ export function chart(place, options) {
         plot.redraw();
       }
     },
-    zoom: (range) => show(range),
+    // Zooms to a range, moved and cut to the data's extent; null shows everything.
+    zoom: (range) => show(inside(range)),
     range: () => zoomed,
     u: () => plot,
   };
+}
+
+// Calls `draw(left, width, stretch)` for every visible stretch {from, to}, clipped to the chart; in px of the canvas.
+export function within(u, stretches, draw) {
+  const { left, top, width, height } = u.bbox;
+  clipped(u.ctx, [left, top, width, height], () => {
+    for (const stretch of stretches) {
+      if (stretch.to < u.scales.x.min || stretch.from > u.scales.x.max) continue;
+      const start = Math.max(left, u.valToPos(stretch.from, "x", true));
+      const end = Math.min(left + width, u.valToPos(stretch.to, "x", true));
+      if (end > start) draw(start, end - start, stretch);
+    }
+  });
+}
+
+// Hatches the box [left, top, width, height] by lines `step` px apart.
+export function hatch(context, box, { step, line, alpha, stroke = "--muted" }) {
+  const [left, top, width, height] = box;
+  clipped(context, box, () => {
+    context.beginPath();
+    for (let x = left - height; x < left + width; x += step) {
+      context.moveTo(x, top + height);
+      context.lineTo(x + height, top);
+    }
+    Object.assign(context, { globalAlpha: alpha, lineWidth: line, strokeStyle: colour(stroke) });
+    context.stroke();
+  });
+}
+
+function clipped(context, box, draw) {
+  context.save();
+  context.beginPath();
+  context.rect(...box);
+  context.clip();
+  draw();
+  context.restore();
 }

@@ -3,20 +3,21 @@
 // The server thins the curves out; for a part that is zoomed into, finer ones are fetched.
 
 import { get } from "./api.js";
+import { element, say as show } from "./dom.js";
 import { BANDS, bandLegend, bandOf } from "./intensity.js";
 import { backgroundOf, columnsOf, emissionRows, lossRows, merged, pauses, powerRows, rhoRows } from "./job_chart_columns.js";
 import { panels } from "./job_chart_panels.js";
 import { readout } from "./job_chart_readout.js";
 import { smoothed, windowOf } from "./job_chart_smoothing.js";
 import { tables } from "./job_chart_tables.js";
-import { keepZoom, zoomOf } from "./job_chart_zoom.js";
 import { poll } from "./poll.js";
 
 const POINTS = 400; // of each curve: about one for two px of a wide window
 // Time without a further zoom before it is written to the address and finer curves are fetched: browsers limit changes of
 // the address, and some fetch the icon again with each.
 const SETTLED_MS = 250;
-const element = (name) => document.getElementById(`chart-${name}`);
+const iso = (seconds) => new Date(seconds * 1000).toISOString();
+const place = (name) => document.getElementById(`chart-${name}`);
 const path = document.getElementById("job-chart").dataset.series;
 
 let whole = null; // newest answer for the whole run
@@ -57,10 +58,10 @@ function draw() {
       to: (series.rho.end[index] ?? whole.rho.start[index + 1] ?? ends[1] * 1000) / 1000,
     })),
   };
-  element("smoothing").textContent = `smoothed (exponential, over ${window} steps)`;
+  place("smoothing").textContent = `smoothed (exponential, over ${window} steps)`;
   legend();
-  element("empty").hidden = true;
-  element("body").hidden = false;
+  place("empty").hidden = true;
+  place("body").hidden = false;
   const first = chart === null;
   if (first) begin();
   const emissions = emissionRows(series.energy, others).map((row) => [...row, undefined, undefined, undefined].slice(0, 5));
@@ -70,35 +71,31 @@ function draw() {
     loss: columnsOf(lossRows(series, window, drawn.pauses), 3, extent),
     emissions: columnsOf(emissions, 4, extent),
   });
-  if (first) chart.zoom(zoomOf(location.hash));
+  if (first) chart.zoom(addressedZoom());
   if (first && chart.range()) zoomed(chart.range());
   renewTables();
   say(pointed, drawn.series, drawn.smooth, drawn.others);
 }
 
 function begin() {
-  say = readout(element("readout"));
+  say = readout(place("readout"));
   chart = panels(() => drawn, { onZoom: zoomed, onCursor: point });
-  renewTables = tables(element("tables"), () => drawn.series);
-  element("in").addEventListener("click", () => scale(0.5));
-  element("out").addEventListener("click", () => scale(2));
-  element("earlier").addEventListener("click", () => move(-0.5));
-  element("later").addEventListener("click", () => move(0.5));
-  element("all").addEventListener("click", () => zoom(null));
-  element("body").addEventListener("keydown", pointByKey, { capture: true });
-  window.addEventListener("hashchange", () => zoom(zoomOf(location.hash)));
+  renewTables = tables(place("tables"), () => drawn.series);
+  place("in").addEventListener("click", () => scale(0.5));
+  place("out").addEventListener("click", () => scale(2));
+  place("earlier").addEventListener("click", () => move(-0.5));
+  place("later").addEventListener("click", () => move(0.5));
+  place("all").addEventListener("click", () => zoom(null));
+  place("body").addEventListener("keydown", pointByKey, { capture: true });
+  window.addEventListener("hashchange", () => zoom(addressedZoom()));
 }
 
 function legend() {
   const used = new Set(drawn.segments.filter((part) => part.gco2e !== null).map((part) => bandOf(part.gco2e)));
   const list = bandLegend(BANDS.filter((band) => used.has(band)));
-  list.prepend(Object.assign(document.createElement("li"), { textContent: "Background: gCO2e/kWh" }));
-  if (drawn.pauses.length) {
-    const item = document.createElement("li");
-    item.append(Object.assign(document.createElement("span"), { className: "swatch paused" }), "paused: no worker ran");
-    list.append(item);
-  }
-  element("bands").replaceChildren(list);
+  list.prepend(element("li", {}, "Background: gCO2e/kWh"));
+  if (drawn.pauses.length) list.append(element("li", {}, element("span", { className: "swatch paused" }), "paused: no worker ran"));
+  place("bands").replaceChildren(list);
 }
 
 // The cursor fires for every panel; the line is written once a frame.
@@ -141,12 +138,26 @@ function zoom(range) {
 }
 
 function zoomed(range) {
-  for (const name of ["out", "all", "earlier", "later"]) element(name).disabled = range === null;
+  for (const name of ["out", "all", "earlier", "later"]) place(name).disabled = range === null;
   clearTimeout(timer);
   timer = setTimeout(() => {
     keepZoom(range);
     refine();
   }, SETTLED_MS);
+}
+
+// Returns the zoom in the page's address, [from, to] in seconds since 1970; null where the hash has no valid times.
+function addressedZoom() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  const range = ["from", "to"].map((name) => Date.parse(asked.get(name)) / 1000);
+  return range.every(Number.isFinite) && range[0] < range[1] ? range : null;
+}
+
+// Writes a range into the hash, so that it survives a reload and can be shared, null to remove it; leaves a hash for another purpose unchanged.
+function keepZoom(range) {
+  if (!range && !addressedZoom()) return;
+  const hash = range ? `#from=${iso(range[0])}&to=${iso(range[1])}` : "";
+  history.replaceState(history.state, "", location.pathname + location.search + hash);
 }
 
 async function refine() {
@@ -157,15 +168,14 @@ async function refine() {
   }
   try {
     if (await loadFine(range)) draw();
-    element("problem").hidden = true;
+    show(place("problem"), "");
   } catch (error) {
-    element("problem").textContent = `No finer curves than these: ${error.message}`;
-    element("problem").hidden = false;
+    show(place("problem"), `No finer curves than these: ${error.message}`);
   }
 }
 
 async function loadFine(range) {
-  const [start, end] = range.map((seconds) => new Date(seconds * 1000).toISOString());
+  const [start, end] = range.map(iso);
   const series = await get(`${path}?${new URLSearchParams({ points: POINTS, start, end })}`);
   const current = chart.range();
   if (current === null || current[0] !== range[0] || current[1] !== range[1]) return false;

@@ -1,25 +1,9 @@
 // Plugins that paint times without a worker, and the numbers of the epochs, on the panels.
 
+import { hatch, within } from "./chart.js";
 import { colour } from "./colours.js";
 
-const HATCH_PX = 6;
 const TEXT_PX = 54; // least width of a stretch with a label
-
-// Calls `draw(left, width, stretch)` for every visible stretch {from, to}, clipped to the panel; in px of the canvas.
-function within(u, stretches, draw) {
-  const { left, top, width, height } = u.bbox;
-  u.ctx.save();
-  u.ctx.beginPath();
-  u.ctx.rect(left, top, width, height);
-  u.ctx.clip();
-  for (const stretch of stretches) {
-    if (stretch.to < u.scales.x.min || stretch.from > u.scales.x.max) continue;
-    const start = Math.max(left, u.valToPos(stretch.from, "x", true));
-    const end = Math.min(left + width, u.valToPos(stretch.to, "x", true));
-    if (end > start) draw(start, end - start, stretch);
-  }
-  u.ctx.restore();
-}
 
 function label(u, text, x, y) {
   u.ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
@@ -40,22 +24,8 @@ function onPlainGround(u, text, x, y) {
 export function hatched(stretches, words) {
   const paint = (u) => {
     const { top, height } = u.bbox;
-    const step = HATCH_PX * devicePixelRatio;
     within(u, stretches(), (left, width) => {
-      u.ctx.save();
-      u.ctx.beginPath();
-      u.ctx.rect(left, top, width, height);
-      u.ctx.clip();
-      u.ctx.beginPath();
-      for (let x = left - height; x < left + width; x += step) {
-        u.ctx.moveTo(x, top + height);
-        u.ctx.lineTo(x + height, top);
-      }
-      u.ctx.globalAlpha = 0.35;
-      u.ctx.lineWidth = devicePixelRatio;
-      u.ctx.strokeStyle = colour("--muted");
-      u.ctx.stroke();
-      u.ctx.restore();
+      hatch(u.ctx, [left, top, width, height], { step: 6 * devicePixelRatio, line: devicePixelRatio, alpha: 0.35 });
       if (words && width > TEXT_PX * devicePixelRatio) {
         onPlainGround(u, words, left + width / 2, top + height / 2 - 7 * devicePixelRatio);
       }

@@ -81,16 +81,8 @@ export function panels(shown, { onZoom, onCursor }) {
     setData(columns) {
       for (const [name, panel] of Object.entries(all)) panel.setData(columns[name]);
     },
-    // Zooms to a range, moved and cut to the data's extent; null shows everything.
     zoom(range) {
-      const x = all.rho.u().data[0];
-      const [first, last] = [x[0], x[x.length - 1]];
-      let kept = range && range[1] - range[0] < last - first ? range : null;
-      if (kept) {
-        const shift = Math.max(0, first - kept[0]) - Math.max(0, kept[1] - last);
-        kept = [kept[0] + shift, kept[1] + shift];
-      }
-      for (const panel of Object.values(all)) panel.zoom(kept);
+      for (const panel of Object.values(all)) panel.zoom(range);
     },
     range: () => all.rho.range(),
     // Points the cursor of all panels at a time, as the mouse does.

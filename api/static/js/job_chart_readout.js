@@ -1,5 +1,6 @@
 // One line with the values of all panels at one time.
 
+import { element } from "./dom.js";
 import { UNKNOWN, number, time } from "./format.js";
 import { intensityElement } from "./intensity.js";
 import { emitted } from "./job_chart_columns.js";
@@ -72,11 +73,9 @@ export function readout(place) {
       const share = Math.min(1, Math.max(0, (at - start) / Math.max(1, end - start)));
       parts.push([`${index ? "" : "estimated: "}${label} `, number(share * gco2e)]);
     });
-    const spans = parts.map(([before, value, after = ""]) => {
-      const span = document.createElement("span");
-      span.append(before, ...(value ? [Object.assign(document.createElement("b"), { textContent: value })] : []), after);
-      return span;
-    });
+    const spans = parts.map(([before, value, after = ""]) =>
+      element("span", {}, before, ...(value ? [element("b", {}, value)] : []), after),
+    );
     spans.splice(now.epoch === null ? 1 : 2, 0, intensityElement(now.intensity));
     place.replaceChildren(...spans.flatMap((span, index) => (index ? [" · ", span] : [span])));
   };

@@ -3,6 +3,7 @@
 import { announce } from "./announce.js";
 import { get } from "./api.js";
 import { dataTable } from "./data_table.js";
+import { element, say as show } from "./dom.js";
 import { layout, renumbered } from "./job_map_layout.js";
 import { cellAt, geometry, neighbour, paint } from "./job_map_paint.js";
 import { amount, cellWords, reachedWords, shareWords, tableText, unprobedWords } from "./job_map_words.js";
@@ -11,7 +12,7 @@ const EPOCHS = 8; // at once: of a model with 300 tensors that is 70 kB
 const HINT = "Point at a cell, or move between cells with the arrow keys; Page Up and Page Down change the epoch.";
 const NOTE =
   "Layers from the output at the top to the input, kinds of tensors side by side; a grid for each epoch, the newest first.";
-const element = (name) => document.getElementById(`map-${name}`);
+const place = (name) => document.getElementById(`map-${name}`);
 const path = document.getElementById("job-map").dataset.selection;
 const narrow = matchMedia("(max-width: 40rem)");
 
@@ -29,7 +30,7 @@ async function renew() {
   const answer = await asked();
   const oldest = answer.data.at(-1)?.number ?? Infinity;
   const kept = epochs.filter((epoch) => epoch.number < oldest);
-  take(answer, (fresh) => [...fresh, ...kept], kept.length ? !element("older").hidden : answer.has_more);
+  take(answer, (fresh) => [...fresh, ...kept], kept.length ? !place("older").hidden : answer.has_more);
 }
 
 async function older() {
@@ -43,9 +44,9 @@ function take(answer, joined, hasMore) {
   const found = renumbered(tensors, answer);
   tensors = found.tensors;
   epochs = joined(found.epochs);
-  element("older").hidden = !hasMore;
+  place("older").hidden = !hasMore;
   if (!epochs.length) return;
-  element("body").hidden = false;
+  place("body").hidden = false;
   build();
 }
 
@@ -63,10 +64,10 @@ function build() {
   if (!figures.some(({ epoch }) => epoch.number === marked.epoch)) {
     marked = { epoch: figures[0].epoch.number, index: shape.cells[0].index };
   }
-  element("grids").replaceChildren(...figures.map(({ figure }) => figure));
+  place("grids").replaceChildren(...figures.map(({ figure }) => figure));
   draw();
   if (focused) figures.find(({ epoch }) => String(epoch.number) === focused)?.canvas.focus();
-  element("note").textContent = unprobedEverywhere() ?? NOTE;
+  place("note").textContent = unprobedEverywhere() ?? NOTE;
   fillTable();
 }
 
@@ -77,26 +78,21 @@ function unprobedEverywhere() {
 }
 
 function figureOf(epoch, first) {
-  const figure = document.createElement("figure");
-  const canvas = Object.assign(document.createElement("canvas"), { tabIndex: -1 });
   const title = first === epoch ? `Epoch ${epoch.number}` : `Epochs ${first.number}–${epoch.number}`;
-  canvas.dataset.epoch = epoch.number;
-  canvas.setAttribute("role", "application");
   const what = `${title}: map of ${shareWords(epoch, tensors)} trained`;
-  canvas.setAttribute("aria-label", `${what}. Arrow keys move between tensors; the table below has the same data.`);
-  const caption = document.createElement("figcaption");
-  caption.append(Object.assign(document.createElement("strong"), { textContent: title }));
-  for (const text of [reachedWords(epoch), shareWords(epoch, tensors), unprobedWords(epoch, tensors)]) {
-    if (text) caption.append(Object.assign(document.createElement("span"), { textContent: text }));
+  const ariaLabel = `${what}. Arrow keys move between tensors; the table below has the same data.`;
+  const canvas = element("canvas", { tabIndex: -1, role: "application", ariaLabel });
+  canvas.dataset.epoch = epoch.number;
+  const texts = [reachedWords(epoch), shareWords(epoch, tensors), unprobedWords(epoch, tensors)].filter(Boolean);
+  const caption = element("figcaption", {}, element("strong", {}, title), ...texts.map((text) => element("span", {}, text)));
+  for (const type of ["pointermove", "pointerdown"]) {
+    canvas.addEventListener(type, (event) => point(epoch, cellAt(canvas, shape, event)));
   }
-  figure.append(canvas, caption);
-  canvas.addEventListener("pointermove", (event) => point(epoch, cellAt(canvas, shape, event)));
-  canvas.addEventListener("pointerdown", (event) => point(epoch, cellAt(canvas, shape, event)));
   canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && point(epoch, undefined));
   canvas.addEventListener("keydown", (event) => walk(event, epoch));
   canvas.addEventListener("focus", () => mark(epoch, marked.index));
   canvas.addEventListener("blur", () => paint(canvas, shape, epoch, null));
-  return { epoch, canvas, figure };
+  return { epoch, canvas, figure: element("figure", {}, canvas, caption) };
 }
 
 function draw() {
@@ -108,11 +104,11 @@ function draw() {
 
 function say(words) {
   if (!words) {
-    element("readout").textContent = HINT;
+    place("readout").textContent = HINT;
     return;
   }
   const [what, name, rest] = words;
-  element("readout").replaceChildren(what, Object.assign(document.createElement("code"), { textContent: name }), rest);
+  place("readout").replaceChildren(what, element("code", {}, name), rest);
 }
 
 function point(epoch, cell) {
@@ -161,24 +157,23 @@ function fillTable() {
     ...epochs.map((epoch) => ({ label: `Epoch ${epoch.number}`, text: (index) => tableText(epoch, index) })),
   );
   const rows = () => tensors.map((_, index) => index);
-  table ??= dataTable(element("table"), "Tensors and their importance in each epoch", columns, rows);
+  table ??= dataTable(place("table"), "Tensors and their importance in each epoch", columns, rows);
   table.renew();
 }
 
 async function carefully(task) {
   try {
     await task();
-    element("problem").hidden = true;
+    show(place("problem"), "");
   } catch (error) {
-    element("problem").textContent = `The selections could not be loaded: ${error.message}`;
-    element("problem").hidden = false;
+    show(place("problem"), `The selections could not be loaded: ${error.message}`);
   }
 }
 
 const epochsDone = () => Number(document.querySelector("[data-epochs-done]").dataset.epochsDone);
 
 say(null);
-element("older").addEventListener("click", () => carefully(older));
+place("older").addEventListener("click", () => carefully(older));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shape && draw());
 narrow.addEventListener("change", () => shape && build());
 document.addEventListener("live", (event) => event.detail.includes("map-done") && carefully(renew));

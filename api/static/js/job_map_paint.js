@@ -1,5 +1,6 @@
 // Paints an epoch's grid on a canvas, and finds the cell at a position in it.
 
+import { hatch } from "./chart.js";
 import { colour } from "./colours.js";
 import { cellState } from "./job_map_layout.js";
 
@@ -100,30 +101,13 @@ function fill(context, { x, y, width, height }, { state, shade }) {
     context.lineWidth = 1;
     context.strokeRect(left + 0.5, top + 0.5, wide - 1, high - 1);
   } else if (state === "unreached") {
-    hatch(context, left, top, wide, high);
+    hatch(context, [left, top, wide, high], { step: 4, line: 0.7, alpha: 0.5, stroke: "--cell" });
   } else {
     context.globalAlpha = 0.08 + 0.22 * shade;
     context.fillStyle = colour("--cell");
     context.fillRect(left, top, wide, high);
     context.globalAlpha = 1;
   }
-}
-
-function hatch(context, left, top, wide, high) {
-  context.save();
-  context.beginPath();
-  context.rect(left, top, wide, high);
-  context.clip();
-  context.beginPath();
-  for (let x = left - high; x < left + wide; x += 4) {
-    context.moveTo(x, top + high);
-    context.lineTo(x + high, top);
-  }
-  context.globalAlpha = 0.5;
-  context.strokeStyle = colour("--cell");
-  context.lineWidth = 0.7;
-  context.stroke();
-  context.restore();
 }
 
 // Returns the cell at the pointer, undefined where there is none. The canvas may be shown scaled down.

@@ -1,6 +1,7 @@
 // The filter of the jobs page: a choice is applied at once, without leaving the page, and written into its URL.
 
 import { announce } from "./announce.js";
+import { say, setFlag } from "./dom.js";
 import { renew } from "./live.js";
 
 const form = document.getElementById("filter");
@@ -24,10 +25,8 @@ function parameters() {
 
 function check() {
   const wrong = label.value.trim() !== "" && label.value.trim().indexOf("=") < 1;
-  fault.textContent = wrong ? "Expected key=value, as in team=speech." : "";
-  fault.hidden = !wrong;
-  label.toggleAttribute("aria-invalid", wrong);
-  if (wrong) label.setAttribute("aria-invalid", "true");
+  say(fault, wrong ? "Expected key=value, as in team=speech." : "");
+  setFlag(label, "aria-invalid", wrong);
   return !wrong;
 }
 

@@ -1,18 +1,15 @@
 // Horizontal bars from the emissions of all the work, less each saving, to those that remain; where a version is edited,
 // the stored one is shown above it, paler.
 
+import { element } from "./dom.js";
 import { number, percent } from "./format.js";
 
 export function bars({ stored, edited, labels }) {
   const versions = [stored && ["stored", stored], edited && ["edited", edited]].filter(Boolean);
   const scale = 100 / Math.max(...versions.map(([, answer]) => largest(answer)));
-  const figure = document.createElement("div");
-  figure.className = "bars";
-  figure.setAttribute("role", "img");
-  figure.setAttribute("aria-label", versions.map(([which, answer]) => `${labels[which]}: ${inWords(answer)}`).join(" "));
-  for (const row of ROWS) figure.append(rowOf(row, versions, scale));
-  figure.append(keyOf(versions, labels));
-  return figure;
+  const ariaLabel = versions.map(([which, answer]) => `${labels[which]}: ${inWords(answer)}`).join(" ");
+  const rows = ROWS.map((row) => rowOf(row, versions, scale));
+  return element("div", { className: "bars", role: "img", ariaLabel }, ...rows, keyOf(versions, labels));
 }
 
 const ROWS = [
@@ -33,48 +30,40 @@ function inWords(answer) {
 }
 
 function rowOf({ label, kind, from, to, text, marked }, versions, scale) {
-  const row = element("div", "bar-row");
-  row.append(element("span", "bar-label", label));
-  const tracks = element("span", "bar-tracks");
-  const figures = element("span", "bar-figures");
+  const tracks = span("bar-tracks");
+  const figures = span("bar-figures");
   for (const [which, answer] of versions) {
-    const track = element("span", "bar-track");
     const [low, high] = [from(answer), to(answer)];
     // A negative saving is drawn the other way.
-    const bar = element("span", `bar ${high < low ? "lost" : kind}${versions.length > 1 && which === "stored" ? " before" : ""}`);
+    const bar = span(`bar ${high < low ? "lost" : kind}${versions.length > 1 && which === "stored" ? " before" : ""}`);
     place(bar, Math.min(low, high) * scale, Math.abs(high - low) * scale);
-    track.append(bar);
-    if (marked) track.append(...marks(answer, scale));
-    tracks.append(track);
-    figures.append(element("span", "", text(answer)));
+    tracks.append(span("bar-track", bar, ...(marked ? marks(answer, scale) : [])));
+    figures.append(element("span", {}, text(answer)));
   }
-  row.append(tracks, figures);
-  return row;
+  return element("div", { className: "bar-row" }, span("bar-label", label), tracks, figures);
 }
 
 function marks(answer, scale) {
-  const oracle = element("span", "oracle");
+  const oracle = span("oracle");
   place(oracle, answer.oracle_g * scale, 0);
   if (!answer.spread) return [oracle];
-  const spread = element("span", "spread");
+  const spread = span("spread");
   const { p05, p95 } = answer.spread.emissions_g;
   place(spread, p05 * scale, (p95 - p05) * scale);
   return [oracle, spread];
 }
 
 function keyOf(versions, labels) {
-  const key = element("p", "bar-key reason");
+  const key = element("p", { className: "bar-key reason" });
   if (versions.length > 1) key.append(`Above, paler: ${labels.stored}; below: ${labels.edited}. `);
-  key.append(element("span", "oracle-key"), " oracle: the same work in the cleanest hours before the deadline, with perfect foresight. ");
-  if (versions[0][1].spread) key.append(element("span", "spread-key"), " 5 % to 95 % of the starts.");
+  key.append(span("oracle-key"), " oracle: the same work in the cleanest hours before the deadline, with perfect foresight. ");
+  if (versions[0][1].spread) key.append(span("spread-key"), " 5 % to 95 % of the starts.");
   return key;
 }
+
+const span = (className, ...children) => element("span", { className }, ...children);
 
 function place(bar, left, width) {
   bar.style.left = `${left}%`;
   bar.style.width = `${width}%`;
-}
-
-function element(tag, className, text = "") {
-  return Object.assign(document.createElement(tag), { className, textContent: text });
 }

@@ -2,6 +2,7 @@
 
 import { chart } from "./chart.js";
 import { dataTable } from "./data_table.js";
+import { element } from "./dom.js";
 import { number } from "./format.js";
 import { BANDS, bandLegend, bandOf, intensityBackground, intensityElement } from "./intensity.js";
 import { curveMarks } from "./policy_marks.js";
@@ -62,10 +63,8 @@ export function policyCurve(labels) {
     readout.replaceChildren(
       ...lines.map(([which, index]) => {
         const dashed = which === "stored" && shown.edited;
-        const item = Object.assign(document.createElement("span"), { className: `line ${dashed ? "dashed" : ""}` });
         const value = at === null ? "" : `: ρ ${number(u.data[index][at])}`;
-        item.textContent = `${names[which]}${value}`;
-        return item;
+        return element("span", { className: `line ${dashed ? "dashed" : ""}` }, `${names[which]}${value}`);
       }),
       at === null ? "" : `at ${number(u.data[0][at])} gCO2e/kWh`,
     );

@@ -2,6 +2,7 @@
 
 import { announce } from "./announce.js";
 import { remove } from "./api.js";
+import { say } from "./dom.js";
 
 // Buttons with `data-delete` open the dialog; `onDeleted` is called with the name.
 export function policyDelete(onDeleted) {
@@ -25,8 +26,7 @@ export function policyDelete(onDeleted) {
       await remove(`/policies/${encodeURIComponent(name)}`);
     } catch (error) {
       if (error.status !== 404) {
-        fault.textContent = error.message;
-        fault.hidden = false;
+        say(fault, error.message);
         return;
       }
     } finally {

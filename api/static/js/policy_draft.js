@@ -8,14 +8,11 @@ export function openDraft(stored) {
   const key = `policy ${stored.version ? stored.name : "(new)"}`;
   const listeners = [];
   const kept = keptDraft(key);
-  let base = kept?.base ?? stored;
-  let { body, text, name } = kept ?? { body: base.body, text: null, name: stored.name };
-
-  const isChanged = () => text !== null || !same(body, base.body) || name !== base.name;
 
   function tell(source) {
+    const { base, body, text, name } = draft;
     try {
-      if (isChanged()) sessionStorage.setItem(key, JSON.stringify({ base, body, text, name }));
+      if (draft.isChanged()) sessionStorage.setItem(key, JSON.stringify({ base, body, text, name }));
       else sessionStorage.removeItem(key);
     } catch (error) {
       console.info("the draft is not kept", String(error)); // storage is full or forbidden: the page works without
@@ -23,41 +20,33 @@ export function openDraft(stored) {
     for (const listener of listeners) listener(source);
   }
 
-  return {
-    get base() {
-      return base;
-    },
-    get body() {
-      return body;
-    },
-    // Text of the JSON view while it cannot be parsed; null otherwise.
-    get text() {
-      return text;
-    },
-    get name() {
-      return name;
-    },
+  const draft = {
+    base: kept?.base ?? stored,
+    body: (kept ?? stored).body,
+    text: kept?.text ?? null, // of the JSON view while it cannot be parsed
+    name: (kept ?? stored).name,
     wasKept: kept !== null,
-    isChanged,
+    isChanged: () => draft.text !== null || !same(draft.body, draft.base.body) || draft.name !== draft.base.name,
     onChange: (listener) => listeners.push(listener),
-    change(next, source) {
-      [body, text] = [next, null];
+    change(body, source) {
+      Object.assign(draft, { body, text: null });
       tell(source);
     },
-    rename(next) {
-      name = next;
+    rename(name) {
+      draft.name = name;
       tell("name");
     },
-    unreadable(written) {
-      text = written;
+    unreadable(text) {
+      draft.text = text;
       tell("json");
     },
-    // Takes another stored version as the base, and `next` as the body.
-    rebase(version, next = body) {
-      [base, body, text, name] = [version, next, null, version.name];
+    // Takes another stored version as the base, and `body` as the body.
+    rebase(base, body = draft.body) {
+      Object.assign(draft, { base, body, text: null, name: base.name });
       tell("load");
     },
   };
+  return draft;
 }
 
 function keptDraft(key) {

@@ -26,20 +26,18 @@ const asShare = (label, of, spread) => ({
   change: pointChange(of),
 });
 
-export function dataOf() {
-  return [
-    inGrams("All the work (ρ = 1), started at once", (answer) => answer.baseline_g),
-    asShare("− saved by less work", (answer) => answer.less_work_saving, (answer) => answer.spread.less_work_saving),
-    asShare("− saved by moving it in time", (answer) => answer.moved_in_time_saving, (answer) => answer.spread.moved_in_time_saving),
-    inGrams("What remains under the policy", (answer) => answer.emissions_g, (answer) => answer.spread.emissions_g),
-    inGrams("The same work in the cleanest hours (oracle)", (answer) => answer.oracle_g),
-    asShare("Of the oracle's saving by time, reached", (answer) => answer.oracle_share),
-    asShare("Work done, of all FLOPs", (answer) => answer.work_share),
-    {
-      label: "Epochs run",
-      value: (answer) => number(answer.epochs_run, 3),
-      change: gramChange((answer) => answer.epochs_run),
-    },
-    asShare("Ended on time, of the starts", (answer) => answer.on_time_share),
-  ];
-}
+export const FIGURES = [
+  inGrams("All the work (ρ = 1), started at once", (answer) => answer.baseline_g),
+  asShare("− saved by less work", (answer) => answer.less_work_saving, (answer) => answer.spread.less_work_saving),
+  asShare("− saved by moving it in time", (answer) => answer.moved_in_time_saving, (answer) => answer.spread.moved_in_time_saving),
+  inGrams("What remains under the policy", (answer) => answer.emissions_g, (answer) => answer.spread.emissions_g),
+  inGrams("The same work in the cleanest hours (oracle)", (answer) => answer.oracle_g),
+  asShare("Of the oracle's saving by time, reached", (answer) => answer.oracle_share),
+  asShare("Work done, of all FLOPs", (answer) => answer.work_share),
+  {
+    label: "Epochs run",
+    value: (answer) => number(answer.epochs_run, 3),
+    change: gramChange((answer) => answer.epochs_run),
+  },
+  asShare("Ended on time, of the starts", (answer) => answer.on_time_share),
+];

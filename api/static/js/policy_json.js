@@ -1,5 +1,7 @@
 // The policy as editable JSON, kept in step with the form.
 
+import { say, setFlag } from "./dom.js";
+
 export function policyJson(area, fault, draft) {
   const textOf = (body) => JSON.stringify(body, null, 2);
 
@@ -20,10 +22,8 @@ export function policyJson(area, fault, draft) {
   });
 
   function tell(text) {
-    fault.textContent = text;
-    fault.hidden = !text;
-    if (text) area.setAttribute("aria-invalid", "true");
-    else area.removeAttribute("aria-invalid");
+    say(fault, text);
+    setFlag(area, "aria-invalid", Boolean(text));
   }
 
   function fill(source) {

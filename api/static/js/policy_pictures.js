@@ -2,6 +2,7 @@
 // with the last valid picture kept while the policy has errors.
 
 import { post } from "./api.js";
+import { say } from "./dom.js";
 import { clearFaults, showFaults } from "./policy_faults.js";
 
 const PAUSE_MS = 300;
@@ -69,8 +70,7 @@ export function policyPictures({ versions, run, curve, backtest, form, runForm, 
     const elsewhere = runForm ? showFaults(runForm, others) : others;
     const what = errors.some(ofPolicy) ? "This policy has faults" : errors.length ? "The run has faults" : error.message;
     const more = elsewhere.map(({ field, message }) => ` ${field}: ${message}.`).join("");
-    stale.textContent = `${what}.${more} The pictures show the last valid policy and run.`.replace("..", ".");
-    stale.hidden = false;
+    say(stale, `${what}.${more} The pictures show the last valid policy and run.`.replace("..", "."));
   }
 
   return { soon, redraw };

@@ -2,6 +2,7 @@
 
 import { announce } from "./announce.js";
 import { get, put } from "./api.js";
+import { element, say as show } from "./dom.js";
 
 // `told` shows the errors of a refused policy and returns those without a field in the form.
 export function policySave({ button, refusal, draft, told, onSaved }) {
@@ -46,7 +47,7 @@ export function policySave({ button, refusal, draft, told, onSaved }) {
     const { base, name } = draft;
     if (base.version === 0) {
       say(`Nothing is saved: there is a policy named ${name} already.`);
-      refusal.append(link(`Open ${name}`, `/dashboard/policies/${encodeURIComponent(name)}`));
+      refusal.append(element("a", { href: `/dashboard/policies/${encodeURIComponent(name)}` }, `Open ${name}`));
       return;
     }
     if (!stored) {
@@ -64,7 +65,7 @@ export function policySave({ button, refusal, draft, told, onSaved }) {
   }
 
   function choice(text, does) {
-    const option = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+    const option = element("button", { type: "button" }, text);
     option.addEventListener("click", () => {
       does();
       say();
@@ -74,8 +75,7 @@ export function policySave({ button, refusal, draft, told, onSaved }) {
   }
 
   function say(text = "") {
-    refusal.textContent = text ? `${text} ` : "";
-    refusal.hidden = !text;
+    show(refusal, text && `${text} `);
   }
 
   button.addEventListener("click", save);
@@ -89,7 +89,6 @@ const inOrder = ({ kind, gate, smoothing, on_missing: missing, ...own }) => ({ k
 const follows = (version) => (version === 0 ? { "If-None-Match": "*" } : { "If-Match": `"${version}"` });
 
 const path = (name) => `/policies/${encodeURIComponent(name)}`;
-const link = (text, href) => Object.assign(document.createElement("a"), { textContent: text, href });
 
 async function newest(name) {
   try {

@@ -2,13 +2,13 @@
 
 import { announce } from "./announce.js";
 import { post } from "./api.js";
+import { say } from "./dom.js";
 import { bodyOf } from "./submit_body.js";
 import { liveEstimate } from "./submit_estimate.js";
 import { clearErrors, clearField, focusFirst, showErrors } from "./submit_errors.js";
 import { showHints } from "./submit_hints.js";
-import { keyFor, forgetKey } from "./submit_key.js";
 import { metadataRows } from "./submit_metadata.js";
-import { forget, keep, restore } from "./submit_state.js";
+import { forget, keep, keyFor, restore } from "./submit_state.js";
 import { upload } from "./submit_upload.js";
 
 const form = document.getElementById("job");
@@ -32,7 +32,6 @@ form.addEventListener("input", (event) => {
 });
 form.addEventListener("reset", () => {
   forget();
-  forgetKey();
   clearErrors();
   metadata.fill([]);
   // The controls have their initial values only after this event.
@@ -71,8 +70,7 @@ form.addEventListener("submit", async (event) => {
     const job = await post("/jobs", body, { headers: { "Idempotency-Key": keyFor(body) } });
     estimate.stop();
     forget();
-    forgetKey();
-    location.assign(job.links.page);
+      location.assign(job.links.page);
   } catch (problem) {
     send.disabled = false;
     refused(problem.errors ?? [], problem.message);
@@ -86,12 +84,10 @@ send.disabled = false; // the server sends it disabled, as it works only with th
 function refused(errors, message) {
   estimate.stop();
   const unplaced = showErrors(errors);
-  const place = document.getElementById("form-error");
   const fields = errors.length - unplaced.length;
   const told = errors.length ? unplaced.map((error) => `${error.field}: ${error.message}`) : [message];
   if (fields) told.unshift(fields === 1 ? "One field has to be corrected." : `${fields} fields have to be corrected.`);
-  place.textContent = told.join(" ");
-  place.hidden = false;
+  say(document.getElementById("form-error"), told.join(" "));
   focusFirst();
 }
 

@@ -1,5 +1,6 @@
 // Shows an estimate: started now beside the best window, each figure with its bounds, and the basis of it all.
 
+import { element, header } from "./dom.js";
 import { UNKNOWN, duration, minute, number, percent, time } from "./format.js";
 import { intensityElement } from "./intensity.js";
 
@@ -21,66 +22,43 @@ const ROWS = [
 ];
 
 function table({ now, best, pace }) {
-  const table = document.createElement("table");
+  const table = element("table");
   const caption = table.createCaption();
   caption.append("Times in UTC; below each figure its 90 % interval");
   if (pace.assumed) caption.append("; ", mark("assumed", "step"), " pace: nothing was measured on this device yet");
-  const head = table.createTHead().insertRow();
-  for (const text of ["", "Now", "Best window"]) {
-    const cell = text ? header("col", text) : document.createElement("td");
-    head.append(cell);
-  }
+  table.createTHead().insertRow().append(element("td"), header("col", "Now"), header("col", "Best window"));
   const rows = table.createTBody();
   for (const [label, show, applies = () => true] of ROWS) {
     if (!applies(now)) continue;
     const row = rows.insertRow();
     row.append(header("row", label));
-    if (label === "Emissions") row.className = "emissions";
-    if (label === "Reason") row.className = "why";
+    row.className = { Emissions: "emissions", Reason: "why" }[label] ?? "";
     for (const run of [now, best]) row.insertCell().append(...show(run));
   }
   return table;
 }
 
-function header(scope, textContent) {
-  return Object.assign(document.createElement("th"), { scope, textContent });
-}
-
 const length = (hours) => (hours * 3600 < 1 ? "under 1 s" : duration(hours * 3600));
+const reason = (...parts) => element("div", { className: "reason" }, ...parts);
+const mark = (text, className = "error") => element("strong", { className }, text);
 
 function figure({ expected, low, high }, unit) {
   return [`${number(expected, 3)} ${unit}`, reason(`${number(low, 3)}–${number(high, 3)}`)];
 }
 
-function reason(...parts) {
-  const element = Object.assign(document.createElement("div"), { className: "reason" });
-  element.append(...parts);
-  return element;
-}
-
-function mark(textContent, className = "error") {
-  return Object.assign(document.createElement("strong"), { className, textContent });
-}
-
 function saving({ saving }) {
-  const line = Object.assign(document.createElement("p"), { className: "saving" });
-  if (saving === null) line.textContent = "No intensity is known, so emissions are not known either.";
-  else if (saving.share >= 0.0005) {
-    const share = Object.assign(document.createElement("strong"), { textContent: percent(saving.share) });
-    line.append("The best window saves ", share, ` (${number(saving.gco2e, 3)} gCO2e).`);
-  } else line.textContent = "The best window saves nothing: starting now is as good.";
-  return line;
+  const words = () => {
+    if (saving === null) return ["No intensity is known, so emissions are not known either."];
+    if (saving.share < 0.0005) return ["The best window saves nothing: starting now is as good."];
+    return ["The best window saves ", element("strong", {}, percent(saving.share)), ` (${number(saving.gco2e, 3)} gCO2e).`];
+  };
+  return element("p", { className: "saving" }, ...words());
 }
 
 function basis(found) {
   const { place, pace, queue, work, budget, pue } = found;
-  const list = Object.assign(document.createElement("dl"), { className: "basis" });
-  const add = (name, ...parts) => {
-    const term = Object.assign(document.createElement("dt"), { textContent: name });
-    const text = document.createElement("dd");
-    text.append(...parts);
-    list.append(term, text);
-  };
+  const list = element("dl", { className: "basis" });
+  const add = (name, ...parts) => list.append(element("dt", {}, name), element("dd", {}, ...parts));
   const workers = place.live_workers === 1 ? "one worker is alive" : `${place.live_workers} workers are alive`;
   const intensity = place.gco2e_per_kwh === null ? "its intensity is not known" : `now ${number(place.gco2e_per_kwh, 3)} gCO2e/kWh (${place.source})`;
   add("Place", `${place.zone}, ${place.reason}: ${intensity}; ${workers}`, reason(place.basis));
@@ -94,14 +72,9 @@ function basis(found) {
     const kept = { true: "can be kept", false: "cannot be kept", null: "may or may not be kept" }[String(budget.can_be_kept)];
     add("Budget", `${number(budget.given_gco2e)} gCO2e ${kept}`, reason(budget.basis));
   }
-  const details = document.createElement("details");
-  details.append(Object.assign(document.createElement("summary"), { textContent: "Basis of the estimate" }), list);
-  return details;
+  return element("details", {}, element("summary", {}, "Basis of the estimate"), list);
 }
 
 function notes({ notes }) {
-  if (!notes.length) return [];
-  const list = Object.assign(document.createElement("ul"), { className: "notes" });
-  for (const textContent of notes) list.append(Object.assign(document.createElement("li"), { textContent }));
-  return [list];
+  return notes.length ? [element("ul", { className: "notes" }, ...notes.map((note) => element("li", {}, note)))] : [];
 }

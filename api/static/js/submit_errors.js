@@ -1,5 +1,7 @@
 // Shows each error at its field. `errors` are those of a problem: [{field, message}].
 
+import { say, setFlag } from "./dom.js";
+
 const PLACES = new Map([...document.querySelectorAll("[data-field]")].map((place) => [place.dataset.field, place]));
 
 // Shows the errors, and returns those without a field in the form.
@@ -13,10 +15,9 @@ export function showErrors(errors) {
     }
     const place = messageOf(name);
     const part = error.field === name ? "" : `${error.field.slice(name.length).replace(/^\./, "")}: `;
-    place.textContent = [place.textContent, part + error.message].filter(Boolean).join("; ");
-    place.hidden = false;
+    say(place, [place.textContent, part + error.message].filter(Boolean).join("; "));
     PLACES.get(name).closest("details")?.setAttribute("open", "");
-    for (const control of controlsOf(name)) control.setAttribute("aria-invalid", "true");
+    for (const control of controlsOf(name)) setFlag(control, "aria-invalid", true);
   }
   return unplaced;
 }
@@ -26,15 +27,11 @@ export function clearErrors() {
 }
 
 export function clearField(given) {
-  const whole = document.getElementById("form-error");
-  whole.textContent = "";
-  whole.hidden = true;
+  say(document.getElementById("form-error"), "");
   const name = fieldOf(given.replace("policy-json", "policy"));
   if (name === null) return;
-  const place = messageOf(name);
-  place.textContent = "";
-  place.hidden = true;
-  for (const control of controlsOf(name)) control.removeAttribute("aria-invalid");
+  say(messageOf(name), "");
+  for (const control of controlsOf(name)) setFlag(control, "aria-invalid", false);
 }
 
 export function focusFirst() {

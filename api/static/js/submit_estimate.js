@@ -2,6 +2,7 @@
 
 import { announce } from "./announce.js";
 import { get, post } from "./api.js";
+import { say } from "./dom.js";
 import { number, percent } from "./format.js";
 import { clearErrors, showErrors } from "./submit_errors.js";
 import { comparison } from "./submit_comparison.js";
@@ -30,14 +31,9 @@ export function liveEstimate(form, read) {
     place.classList.remove("old");
   }
 
-  function say(text) {
-    status.textContent = text;
-    status.hidden = !text;
-  }
-
   function nothing(text) {
     place.replaceChildren();
-    say(text);
+    say(status, text);
   }
 
   async function run() {
@@ -57,7 +53,7 @@ export function liveEstimate(form, read) {
       const found = await post("/jobs/estimate", body, { signal: ours.signal });
       if (running !== ours) return undefined;
       clearErrors();
-      say("");
+      say(status, "");
       const opened = place.querySelector("details")?.open ?? false;
       place.replaceChildren(...comparison(found));
       place.querySelector("details").open = opened;

@@ -1,11 +1,12 @@
 // The rows of metadata: a key and a value each.
 
+import { element } from "./dom.js";
+
 // `changed` is called when a row is removed. Returns {pairs(), fill(pairs)}.
 export function metadataRows(place, add, changed) {
   function row(key = "", value = "") {
-    const line = Object.assign(document.createElement("div"), { className: "pair" });
-    const remove = Object.assign(document.createElement("button"), { type: "button", textContent: "Remove" });
-    line.append(control("Key", key, 64), control("Value", value, 512), remove);
+    const remove = element("button", { type: "button" }, "Remove");
+    const line = element("div", { className: "pair" }, control("Key", key, 64), control("Value", value, 512), remove);
     remove.addEventListener("click", () => {
       (line.nextElementSibling ?? line.previousElementSibling)?.querySelector("button")?.focus();
       line.remove();
@@ -19,7 +20,7 @@ export function metadataRows(place, add, changed) {
   }
 
   function control(kind, value, maxLength) {
-    const input = Object.assign(document.createElement("input"), { value, maxLength, placeholder: kind });
+    const input = element("input", { value, maxLength, placeholder: kind });
     input.dataset.kind = kind;
     return input;
   }

@@ -1,6 +1,7 @@
 // Uploads a file of training rows when it is chosen, and shows progress and errors.
 
 import { announce } from "./announce.js";
+import { element, say as show, setFlag } from "./dom.js";
 import { size } from "./format.js";
 
 const MOST_SHOWN = 10;
@@ -61,21 +62,13 @@ export function upload(input, done) {
   }
 
   function say(detail, errors) {
-    error.replaceChildren();
-    error.hidden = !detail;
-    input.toggleAttribute("aria-invalid", false);
+    show(error, detail);
+    setFlag(input, "aria-invalid", Boolean(detail));
     if (!detail) return;
-    input.setAttribute("aria-invalid", "true");
     announce(`The file was not accepted. ${detail}`);
-    if (errors.length < 2) {
-      error.textContent = detail;
-      return;
-    }
-    const list = document.createElement("ul");
-    for (const { field, message } of errors.slice(0, MOST_SHOWN)) {
-      list.append(Object.assign(document.createElement("li"), { textContent: `${field}: ${message}` }));
-    }
+    if (errors.length < 2) return;
+    const shown = errors.slice(0, MOST_SHOWN).map(({ field, message }) => element("li", {}, `${field}: ${message}`));
     const more = errors.length > MOST_SHOWN ? `, the first ${MOST_SHOWN} of which are` : "";
-    error.append(`${errors.length} faults${more}:`, list);
+    error.replaceChildren(`${errors.length} faults${more}:`, element("ul", {}, ...shown));
   }
 }
