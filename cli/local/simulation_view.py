@@ -41,8 +41,8 @@ def _figures(found: Simulation) -> Table:
     parts = (
         (
             ("under the policy", f"{found.emissions_g:,.1f}", emissions),
-            ("all the work (ρ = 1), begun at once", f"{found.baseline_g:,.1f}", ""),
-            ("the same work, begun at once", f"{found.constant_g:,.1f}", ""),
+            ("all the work (ρ = 1), started at once", f"{found.baseline_g:,.1f}", ""),
+            ("the same work, started at once", f"{found.constant_g:,.1f}", ""),
             ("the same work in the cleanest hours", f"{found.oracle_g:,.1f}", ""),
         ),
         (

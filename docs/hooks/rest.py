@@ -28,17 +28,17 @@ def rest() -> str:
     """Every call by its group, and the objects that go in and come out, as Markdown."""
     openapi = json.loads(DESCRIPTION.read_text())
     groups = {tag["name"]: tag["description"] for tag in openapi["tags"]}
-    lines = ["## Ways in", "", *_table(("way", "what to send"), security_schemes(openapi))]
-    lines += ["## What every call may answer", "", *_answers(common_responses(openapi))]
+    lines = ["## Authentication", "", *_table(("scheme", "what to send"), security_schemes(openapi))]
+    lines += ["## Common responses", "", *_responses(common_responses(openapi))]
     for group, calls in list_operations(openapi):
         lines += [f"## {group.capitalize()}", "", f"{groups[group]}.", ""]
         for call in calls:
             lines += _call(call)
-    lines += ["## Shapes", "", "What goes in and comes out, by name.", ""]
-    for shape in list_schemas(openapi):
-        lines += [f"### {shape.name}", ""]
-        lines += [_text(shape.description), ""] if shape.description else []
-        lines += _fields(shape.fields)
+    lines += ["## Schemas", "", "Request and response bodies, by name.", ""]
+    for schema in list_schemas(openapi):
+        lines += [f"### {schema.name}", ""]
+        lines += [_text(schema.description), ""] if schema.description else []
+        lines += _fields(schema.fields)
     return "\n".join(lines)
 
 
@@ -48,7 +48,7 @@ def _call(call: Operation) -> list[str]:
     lines += ["Needs no key.", ""] if call.open else []
     for label, fields in (("Parameters", call.parameters), ("Body", call.body)):
         lines += [f"{label}:", "", *_fields(fields)] if fields else []
-    return [*lines, "Answers:", "", *_answers(call.responses)]
+    return [*lines, "Responses:", "", *_responses(call.responses)]
 
 
 def _fields(fields: Sequence[Field]) -> list[str]:
@@ -59,8 +59,10 @@ def _fields(fields: Sequence[Field]) -> list[str]:
     return _table(("name", "type", "what"), rows) if fields else []
 
 
-def _answers(answers: Sequence[ResponseDoc]) -> list[str]:
-    rows = ((f"`{answer.status}`", answer.description, _text(answer.type), answer.headers) for answer in answers)
+def _responses(responses: Sequence[ResponseDoc]) -> list[str]:
+    rows = (
+        (f"`{response.status}`", response.description, _text(response.type), response.headers) for response in responses
+    )
     return _table(("status", "what", "body", "headers"), rows)
 
 

@@ -52,8 +52,8 @@ def estimate_counterfactuals(
     """Return the three counterfactuals of a job whose result is the work of `parts`, in their order.
 
     `share` (above 0) is FLOPs spent / FLOPs at ρ = 1 in the epochs; the job could have started at `earliest_start` and
-    ended at `finished`. "full_now" is ρ = 1 begun at `earliest_start`: time and energy of the epochs scale with the
-    FLOPs, those of other parts stay. "constant_now" is the same FLOPs begun at `earliest_start`; "oracle" the same
+    ended at `finished`. "full_now" is ρ = 1 started at `earliest_start`: time and energy of the epochs scale with the
+    FLOPs, those of other parts stay. "constant_now" is the same FLOPs started at `earliest_start`; "oracle" the same
     FLOPs in the cleanest hours before the deadline (`finished` without one), or in its running time where that is
     longer. Power is constant within each part, and over the whole of the oracle.
 
@@ -67,7 +67,7 @@ def estimate_counterfactuals(
     check_window(earliest_start, finished)
     if deadline is not None and deadline.utcoffset() is None:
         raise ValueError(f"deadline is {deadline.isoformat()}: expected an aware time")
-    now = f"begun at {_format_minute(earliest_start)} without a pause"
+    now = f"started at {_format_minute(earliest_start)} without a pause"
     run_hours, energy_kwh = total_hours(parts), math.fsum(part.energy_kwh for part in parts)
     drawn_kwh = math.fsum(part.energy_kwh * part.pue for part in parts)
     scale = price_scale(parts, earliest_start=earliest_start, series=series)
