@@ -18,7 +18,7 @@ STEPS = 100_000
 VALUES = st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), max_size=60)
 
 
-def take_steps(database: Database, job_id: str, count: int, *, loss: str = "number", but: str = "false") -> None:
+def store_steps(database: Database, job_id: str, count: int, *, loss: str = "number", but: str = "false") -> None:
     """Store steps 1 to `count` of a job, with an SQL expression as loss, except those that match `but`."""
     with database.session() as session:
         session.execute(
@@ -38,40 +38,40 @@ def curves(database: Database, *job_ids: str, points: int = 40) -> dict[str, lis
 
 def test_a_curve_is_spread_evenly_from_the_first_step_to_the_last(database: Database) -> None:
     job_id = add_job(database)
-    take_steps(database, job_id, 1000)
+    store_steps(database, job_id, 1000)
 
     assert curves(database, job_id, points=4) == {job_id: [1, 334, 667, 1000]}
 
 
 def test_a_short_jobs_steps_appear_once_each(database: Database) -> None:
     job_id = add_job(database)
-    take_steps(database, job_id, 3)
+    store_steps(database, job_id, 3)
 
     assert curves(database, job_id) == {job_id: [1, 2, 3]}
 
 
-def test_a_step_that_is_not_stored_gives_its_place_to_the_next(database: Database) -> None:
+def test_a_missing_step_is_replaced_by_the_next_stored_one(database: Database) -> None:
     job_id = add_job(database)
-    take_steps(database, job_id, 1000, but="number BETWEEN 300 AND 400 OR number = 1000")
+    store_steps(database, job_id, 1000, but="number BETWEEN 300 AND 400 OR number = 1000")
 
     assert curves(database, job_id, points=4) == {job_id: [1, 401, 667]}
 
 
 def test_jobs_without_two_steps_have_no_curve_and_each_job_has_its_own(database: Database) -> None:
     none, one, many, other = (add_job(database) for _ in range(4))
-    take_steps(database, one, 1)
-    take_steps(database, many, 2)
-    take_steps(database, other, 2, loss="10 * number")
+    store_steps(database, one, 1)
+    store_steps(database, many, 2)
+    store_steps(database, other, 2, loss="10 * number")
 
     assert curves(database, none, one, many, other) == {many: [1, 2], other: [10, 20]}
     assert curves(database) == {}
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["with statistics", "without statistics"])
-def test_of_jobs_of_100_000_steps_no_more_is_read_than_is_drawn(database: Database, known: bool) -> None:
+def test_loss_curves_of_long_jobs_read_only_the_steps_drawn(database: Database, known: bool) -> None:
     job_ids = [add_job(database) for _ in range(3)]
     for job_id in job_ids:
-        take_steps(database, job_id, STEPS)
+        store_steps(database, job_id, STEPS)
     if known:
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE steps"))
@@ -93,7 +93,7 @@ def rows_read(plan: dict[str, Any], table: str) -> float:
 
 
 @given(VALUES, st.integers(1, 20))
-def test_no_stretch_loses_its_lowest_or_its_highest(values: list[float], stretches: int) -> None:
+def test_downsampling_keeps_the_extremes_of_every_stretch(values: list[float], stretches: int) -> None:
     kept = find_extremes(np.array(values, dtype=np.float64), stretches).tolist()
 
     assert kept == sorted(set(kept))

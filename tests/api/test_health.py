@@ -24,7 +24,7 @@ from store.tables import Job, Worker
 from tests.keys import bearer
 
 
-def ask(settings: Settings, path: str, *, key: str | None = None) -> Any:
+def get_response(settings: Settings, path: str, *, key: str | None = None) -> Any:
     with TestClient(create_app(settings), headers=bearer(key) if key else None) as client:
         return client.get(path)
 
@@ -36,7 +36,7 @@ def test_a_service_with_everything_it_needs_is_ready(settings: Settings) -> None
             WorkerRepository(session).record_heartbeat(f"{role}_1", role=role)
     database.dispose()
 
-    assert ask(settings, "/readyz").json() == {"status": "ok", "warnings": []}
+    assert get_response(settings, "/readyz").json() == {"status": "ok", "warnings": []}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_service_with_everything_it_needs_is_ready(settings: Settings) -> None
 def test_a_server_that_does_not_answer_is_named(settings: Settings, setting: str, url: str, part: str) -> None:
     broken = settings.model_copy(update={setting: url})
 
-    response = ask(broken, "/readyz")
+    response = get_response(broken, "/readyz")
 
     assert response.status_code == 503
     assert response.headers["content-type"] == "application/problem+json"
@@ -59,7 +59,7 @@ def test_a_server_that_does_not_answer_is_named(settings: Settings, setting: str
 def test_a_database_that_was_not_migrated_is_named_with_what_is_needed(settings: Settings) -> None:
     downgrade(settings.database_url, "base")
 
-    response = ask(settings, "/readyz")
+    response = get_response(settings, "/readyz")
 
     assert response.status_code == 503
     assert expected_revision() in response.json()["errors"][0]["message"]
@@ -70,13 +70,13 @@ def test_a_process_is_alive_without_any_other_service(settings: Settings) -> Non
         update={"redis_url": "redis://127.0.0.1:1/0", "database_url": "postgresql://unknown@127.0.0.1:1/none"}
     )
 
-    assert ask(alone, "/livez").status_code == 200
+    assert get_response(alone, "/livez").status_code == 200
 
 
 def test_a_request_that_needs_the_database_says_when_it_is_down(settings: Settings, operator_key: str) -> None:
     broken = settings.model_copy(update={"database_url": "postgresql://unknown@127.0.0.1:1/none"})
 
-    response = ask(broken, "/jobs", key=operator_key)
+    response = get_response(broken, "/jobs", key=operator_key)
 
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0
@@ -121,7 +121,7 @@ def test_faults_that_keep_jobs_waiting_are_warnings_and_leave_the_api_ready(
 
 @pytest.mark.fault(number=19)
 @pytest.mark.parametrize("missing", ["scheduler", "prepare"])
-def test_a_service_in_which_nothing_can_be_scheduled_is_not_ok(
+def test_a_service_that_can_schedule_no_job_is_degraded(
     settings: Settings, database: Database, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.health.readiness.CACHE_SECONDS", 0.0)
@@ -140,11 +140,11 @@ def test_a_service_in_which_nothing_can_be_scheduled_is_not_ok(
     assert missing in answer.json()["warnings"][0]["part"]
 
 
-def test_a_server_that_hangs_is_waited_for_only_briefly(settings: Settings) -> None:
+def test_a_check_of_a_hanging_server_times_out(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         begun = time.monotonic()
-        response = ask(settings.model_copy(update={"redis_url": url}), "/readyz")
+        response = get_response(settings.model_copy(update={"redis_url": url}), "/readyz")
 
     assert response.status_code == 503
     assert time.monotonic() - begun < 5
@@ -154,11 +154,11 @@ def test_concurrent_probes_share_one_report(settings: Settings, monkeypatch: pyt
     looked: list[object] = []
     seen = Readiness._catalogue_faults
 
-    def look(readiness: Readiness) -> Mapping[str, str]:
+    def check_readiness(readiness: Readiness) -> Mapping[str, str]:
         looked.append(readiness)
         return seen(readiness)
 
-    monkeypatch.setattr(Readiness, "_catalogue_faults", look)
+    monkeypatch.setattr(Readiness, "_catalogue_faults", check_readiness)
     with TestClient(create_app(settings)) as client, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: client.get("/readyz").status_code, range(16)))
 

@@ -45,11 +45,11 @@ def scrape(client: TestClient) -> dict[str, dict[Labels, float]]:
     return samples
 
 
-def of(**labels: str) -> Labels:
+def label_set(**labels: str) -> Labels:
     return frozenset(labels.items())
 
 
-def sums(samples: Mapping[Labels, float], **labels: str) -> float:
+def sum_samples(samples: Mapping[Labels, float], **labels: str) -> float:
     return sum(value for known, value in samples.items() if set(labels.items()) <= known)
 
 
@@ -70,14 +70,16 @@ def test_the_figures_of_jobs_are_those_of_the_database(
     read = scrape(client)
 
     jobs = read["greentune_jobs"]
-    assert jobs[of(zone="FR", status="queued")] == jobs[of(zone="FR", status="succeeded")] == 1
-    assert jobs[of(zone="DE", status="running")] == 2
-    assert jobs[of(zone="", status="queued")] == 1
-    assert jobs[of(zone="GB", status="queued")] == 0
+    assert jobs[label_set(zone="FR", status="queued")] == jobs[label_set(zone="FR", status="succeeded")] == 1
+    assert jobs[label_set(zone="DE", status="running")] == 2
+    assert jobs[label_set(zone="", status="queued")] == 1
+    assert jobs[label_set(zone="GB", status="queued")] == 0
     assert sum(jobs.values()) == 5
-    assert read["greentune_oldest_waiting_job_age_seconds"][of(zone="FR", status="queued")] == pytest.approx(300, abs=9)
-    assert read["greentune_job_rho"] == {of(zone="DE"): pytest.approx(0.65)}
-    assert read["greentune_lease_age_seconds"] == {of(zone="DE"): pytest.approx(42, abs=9)}
+    assert read["greentune_oldest_waiting_job_age_seconds"][label_set(zone="FR", status="queued")] == pytest.approx(
+        300, abs=9
+    )
+    assert read["greentune_job_rho"] == {label_set(zone="DE"): pytest.approx(0.65)}
+    assert read["greentune_lease_age_seconds"] == {label_set(zone="DE"): pytest.approx(42, abs=9)}
 
 
 def test_the_energy_never_falls_and_the_emissions_follow_their_price(
@@ -85,13 +87,13 @@ def test_the_energy_never_falls_and_the_emissions_follow_their_price(
 ) -> None:
     before = scrape(client)
     assert before["greentune_energy_kwh_total"] == {
-        of(zone="FR", component="cpu"): 0.0005,
-        of(zone="FR", component="gpu"): 0.0,
-        of(zone="FR", component="ram"): 0.0001,
+        label_set(zone="FR", component="cpu"): 0.0005,
+        label_set(zone="FR", component="gpu"): 0.0,
+        label_set(zone="FR", component="ram"): 0.0001,
     }
     with database.session() as session:
         emitted = session.get_one(Job, finished_job_id).emissions_gco2e
-    assert before["greentune_emissions_gco2e"][of(zone="FR")] == pytest.approx(emitted)
+    assert before["greentune_emissions_gco2e"][label_set(zone="FR")] == pytest.approx(emitted)
 
     run_to_success(database, settings, submit(zone="FR").json()["id"])
     with database.session() as session:
@@ -100,7 +102,7 @@ def test_the_energy_never_falls_and_the_emissions_follow_their_price(
         session.execute(delete(Job).where(Job.id == finished_job_id))
 
     after = scrape(client)["greentune_energy_kwh_total"]
-    assert after[of(zone="FR", component="cpu")] == pytest.approx(0.001)
+    assert after[label_set(zone="FR", component="cpu")] == pytest.approx(0.001)
 
 
 def test_the_grid_its_sources_and_the_workers_have_metrics(client: TestClient, database: Database) -> None:
@@ -131,19 +133,19 @@ def test_the_grid_its_sources_and_the_workers_have_metrics(client: TestClient, d
 
     read = scrape(client)
 
-    labels = of(zone="FR", source="trace", signal="average")
+    labels = label_set(zone="FR", source="trace", signal="average")
     assert read["greentune_carbon_intensity_gco2e_per_kwh"] == {labels: 56.0}
     assert read["greentune_carbon_intensity_age_seconds"] == {labels: pytest.approx(600, abs=9)}
-    assert read["greentune_provider_failures_total"] == {of(zone="FR"): 3}
-    assert read["greentune_provider_consecutive_failures"] == {of(zone="FR"): 0}
-    assert read["greentune_workers"][of(zone="FR", role="train")] == 1
-    assert read["greentune_workers"][of(zone="GB", role="train")] == 0
-    assert read["greentune_workers"][of(zone="", role="scheduler")] == 1
-    assert read["greentune_workers"][of(zone="", role="prepare")] == 0
-    assert read["greentune_workers_silent"][of(zone="FR", role="train")] == 1
+    assert read["greentune_provider_failures_total"] == {label_set(zone="FR"): 3}
+    assert read["greentune_provider_consecutive_failures"] == {label_set(zone="FR"): 0}
+    assert read["greentune_workers"][label_set(zone="FR", role="train")] == 1
+    assert read["greentune_workers"][label_set(zone="GB", role="train")] == 0
+    assert read["greentune_workers"][label_set(zone="", role="scheduler")] == 1
+    assert read["greentune_workers"][label_set(zone="", role="prepare")] == 0
+    assert read["greentune_workers_silent"][label_set(zone="FR", role="train")] == 1
     silence = read["greentune_worker_heartbeat_age_seconds"]
-    assert silence[of(zone="FR", role="train")] == pytest.approx(300, abs=9)
-    assert silence[of(zone="DE", role="train")] == pytest.approx(0, abs=9)
+    assert silence[label_set(zone="FR", role="train")] == pytest.approx(300, abs=9)
+    assert silence[label_set(zone="DE", role="train")] == pytest.approx(0, abs=9)
 
 
 def test_requests_are_counted_by_route_and_never_by_client_input(
@@ -159,27 +161,30 @@ def test_requests_are_counted_by_route_and_never_by_client_input(
     read = scrape(client)
 
     counts = read["greentune_http_request_duration_seconds_count"]
-    assert counts[of(method="GET", route="/jobs/{job_id}", status="4xx")] == 3
-    assert counts[of(method="GET", route="/jobs/{job_id}", status="2xx")] == 1
-    assert counts[of(method="POST", route="/jobs", status="2xx")] == 1
-    assert counts[of(method="GET", route="unrouted", status="4xx")] == 6
-    assert counts[of(method="other", route="unrouted", status="4xx")] == 3
-    assert read["greentune_http_requests_in_flight"] == {of(): 1}, "the scrape itself"
-    assert read["greentune_event_streams"] == {of(): 0}
+    assert counts[label_set(method="GET", route="/jobs/{job_id}", status="4xx")] == 3
+    assert counts[label_set(method="GET", route="/jobs/{job_id}", status="2xx")] == 1
+    assert counts[label_set(method="POST", route="/jobs", status="2xx")] == 1
+    assert counts[label_set(method="GET", route="unrouted", status="4xx")] == 6
+    assert counts[label_set(method="other", route="unrouted", status="4xx")] == 3
+    assert read["greentune_http_requests_in_flight"] == {label_set(): 1}, "the scrape itself"
+    assert read["greentune_event_streams"] == {label_set(): 0}
 
 
-def test_a_fault_of_the_service_is_counted_as_one(settings: Settings, operator_key: str) -> None:
+def test_a_server_error_is_counted(settings: Settings, operator_key: str) -> None:
     app = create_app(settings)
 
     @app.get("/broken")
-    def broken() -> None:
+    def fail() -> None:
         raise RuntimeError
 
     with TestClient(app, headers={"Authorization": f"Bearer {operator_key}"}, raise_server_exceptions=False) as client:
         assert client.get("/broken").status_code == 500
         read = scrape(client)
-    assert read["greentune_http_request_duration_seconds_count"][of(method="GET", route="/broken", status="5xx")] == 1
-    assert read["greentune_http_requests_in_flight"] == {of(): 1}
+    assert (
+        read["greentune_http_request_duration_seconds_count"][label_set(method="GET", route="/broken", status="5xx")]
+        == 1
+    )
+    assert read["greentune_http_requests_in_flight"] == {label_set(): 1}
 
 
 def test_openmetrics_is_returned_if_requested(client: TestClient, finished_job_id: str) -> None:
@@ -195,21 +200,21 @@ def test_openmetrics_is_returned_if_requested(client: TestClient, finished_job_i
 @pytest.mark.parametrize(
     "accept", ["application/openmetrics-text;version=abc", "text/plain;version=x;escaping=y", "*/*", ""]
 )
-def test_an_odd_accept_header_is_answered(client: TestClient, accept: str) -> None:
+def test_an_unusual_accept_header_is_accepted(client: TestClient, accept: str) -> None:
     assert client.get("/metrics", headers={"Accept": accept}).status_code == 200
 
 
-def test_a_scrape_takes_as_many_queries_however_many_jobs_and_zones_there_are(
+def test_the_number_of_queries_does_not_depend_on_the_numbers_of_jobs_and_zones(
     app: FastAPI, client: TestClient, submit: Submit
 ) -> None:
     statements: list[str] = []
 
-    def note(*arguments: Any) -> None:
+    def record_statement(*arguments: Any) -> None:
         statements.append(arguments[2])
 
     engine = app.state.context.database.engine
     scrape(client)
-    event.listen(engine, "before_cursor_execute", note)
+    event.listen(engine, "before_cursor_execute", record_statement)
     scrape(client)
     few = len(statements)
     for zone in ("FR", "DE", "GB"):

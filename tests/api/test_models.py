@@ -16,7 +16,7 @@ def test_a_model_that_was_never_prepared_is_listed_without_measurements(client: 
     assert (model["parameters"], model["tensors"], model["rho_floor"]) == (None, None, None)
 
 
-def test_a_model_that_was_prepared_tells_its_size_and_its_floor(client: TestClient, database: Database) -> None:
+def test_a_prepared_model_has_its_size_and_its_rho_floor(client: TestClient, database: Database) -> None:
     with database.session() as session:
         ModelRepository(session).put(
             "SmolLM2-135M-Instruct",

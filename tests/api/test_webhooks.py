@@ -43,9 +43,7 @@ def test_a_webhook_is_registered_and_its_secret_shown_once(alice: TestClient, se
     assert secret.startswith("whsec_")
 
 
-def test_the_database_holds_no_secret_even_where_the_request_may_be_repeated(
-    alice: TestClient, database: Database
-) -> None:
+def test_the_database_stores_no_webhook_secret(alice: TestClient, database: Database) -> None:
     response = alice.post("/webhooks", json={"url": URL}, headers={"Idempotency-Key": "once"})
 
     secret = response.json()["secret"].removeprefix("whsec_")
@@ -97,7 +95,7 @@ def test_webhooks_per_owner_are_limited_under_concurrent_requests(
     assert len(alice.get("/webhooks", params={"limit": 200}).json()["data"]) == MAX_WEBHOOKS_PER_OWNER
 
 
-def test_lists_continue_where_they_ended(alice: TestClient) -> None:
+def test_lists_are_paged(alice: TestClient) -> None:
     ids = [register(alice)["id"] for _ in range(3)]
     first = alice.get("/webhooks", params={"limit": 2}).json()
     rest = alice.get("/webhooks", params={"limit": 2, "after": first["data"][-1]["id"]}).json()
@@ -105,7 +103,9 @@ def test_lists_continue_where_they_ended(alice: TestClient) -> None:
     assert (first["has_more"], rest["has_more"]) == (True, False)
 
 
-def test_a_webhook_is_its_owners_and_the_operators(alice: TestClient, bob: TestClient, client: TestClient) -> None:
+def test_a_webhook_is_visible_to_its_owner_and_operators_only(
+    alice: TestClient, bob: TestClient, client: TestClient
+) -> None:
     hers = register(alice)["id"]
     for path in (f"/webhooks/{hers}", f"/webhooks/{hers}/deliveries"):
         assert bob.get(path).status_code == 404
@@ -116,7 +116,7 @@ def test_a_webhook_is_its_owners_and_the_operators(alice: TestClient, bob: TestC
     assert alice.get(f"/webhooks/{hers}").status_code == 200
 
 
-def test_the_end_of_a_job_is_written_to_its_owners_webhooks_alone(
+def test_the_end_of_a_job_is_delivered_to_its_owners_webhooks_only(
     alice: TestClient, bob: TestClient, database: Database
 ) -> None:
     hers, his = register(alice)["id"], register(bob)["id"]
@@ -172,7 +172,7 @@ def test_one_test_is_pending_at_a_time_and_none_is_sent_to_a_disabled_webhook(
     assert "410" in refused.json()["detail"]
 
 
-def test_a_deleted_webhook_leaves_nothing(alice: TestClient, database: Database) -> None:
+def test_deleting_a_webhook_deletes_its_deliveries(alice: TestClient, database: Database) -> None:
     webhook = register(alice)["id"]
     assert alice.post(f"/webhooks/{webhook}/test").status_code == 202
     assert alice.delete(f"/webhooks/{webhook}").status_code == 204

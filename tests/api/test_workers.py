@@ -46,7 +46,7 @@ def test_each_process_is_listed_with_its_state_and_the_job_that_it_holds(
 
 
 @pytest.mark.fault(number=15)
-def test_the_energy_that_no_job_used_is_told_of_each_site_and_counted_apart_from_that_of_jobs(
+def test_idle_energy_is_reported_by_zone_and_counted_apart_from_that_of_jobs(
     client: TestClient, database: Database, now: datetime
 ) -> None:
     with database.session() as session:

@@ -26,19 +26,19 @@ def reading(start: datetime, intensity: float, **fields: Any) -> Reading:
     return Reading(start=start, gco2e_per_kwh=intensity, **{**defaults, **fields})
 
 
-def put(database: Database, *readings: Reading) -> None:
+def store_readings(database: Database, *readings: Reading) -> None:
     with database.session() as session:
         GridRepository(session).put(readings)
 
 
-def put_forecast(database: Database, *readings: Reading, at: datetime) -> None:
+def store_forecast(database: Database, *readings: Reading, at: datetime) -> None:
     with database.session() as session:
         GridRepository(session).put_forecast("FR", readings[0].signal, readings, at=at)
 
 
 @pytest.fixture
-def martian(settings: Settings, now: datetime, operator_key: str) -> Iterator[TestClient]:
-    """A service whose only zone has no yearly mean to fall back on."""
+def client_of_mars(settings: Settings, now: datetime, operator_key: str) -> Iterator[TestClient]:
+    """A service whose only zone, MARS, has no yearly mean to fall back on."""
     app = create_app(settings.model_copy(update={"zones": {"MARS": "uk"}}), clock=lambda: now)
     with TestClient(app, headers=bearer(operator_key)) as client:
         yield client
@@ -48,7 +48,7 @@ def test_the_reading_in_force_is_given_with_its_source_and_its_age(
     client: TestClient, database: Database, now: datetime
 ) -> None:
     half = timedelta(minutes=30)
-    put(database, reading(now - 3 * half, 40.0), reading(now - half, 56.0), reading(now + half, 70.0))
+    store_readings(database, reading(now - 3 * half, 40.0), reading(now - half, 56.0), reading(now + half, 70.0))
 
     intensity = client.get("/zones/FR/intensity").json()
 
@@ -68,10 +68,10 @@ def test_the_reading_in_force_is_given_with_its_source_and_its_age(
         (500, "static", "static"),
     ],
 )
-def test_without_a_fresh_reading_the_chain_says_what_it_took_instead_and_how_old_it_is(
+def test_without_a_fresh_reading_the_fallback_states_its_step_and_age(
     client: TestClient, database: Database, now: datetime, hours_ago: int, step: str, source: str
 ) -> None:
-    put(database, reading(now - hours_ago * HOUR, 123.0))
+    store_readings(database, reading(now - hours_ago * HOUR, 123.0))
 
     intensity = client.get("/zones/FR/intensity").json()
 
@@ -81,9 +81,11 @@ def test_without_a_fresh_reading_the_chain_says_what_it_took_instead_and_how_old
         assert intensity["age_seconds"] == hours_ago * 3600
 
 
-def test_a_stored_forecast_goes_before_yesterday(client: TestClient, database: Database, now: datetime) -> None:
-    put(database, reading(now - 24 * HOUR, 123.0))
-    put_forecast(database, reading(now, 99.0, estimated=True), at=now)
+def test_a_stored_forecast_takes_precedence_over_yesterdays_reading(
+    client: TestClient, database: Database, now: datetime
+) -> None:
+    store_readings(database, reading(now - 24 * HOUR, 123.0))
+    store_forecast(database, reading(now, 99.0, estimated=True), at=now)
 
     intensity = client.get("/zones/FR/intensity").json()
 
@@ -92,7 +94,7 @@ def test_a_stored_forecast_goes_before_yesterday(client: TestClient, database: D
 
 def test_a_marginal_zone_never_falls_back_to_an_average(client: TestClient, database: Database, now: datetime) -> None:
     average = reading(now - 24 * HOUR, 40.0, fetched_at=now - 600 * HOUR)
-    put(database, reading(now - 500 * HOUR, 700.0, signal="marginal"), average)
+    store_readings(database, reading(now - 500 * HOUR, 700.0, signal="marginal"), average)
 
     assert client.get("/zones/FR/intensity").status_code == 503
 
@@ -105,8 +107,8 @@ def test_an_unknown_zone_is_not_found_and_the_known_ones_are_named(client: TestC
     assert "FR" in response.json()["detail"]
 
 
-def test_a_zone_without_an_intensity_is_answered_503_with_the_time_to_wait(martian: TestClient) -> None:
-    response = martian.get("/zones/MARS/intensity")
+def test_a_zone_without_an_intensity_is_answered_503_with_the_time_to_wait(client_of_mars: TestClient) -> None:
+    response = client_of_mars.get("/zones/MARS/intensity")
 
     assert response.status_code == 503
     assert response.headers["content-type"] == "application/problem+json"
@@ -115,7 +117,7 @@ def test_a_zone_without_an_intensity_is_answered_503_with_the_time_to_wait(marti
 
 
 @pytest.mark.fault(number=16)
-def test_the_worlds_mean_stands_in_where_the_source_names_no_country(
+def test_the_worlds_mean_is_used_where_the_source_names_no_country(
     settings: Settings, now: datetime, operator_key: str
 ) -> None:
     zones = {"DE": "trace:de.csv", "CA": "electricity-maps?zone=US-CAL-CISO", "GB": "watttime"}
@@ -130,8 +132,8 @@ def test_the_worlds_mean_stands_in_where_the_source_names_no_country(
 def test_the_zones_are_listed_with_what_is_known_of_each(
     client: TestClient, database: Database, settings: Settings, now: datetime
 ) -> None:
-    put(database, reading(now - HOUR / 2, 56.0))
-    put_forecast(database, reading(now + HOUR / 2, 60.0, estimated=True, fetched_at=now), at=now)
+    store_readings(database, reading(now - HOUR / 2, 56.0))
+    store_forecast(database, reading(now + HOUR / 2, 60.0, estimated=True, fetched_at=now), at=now)
     with database.session() as session:
         workers = WorkerRepository(session)
         workers.record_heartbeat("worker_1", site=Site(zone="FR"), device="cpu", at=now)
@@ -190,13 +192,13 @@ def test_the_fault_of_a_source_is_shown_until_it_answers_again(
 def test_of_two_signals_of_a_zone_the_one_that_was_fetched_last_is_listed_with_its_forecast(
     client: TestClient, database: Database, now: datetime
 ) -> None:
-    put(
+    store_readings(
         database,
         reading(now - HOUR / 2, 56.0, fetched_at=now - HOUR),
         reading(now - HOUR, 700.0, signal="marginal", fetched_at=now),
     )
-    put_forecast(database, reading(now + HOUR, 60.0), at=now)
-    put_forecast(database, reading(now + 2 * HOUR, 800.0, signal="marginal"), at=now)
+    store_forecast(database, reading(now + HOUR, 60.0), at=now)
+    store_forecast(database, reading(now + 2 * HOUR, 800.0, signal="marginal"), at=now)
 
     french = {zone["zone"]: zone for zone in client.get("/zones").json()["data"]}["FR"]
 
@@ -205,21 +207,21 @@ def test_of_two_signals_of_a_zone_the_one_that_was_fetched_last_is_listed_with_i
     assert client.get("/zones/FR/forecast").json()["signal"] == "marginal"
 
 
-def test_the_zones_are_read_in_as_many_queries_however_many_they_are(
+def test_the_number_of_queries_does_not_depend_on_the_number_of_zones(
     app: FastAPI, client: TestClient, database: Database, now: datetime
 ) -> None:
     asked: list[str] = []
 
     @event.listens_for(app.state.context.database.engine, "before_cursor_execute")
-    def note(*call: Any) -> None:
+    def record_statement(*call: Any) -> None:
         asked.append(call[2])
 
     client.get("/zones")  # the key's own note is written now and then
     asked.clear()
     client.get("/zones")
     before = len(asked)
-    put(database, *(reading(now, 100.0, zone=zone) for zone in ("DE", "FR", "GB")))
-    put_forecast(database, reading(now, 99.0), at=now)
+    store_readings(database, *(reading(now, 100.0, zone=zone) for zone in ("DE", "FR", "GB")))
+    store_forecast(database, reading(now, 99.0), at=now)
     asked.clear()
     client.get("/zones")
 
@@ -227,8 +229,8 @@ def test_the_zones_are_read_in_as_many_queries_however_many_they_are(
 
 
 def test_a_forecast_that_ends_in_the_past_is_null(client: TestClient, database: Database, now: datetime) -> None:
-    put(database, reading(now - 3 * HOUR, 56.0))
-    put_forecast(database, reading(now - 2 * HOUR, 60.0), at=now - 2 * HOUR)
+    store_readings(database, reading(now - 3 * HOUR, 56.0))
+    store_forecast(database, reading(now - 2 * HOUR, 60.0), at=now - 2 * HOUR)
 
     [french] = [zone for zone in client.get("/zones").json()["data"] if zone["zone"] == "FR"]
 
@@ -239,12 +241,12 @@ def test_a_forecast_that_ends_in_the_past_is_null(client: TestClient, database: 
 def test_a_forecast_says_where_the_providers_part_ends_and_our_own_begins(
     client: TestClient, database: Database, now: datetime
 ) -> None:
-    put(database, reading(now - HOUR / 2, 56.0))
+    store_readings(database, reading(now - HOUR / 2, 56.0))
     expected = [
         reading(now + hour * HOUR, 60.0 + hour, source="uk" if hour < 3 else "own forecast", estimated=True)
         for hour in range(8)
     ]
-    put_forecast(database, *expected, at=now)
+    store_forecast(database, *expected, at=now)
 
     forecast = client.get("/zones/FR/forecast?hours=6").json()
 
@@ -257,7 +259,7 @@ def test_a_forecast_says_where_the_providers_part_ends_and_our_own_begins(
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "169", "nan", "many"])
-def test_a_forecast_reaches_over_a_sensible_number_of_hours(client: TestClient, hours: str) -> None:
+def test_a_forecast_of_too_many_hours_is_refused(client: TestClient, hours: str) -> None:
     response = client.get(f"/zones/FR/forecast?hours={hours}")
 
     assert response.status_code == 422
@@ -267,7 +269,7 @@ def test_a_forecast_reaches_over_a_sensible_number_of_hours(client: TestClient, 
 def test_history_is_given_earliest_first_with_the_share_that_it_covers(
     client: TestClient, database: Database, now: datetime
 ) -> None:
-    put(database, *(reading(now - hours * HOUR, hours) for hours in (3, 2, 1, 30)))
+    store_readings(database, *(reading(now - hours * HOUR, hours) for hours in (3, 2, 1, 30)))
 
     history = client.get("/zones/FR/history", params={"start": (now - 4 * HOUR).isoformat()}).json()
 
@@ -285,20 +287,18 @@ def test_history_is_given_earliest_first_with_the_share_that_it_covers(
         ({"end": "0001-01-01T00:00:00Z"}, "end"),
     ],
 )
-def test_a_span_of_history_that_makes_no_sense_is_refused(
-    client: TestClient, query: dict[str, str], field: str
-) -> None:
+def test_an_invalid_time_range_of_history_is_refused(client: TestClient, query: dict[str, str], field: str) -> None:
     response = client.get("/zones/FR/history", params=query)
 
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == field
 
 
-def test_more_history_than_a_page_can_hold_is_refused(
+def test_history_of_too_many_readings_is_refused(
     client: TestClient, database: Database, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.zones.endpoints.MAX_READINGS", 2)
-    put(database, *(reading(now - hours * HOUR, hours) for hours in (3, 2, 1)))
+    store_readings(database, *(reading(now - hours * HOUR, hours) for hours in (3, 2, 1)))
 
     response = client.get("/zones/FR/history")
 

@@ -21,7 +21,7 @@ from tests.keys import bearer, new_key
 POLICY = {"kind": "constant", "rho": 0.6}
 
 
-def make(client: TestClient, **fields: Any) -> dict[str, Any]:
+def create_key(client: TestClient, **fields: Any) -> dict[str, Any]:
     answer = client.post("/keys", json={"owner": "carol", **fields})
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()
@@ -32,8 +32,8 @@ def status(client: TestClient, key: str, path: str = "/jobs") -> int:
     return client.get(path, headers=bearer(key)).status_code
 
 
-def test_a_key_is_shown_once_and_no_answer_or_row_holds_it_afterwards(client: TestClient, database: Database) -> None:
-    made = make(client, name="laptop")
+def test_a_key_is_shown_once_and_neither_stored_nor_returned_again(client: TestClient, database: Database) -> None:
+    made = create_key(client, name="laptop")
 
     assert made["key"].startswith(f"gtk_{made['hint']}")
     assert is_key(made["key"])
@@ -49,7 +49,7 @@ def test_a_key_is_shown_once_and_no_answer_or_row_holds_it_afterwards(client: Te
         assert made["key"] not in str(vars(row))
 
 
-def test_a_key_under_another_secret_is_not_known(settings: Settings, client: TestClient) -> None:
+def test_a_key_issued_under_another_secret_is_unknown(settings: Settings, client: TestClient) -> None:
     other = settings.model_copy(update={"secret_key": SecretStr("another secret, just as long as that")})
 
     assert status(client, new_key(other)) == 401
@@ -104,7 +104,7 @@ def test_an_expired_key_is_refused_at_once(settings: Settings, database: Databas
 
 
 def test_a_revoked_key_is_refused_at_once_and_stays_revoked(client: TestClient) -> None:
-    made = make(client)
+    made = create_key(client)
     assert status(client, made["key"]) == 200
 
     assert client.delete(f"/keys/{made['id']}").status_code == 204
@@ -118,7 +118,7 @@ def test_a_revoked_key_is_refused_at_once_and_stays_revoked(client: TestClient) 
 def test_a_key_that_another_process_revokes_is_refused_within_seconds(
     client: TestClient, database: Database, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make(client)
+    made = create_key(client)
     assert status(client, made["key"]) == 200
     with database.session() as session:
         KeyRepository(session).revoke(made["id"], at=now)
@@ -132,7 +132,7 @@ def test_a_key_that_another_process_revokes_is_refused_within_seconds(
 
 def test_the_last_operators_key_that_can_be_used_cannot_be_revoked(client: TestClient, settings: Settings) -> None:
     [own] = client.get("/keys").json()["data"]
-    make(client, owner="carol")
+    create_key(client, owner="carol")
     expired = new_key(settings, "dave", "operator", expires_at=datetime(2026, 1, 1, tzinfo=UTC))
     assert status(client, expired) == 401
 
@@ -140,12 +140,12 @@ def test_the_last_operators_key_that_can_be_used_cannot_be_revoked(client: TestC
     assert answer.status_code == 409
     assert "last operator" in answer.json()["detail"]
 
-    make(client, owner="erin", role="operator")
+    create_key(client, owner="erin", role="operator")
     assert client.delete(f"/keys/{own['id']}").status_code == 204
     assert client.get("/keys").status_code == 401
 
 
-def test_of_two_operators_who_revoke_each_other_one_stays(
+def test_two_operators_who_revoke_each_other_leave_one_key(
     database: Database, settings: Settings, now: datetime
 ) -> None:
     for owner in ("erin", "frank"):
@@ -173,7 +173,7 @@ def test_of_two_operators_who_revoke_each_other_one_stays(
         assert KeyRepository(session).has_operator(at=now)
 
 
-def test_a_key_that_cannot_be_made_is_refused_by_its_field(client: TestClient) -> None:
+def test_an_invalid_new_key_is_refused_with_its_field(client: TestClient) -> None:
     refused: list[tuple[str, dict[str, str]]] = [
         ("owner", {}),
         ("owner", {"owner": ""}),
@@ -210,7 +210,7 @@ def test_the_last_use_is_noted_at_most_once_a_minute(settings: Settings, databas
     assert last_use() == begin + timedelta(minutes=1)
 
 
-def test_a_known_key_costs_one_query_and_within_seconds_none(
+def test_a_key_is_looked_up_in_one_query_and_cached_for_seconds(
     client: TestClient, alice: TestClient, app: FastAPI
 ) -> None:
     from sqlalchemy import event
@@ -219,14 +219,14 @@ def test_a_known_key_costs_one_query_and_within_seconds_none(
     engine = app.state.context.database.engine
     event.listen(engine, "before_cursor_execute", lambda _c, _k, statement, *_: statements.append(statement))
 
-    def cost(call: Callable[[], Any]) -> list[str]:
+    def record_queries(call: Callable[[], Any]) -> list[str]:
         statements.clear()
         assert call().status_code == 404
         return [statement for statement in statements if "api_keys" in statement]
 
-    first = cost(lambda: alice.get("/jobs/job_0"))
+    first = record_queries(lambda: alice.get("/jobs/job_0"))
     assert [statement.split()[0] for statement in first] == ["SELECT", "UPDATE"], "the use is noted once"
-    assert cost(lambda: alice.get("/jobs/job_0")) == []
+    assert record_queries(lambda: alice.get("/jobs/job_0")) == []
 
 
 def test_policies_are_read_by_all_and_written_by_operators(client: TestClient, alice: TestClient) -> None:
@@ -244,7 +244,7 @@ def test_policies_are_read_by_all_and_written_by_operators(client: TestClient, a
     assert len(alice.get("/policies").json()["data"]) == 1
 
 
-def test_a_users_key_sees_what_is_shared_and_not_what_is_an_operators(alice: TestClient) -> None:
+def test_a_users_key_reads_shared_resources_and_no_operator_route(alice: TestClient) -> None:
     for path in ("/zones", "/models", "/workers", "/policies", "/docs", "/openapi.json"):
         assert alice.get(path).status_code == 200, path
     for path in ("/keys", "/keys/key_0", "/audit"):
@@ -256,7 +256,7 @@ def test_an_api_without_a_secret_does_not_start(settings: Settings) -> None:
         create_app(settings.model_copy(update={"secret_key": None}))
 
 
-def test_answers_are_kept_out_of_caches_unless_a_route_says_otherwise(client: TestClient) -> None:
+def test_responses_are_not_cached_unless_their_route_allows_it(client: TestClient) -> None:
     assert client.get("/keys").headers["cache-control"] == "no-store"
     assert client.get("/nothing").headers["cache-control"] == "no-store"
     assert "no-store" not in client.get("/static/leaf.svg").headers.get("cache-control", "")
@@ -282,7 +282,7 @@ class TestOpenOnLoopback:
         assert self.ask(open_app, "127.0.0.1", Forwarded="for=192.0.2.7") == 401, "by another proxy"
         assert self.ask(open_app, "127.0.0.1", "evil.example") == 401, "by a name that was made to point here"
 
-    def test_a_page_of_another_site_changes_nothing(self, open_app: FastAPI) -> None:
+    def test_a_cross_site_request_changes_nothing(self, open_app: FastAPI) -> None:
         assert self.ask(open_app, "127.0.0.1", method="POST") == 422
         assert self.ask(open_app, "127.0.0.1", method="POST", Origin="https://evil.example") == 401
         assert self.ask(open_app, "127.0.0.1", method="POST", Sec_Fetch_Site="cross-site") == 401

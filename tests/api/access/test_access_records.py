@@ -17,7 +17,7 @@ from tests.keys import bearer, new_key
 POLICY = {"kind": "constant", "rho": 0.6}
 
 
-def audit(client: TestClient, **query: Any) -> list[dict[str, Any]]:
+def list_audit(client: TestClient, **query: Any) -> list[dict[str, Any]]:
     answer = client.get("/audit", params=query)
     assert answer.status_code == 200, answer.text
     entries: list[dict[str, Any]] = answer.json()["data"]
@@ -77,7 +77,7 @@ def test_a_change_is_recorded_with_its_key_and_a_read_is_not(client: TestClient)
     answer = client.put("/policies/careful", json={"policy": POLICY}, headers={"X-Request-Id": "mine-1"})
     assert answer.status_code == 201
 
-    [entry] = audit(client)
+    [entry] = list_audit(client)
 
     [key] = client.get("/keys").json()["data"]
     assert entry["action"].startswith("PUT /policies")
@@ -92,14 +92,14 @@ def test_a_change_that_fails_is_recorded_too(client: TestClient, alice: TestClie
     alice.delete("/policies/nul%00l")
     client.post("/nothing")
 
-    entries = audit(client)
+    entries = list_audit(client)
 
     assert [(entry["target"], entry["status"]) for entry in entries] == [
         ("/nothing", 404),
         ("/policies/nul%00l", 403),
         ("/policies", 422),
     ]
-    assert [entry["owner"] for entry in audit(client, owner="alice")] == ["alice"]
+    assert [entry["owner"] for entry in list_audit(client, owner="alice")] == ["alice"]
 
 
 def test_a_refused_key_is_recorded_for_any_request_and_a_request_without_one_is_not(
@@ -113,7 +113,7 @@ def test_a_refused_key_is_recorded_for_any_request_and_a_request_without_one_is_
     anonymous.post("/jobs", json={})
     anonymous.post("/sign-in", data={"key": "gtk_unknown"}, headers={"Sec-Fetch-Site": "same-origin"})
 
-    entries = audit(client)[:-2]
+    entries = list_audit(client)[:-2]
 
     assert [(entry["action"].split()[0], entry["target"], entry["status"]) for entry in entries] == [
         ("POST", "/sign-in", 401),
@@ -129,7 +129,7 @@ def test_the_log_is_read_page_by_page(client: TestClient) -> None:
         client.post("/policies", json={"name": f"p{number}", "policy": POLICY})
 
     first = client.get("/audit", params={"limit": 2}).json()
-    second = audit(client, limit=2, after=first["data"][-1]["id"])
+    second = list_audit(client, limit=2, after=first["data"][-1]["id"])
 
     assert first["has_more"]
     assert len(first["data"]) == 2
@@ -152,12 +152,12 @@ def test_a_record_that_cannot_be_written_is_logged_and_the_response_is_sent(
 
 def test_an_unexpected_error_is_recorded_too(app: FastAPI, operator_key: str) -> None:
     @app.post("/fall")
-    def fall() -> None:
+    def fail() -> None:
         raise RuntimeError
 
     with TestClient(app, headers=bearer(operator_key), raise_server_exceptions=False) as client:
         answer = client.post("/fall", headers={"X-Request-Id": "fallen"})
-        [entry] = audit(client)
+        [entry] = list_audit(client)
 
     assert (entry["target"], entry["status"], entry["request_id"]) == ("/fall", 500, "fallen")
     assert answer.headers["x-request-id"] == "fallen"
@@ -178,7 +178,7 @@ def test_log_lines_of_a_request_carry_its_id(app: FastAPI, operator_key: str) ->
     import structlog
 
     @app.get("/look")
-    def look() -> dict[str, Any]:
+    def get_log_context() -> dict[str, Any]:
         return structlog.contextvars.get_contextvars()
 
     with TestClient(app, headers=bearer(operator_key)) as client:

@@ -40,7 +40,7 @@ def browser(settings: Settings, clock: list[datetime]) -> Iterator[Browser]:
         yield browser
 
 
-def test_a_page_without_a_session_leads_to_the_form_and_from_there_back(browser: Browser, settings: Settings) -> None:
+def test_a_page_without_a_session_redirects_to_sign_in_and_back(browser: Browser, settings: Settings) -> None:
     key = new_key(settings)
     for path in ("/", "/docs", "/dashboard/jobs/job_0", "/?after=job_0&x=%20"):
         browser.cookies.clear()
@@ -55,12 +55,12 @@ def test_a_page_without_a_session_leads_to_the_form_and_from_there_back(browser:
         assert browser.sign_in(key, path).headers["location"] == path
 
 
-def test_what_a_browser_opens_leads_to_the_form_and_what_a_program_asks_for_does_not(browser: Browser) -> None:
+def test_a_browser_is_redirected_to_sign_in_and_a_program_is_not(browser: Browser) -> None:
     assert browser.get("/jobs", headers={"Accept": "text/html,*/*"}).status_code == 303
     assert browser.get("/jobs", headers={"Accept": "application/json"}).status_code == 401
 
 
-def test_a_session_reads_what_its_key_reads_and_holds_no_secret(browser: Browser, settings: Settings) -> None:
+def test_a_session_reads_what_its_key_reads_and_its_cookie_has_no_secret(browser: Browser, settings: Settings) -> None:
     key = new_key(settings, "alice", "user")
     answer = browser.sign_in(key)
 
@@ -76,7 +76,7 @@ def test_a_session_reads_what_its_key_reads_and_holds_no_secret(browser: Browser
     assert browser.get("/keys").status_code == 403
 
 
-def test_over_https_the_cookie_is_sent_back_over_https_alone(settings: Settings) -> None:
+def test_over_https_the_cookie_is_secure(settings: Settings) -> None:
     with Browser(create_app(settings), base_url="https://testserver", follow_redirects=False) as browser:
         assert "Secure" in browser.sign_in(new_key(settings)).headers["set-cookie"]
 
@@ -107,7 +107,7 @@ def test_a_session_ends_with_its_key(browser: Browser, settings: Settings) -> No
     assert browser.get("/jobs").status_code == 401
 
 
-def test_a_cookie_that_was_not_made_here_is_no_session(browser: Browser, settings: Settings) -> None:
+def test_a_forged_cookie_is_not_a_session(browser: Browser, settings: Settings) -> None:
     browser.sign_in(new_key(settings))
     cookie = browser.cookies["greentune_session"]
     payload = URLSafeSerializer(settings.secret, salt="session").loads(cookie)
@@ -119,7 +119,7 @@ def test_a_cookie_that_was_not_made_here_is_no_session(browser: Browser, setting
         assert answer.status_code == status, value
 
 
-def test_a_session_changes_something_from_a_page_of_this_service_alone(browser: Browser, settings: Settings) -> None:
+def test_a_session_may_change_data_only_from_a_page_of_this_service(browser: Browser, settings: Settings) -> None:
     key = new_key(settings)
     pages: list[tuple[dict[str, str], bool]] = [
         ({"Sec-Fetch-Site": "same-origin"}, True),
@@ -139,7 +139,7 @@ def test_a_session_changes_something_from_a_page_of_this_service_alone(browser: 
         assert signing_in.status_code == (303 if allowed else 403), headers
 
 
-def test_the_form_leads_to_this_service_alone(browser: Browser, settings: Settings) -> None:
+def test_sign_in_redirects_only_within_this_service(browser: Browser, settings: Settings) -> None:
     key = new_key(settings)
     elsewhere = ("//evil.example", "https://evil.example", "/\\evil.example", "javascript:1", "/a\nb", "/\t/evil", "")
     for onwards in elsewhere:
@@ -147,7 +147,7 @@ def test_the_form_leads_to_this_service_alone(browser: Browser, settings: Settin
         assert 'name="next" value="/"' in browser.get("/sign-in", params={"next": onwards}).text
 
 
-def test_a_wrong_key_is_told_on_the_form_and_too_many_are_not_looked_at(browser: Browser, settings: Settings) -> None:
+def test_a_wrong_key_is_reported_on_the_form_and_too_many_are_limited(browser: Browser, settings: Settings) -> None:
     answer = browser.sign_in("gtk_wrong")
     assert answer.status_code == 401
     assert 'role="alert"' in answer.text
@@ -162,7 +162,7 @@ def test_a_wrong_key_is_told_on_the_form_and_too_many_are_not_looked_at(browser:
 
 
 @pytest.mark.fault(number=21)
-def test_a_copied_cookie_of_a_session_that_was_signed_out_is_of_no_use(browser: Browser, settings: Settings) -> None:
+def test_a_copied_cookie_of_a_signed_out_session_is_refused(browser: Browser, settings: Settings) -> None:
     key = new_key(settings)
     browser.sign_in(key)
     copied = {"Cookie": f"{SESSION_COOKIE}={browser.cookies[SESSION_COOKIE]}"}
@@ -192,7 +192,7 @@ def test_signing_in_again_ends_the_session_before(browser: Browser, settings: Se
 
 
 @pytest.mark.fault(number=21)
-def test_a_cookie_of_an_earlier_version_leads_to_the_form(browser: Browser, settings: Settings) -> None:
+def test_a_cookie_of_an_earlier_version_redirects_to_sign_in(browser: Browser, settings: Settings) -> None:
     browser.sign_in(new_key(settings))
     _, key_id, until = URLSafeSerializer(settings.secret, salt="session").loads(browser.cookies[SESSION_COOKIE])
     browser.cookies.clear()

@@ -47,7 +47,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Hers:
+class OwnedResources:
     """What belongs to Alice: ids by path parameter, and texts that no other owner may read."""
 
     ids: dict[str, str]
@@ -67,7 +67,7 @@ class Hers:
         known = {**self.ids, "dataset": self.ids["dataset_id"], "job": self.ids["job_id"], "model": MODEL}
         return {name: known[name] for name in names if name in known}
 
-    def question(self, call: Call, description: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    def fill_request(self, call: Call, description: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
         """Return a query and a body with her ids wherever the call can take them."""
         operation = description["paths"].get(call.path.replace(":path}", "}"), {}).get(call.method.lower(), {})
         asked = [parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"]
@@ -87,7 +87,7 @@ def calls(app: FastAPI) -> list[Call]:
 
 
 @pytest.fixture
-def hers(alice: TestClient, client: TestClient, database: Database, settings: Settings) -> Hers:
+def owned(alice: TestClient, client: TestClient, database: Database, settings: Settings) -> OwnedResources:
     """Create Alice's resources of every kind, including a finished and a running job."""
     dataset = alice.post("/datasets", files={"file": ("alices-diary.jsonl", ROWS)}).json()
     webhook = alice.post("/webhooks", json={"url": "https://hooks.example.com/for-alice"}).json()
@@ -123,13 +123,13 @@ def hers(alice: TestClient, client: TestClient, database: Database, settings: Se
         "owner": "alice",
     }
     words = [*(ids[name] for name in ("job_id", "dataset_id", "webhook_id", "key_id")), running["id"]]
-    return Hers(ids, [*words, dataset["sha256"], "alice", "Alice", "aardvark", "attic", "Whisper"])
+    return OwnedResources(ids, [*words, dataset["sha256"], "alice", "Alice", "aardvark", "attic", "Whisper"])
 
 
-def ask(client: TestClient, call: Call, hers: Hers, app: FastAPI, **headers: str) -> tuple[Any, str]:
+def send_call(client: TestClient, call: Call, owned: OwnedResources, app: FastAPI, **headers: str) -> tuple[Any, str]:
     """Return the response to a call about her resources, and the texts that the request contained."""
-    path = hers.path(call)
-    query, body = hers.question(call, app.openapi())
+    path = owned.path(call)
+    query, body = owned.fill_request(call, app.openapi())
     answer = client.request(
         call.method,
         path,
@@ -151,16 +151,16 @@ def variants(call: Call, etag: str) -> Iterator[dict[str, str]]:
             yield {"Accept": "text/event-stream"}
 
 
-def test_a_users_key_reaches_nothing_of_another_users(
-    app: FastAPI, alice: TestClient, bob: TestClient, hers: Hers
+def test_a_users_key_cannot_access_another_users_resources(
+    app: FastAPI, alice: TestClient, bob: TestClient, owned: OwnedResources
 ) -> None:
-    job, dataset = f"/jobs/{hers.ids['job_id']}", f"/datasets/{hers.ids['dataset_id']}"
+    job, dataset = f"/jobs/{owned.ids['job_id']}", f"/datasets/{owned.ids['dataset_id']}"
     before = {path: alice.get(path) for path in (job, dataset, "/jobs", "/datasets", "/webhooks")}
     etag = before[job].headers.get("etag", '"none"')
 
     for call in calls(app):
         for headers in variants(call, etag):
-            answer, asked = ask(bob, call, hers, app, **headers)
+            answer, asked = send_call(bob, call, owned, app, **headers)
 
             assert answer.status_code < 500, f"{call}: {answer.text}"
             if call.is_owned:
@@ -168,13 +168,13 @@ def test_a_users_key_reaches_nothing_of_another_users(
             if call.path in OPERATORS:
                 assert answer.status_code == 403, f"{call}: {answer.status_code} {answer.text}"
             told = answer.text + str(answer.headers)
-            leaked = [word for word in hers.words if word in told and word not in asked]
+            leaked = [word for word in owned.words if word in told and word not in asked]
             assert leaked == [], f"{call} {headers}: {leaked} in {answer.text}"
 
     assert {path: alice.get(path).json() for path in before} == {path: was.json() for path, was in before.items()}
 
 
-def test_lists_do_not_begin_or_end_at_what_is_another_users(bob: TestClient, hers: Hers) -> None:
+def test_lists_contain_nothing_of_another_user(bob: TestClient, owned: OwnedResources) -> None:
     newest = "job_" + "f" * 32
     for path in ("/jobs", "/datasets", "/webhooks"):
         for query in (
@@ -189,43 +189,43 @@ def test_lists_do_not_begin_or_end_at_what_is_another_users(bob: TestClient, her
     assert (worker["state"], worker["job"]) == ("busy", None)
 
 
-def test_the_owner_reaches_all_of_it(app: FastAPI, alice: TestClient, hers: Hers) -> None:
+def test_the_owner_can_access_every_resource(app: FastAPI, alice: TestClient, owned: OwnedResources) -> None:
     looked_at = 0
     for call in calls(app):
         if call.method == "GET" and call.is_owned:
-            answer, _ = ask(alice, call, hers, app)
+            answer, _ = send_call(alice, call, owned, app)
             assert answer.status_code < 400, f"{call}: {answer.status_code} {answer.text}"
             looked_at += 1
     assert looked_at >= 10
     worker = alice.get("/workers").json()["data"][0]
     assert worker["state"] == "busy"
-    assert worker["job"] in hers.words
+    assert worker["job"] in owned.words
 
 
-def test_without_a_key_nothing_answers_but_the_way_in(app: FastAPI, anonymous: TestClient, hers: Hers) -> None:
+def test_without_a_key_only_public_paths_respond(app: FastAPI, anonymous: TestClient, owned: OwnedResources) -> None:
     for call in calls(app):
         if call.path in PUBLIC:
             continue
         for headers in variants(call, '"none"'):
-            answer, asked = ask(anonymous, call, hers, app, **headers)
+            answer, asked = send_call(anonymous, call, owned, app, **headers)
 
             if answer.status_code == 303:
                 assert answer.headers["location"].startswith("/sign-in?next="), str(call)
             else:
                 assert answer.status_code == 401, f"{call}: {answer.status_code} {answer.text}"
-            assert [word for word in hers.words if word in answer.text and word not in asked] == []
+            assert [word for word in owned.words if word in answer.text and word not in asked] == []
 
 
 def test_every_route_names_its_principal(app: FastAPI) -> None:
     """The middleware refuses requests without a principal anyway; this keeps each route aware of its principal."""
     from api.access.principal import _principal
 
-    def names(dependant: Any) -> bool:
-        return any(inner.call is _principal or names(inner) for inner in dependant.dependencies)
+    def depends_on_principal(dependant: Any) -> bool:
+        return any(inner.call is _principal or depends_on_principal(inner) for inner in dependant.dependencies)
 
     unaware = {
         str(route.path)
         for route in iter_route_contexts(app.routes)
-        if getattr(route, "dependant", None) is not None and not names(route.dependant)
+        if getattr(route, "dependant", None) is not None and not depends_on_principal(route.dependant)
     }
     assert unaware == {"/livez", "/readyz", "/sign-in"}

@@ -59,7 +59,7 @@ def seen(behind: FastAPI, settings: Settings) -> Callable[..., str]:
     return seen
 
 
-def test_the_client_is_the_rightmost_address_that_is_no_proxys(seen: Callable[..., str]) -> None:
+def test_the_client_is_the_rightmost_address_that_is_not_a_trusted_proxy(seen: Callable[..., str]) -> None:
     assert seen(PROXY, "192.0.2.7") == "192.0.2.7"
     assert seen(PROXY, "198.51.100.1, 192.0.2.7") == "192.0.2.7", "the client wrote the first one itself"
     assert seen(PROXY, "198.51.100.1, 192.0.2.7, 10.1.9.9") == "192.0.2.7", "through two proxies"
@@ -72,7 +72,7 @@ def test_the_client_is_the_rightmost_address_that_is_no_proxys(seen: Callable[..
 
 
 @pytest.mark.parametrize("forwarded", ["", "unknown", "192.0.2.7, unknown", "192.0.2.7, 10.1.2.3.4", "'; --", ","])
-def test_an_invalid_address_leaves_the_proxys_own(seen: Callable[..., str], forwarded: str) -> None:
+def test_an_invalid_forwarded_address_is_replaced_by_the_proxys_own(seen: Callable[..., str], forwarded: str) -> None:
     assert seen(PROXY, forwarded) == PROXY
 
 
@@ -103,13 +103,13 @@ def test_over_tls_at_the_proxy_cookies_are_secure_and_browsers_stay_with_https(
 def test_wrong_keys_of_one_client_block_only_that_client(behind: FastAPI, settings: Settings) -> None:
     proxy = peer(behind, PROXY)
 
-    def guess(client: str, key: str = "gtk_x") -> int:
+    def try_key(client: str, key: str = "gtk_x") -> int:
         return proxy.get("/jobs", headers={"X-Forwarded-For": client, **bearer(key)}).status_code
 
-    guesses = [guess(f"198.51.100.{number}, 192.0.2.7") for number in range(FAILURES_PER_MINUTE + 1)]
+    guesses = [try_key(f"198.51.100.{number}, 192.0.2.7") for number in range(FAILURES_PER_MINUTE + 1)]
 
     assert guesses == [401] * FAILURES_PER_MINUTE + [429], "inventing addresses is of no use"
-    assert guess("192.0.2.8") == 401
+    assert try_key("192.0.2.8") == 401
     form = {"X-Forwarded-For": "192.0.2.8", **OWN_PAGE}
     assert proxy.post("/sign-in", data={"key": new_key(settings)}, headers=form).status_code == 303
     form = {"X-Forwarded-For": "192.0.2.7", **OWN_PAGE}
@@ -119,11 +119,11 @@ def test_wrong_keys_of_one_client_block_only_that_client(behind: FastAPI, settin
 def test_requests_without_a_key_are_counted_for_each_client(serve: Callable[..., FastAPI]) -> None:
     proxy = peer(serve(trusted_proxies=[PROXY], rate_limit_per_minute=2), PROXY)
 
-    def ask(client: str) -> int:
+    def request_jobs(client: str) -> int:
         return proxy.get("/jobs", headers={"X-Forwarded-For": client}).status_code
 
-    assert [ask("192.0.2.7") for _ in range(3)] == [401, 401, 429]
-    assert ask("192.0.2.8") == 401
+    assert [request_jobs("192.0.2.7") for _ in range(3)] == [401, 401, 429]
+    assert request_jobs("192.0.2.8") == 401
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_local_access_never_applies_to_forwarded_requests(
     assert here.get("/jobs", headers=header).status_code == 401
 
 
-def test_the_setting_takes_addresses_and_networks_and_says_what_else_is_wrong(
+def test_the_setting_accepts_addresses_and_networks_and_names_an_invalid_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GREENTUNE_TRUSTED_PROXIES", '["10.1.2.3", "2001:db8::/32"]')

@@ -13,7 +13,7 @@ RECORDED = re.compile(r'record\(\s*[\w.]+,\s*"([a-z_]+\.[a-z_]+)"')
 NOTHING_SAID = {"marker": 7}
 
 
-def written() -> set[str]:
+def list_event_types() -> set[str]:
     """The event types in calls of `record`, and those of transitions."""
     sources = (
         file.read_text() for folder in ("store", "scheduler", "worker") for file in (ROOT / folder).rglob("*.py")
@@ -22,8 +22,8 @@ def written() -> set[str]:
 
 
 def test_every_recorded_event_type_has_a_sentence() -> None:
-    assert len(written()) > 20
-    for event_type in written():
+    assert len(list_event_types()) > 20
+    for event_type in list_event_types():
         assert "marker" not in describe_event(event_type, NOTHING_SAID), f"{event_type} has no sentence"
 
 

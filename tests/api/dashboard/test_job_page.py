@@ -20,18 +20,18 @@ Submit = Callable[..., Any]
 
 @pytest.fixture
 def queued_job_id(job_id: str, database: Database) -> str:
-    queue(database, job_id)
+    queue_job(database, job_id)
     return job_id
 
 
-def queue(database: Database, job_id: str) -> None:
+def queue_job(database: Database, job_id: str) -> None:
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
         transition(session, job, JobStatus.QUEUED, at=NOW)
 
 
-def measure(database: Database, gco2e_per_kwh: float) -> None:
+def store_reading(database: Database, gco2e_per_kwh: float) -> None:
     hour = Reading(
         zone="FR",
         start=NOW,
@@ -51,7 +51,7 @@ def test_the_etag_changes_with_each_new_reading_of_the_jobs_zone(
     path = f"/dashboard/jobs/{queued_job_id}"
     for gco2e_per_kwh, band in ((42.0, "very clean"), (642.0, "very dirty")):
         tag = client.get(path).headers["etag"]
-        measure(database, gco2e_per_kwh)
+        store_reading(database, gco2e_per_kwh)
 
         answer = client.get(path, headers={"If-None-Match": tag})
 
@@ -66,7 +66,7 @@ def test_the_etag_changes_with_the_queue_ahead_of_the_job(
     first = client.get(path)
     assert ">next<" in first.text
     assert client.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
-    queue(database, submit(zone="FR", priority=5).json()["id"])
+    queue_job(database, submit(zone="FR", priority=5).json()["id"])
 
     answer = client.get(path, headers={"If-None-Match": first.headers["etag"]})
 
@@ -79,7 +79,7 @@ def test_the_grid_does_not_change_the_etag_of_a_job_that_is_over(
 ) -> None:
     path = f"/dashboard/jobs/{finished_job_id}"
     tag = client.get(path).headers["etag"]
-    measure(database, 42.0)
+    store_reading(database, 42.0)
 
     assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
 

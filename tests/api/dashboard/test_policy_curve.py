@@ -18,7 +18,7 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"zones": {"FR": "static", "GB": "uk"}})
 
 
-def test_without_stored_readings_the_present_point_is_the_yearly_mean_where_that_has_the_basis_of_the_source(
+def test_without_stored_readings_the_present_point_is_the_yearly_mean_of_the_sources_basis(
     client: TestClient,
 ) -> None:
     curves = [

@@ -70,7 +70,7 @@ def test_an_unexpected_error_is_a_page_with_the_request_id_and_security_headers(
     app: FastAPI, browser: TestClient
 ) -> None:
     @app.get("/fall")
-    def fall() -> None:
+    def fail() -> None:
         raise RuntimeError("the password is 1234")
 
     answer = browser.get("/fall")

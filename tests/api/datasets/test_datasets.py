@@ -41,7 +41,7 @@ def in_background(call: Callable[[], Any]) -> tuple[Thread, list[Any]]:
     return thread, answers
 
 
-def test_an_upload_is_stored_byte_for_byte_under_its_content_s_name(
+def test_an_upload_is_stored_byte_for_byte_under_its_digest(
     upload: Any, client: TestClient, settings: Settings
 ) -> None:
     content = GOOD + b"\n" + b'{"messages": [{"role": "assistant", "content": "Hi"}]}\r\n' + b'{"text": "a"}'
@@ -71,14 +71,14 @@ def test_the_rows_may_be_the_whole_body(client: TestClient) -> None:
     assert (response.json()["rows"], response.json()["name"]) == (1, "b.jsonl")
 
 
-def test_a_body_of_another_kind_is_refused_with_those_that_are_taken(client: TestClient) -> None:
+def test_an_unsupported_content_type_is_refused_with_the_supported_ones(client: TestClient) -> None:
     response = client.post("/datasets", content=GOOD, headers={"content-type": "text/csv"})
 
     assert response.status_code == 415
     assert "application/x-ndjson" in response.json()["detail"]
 
 
-def test_a_byte_order_mark_may_come_first(upload: Any, client: TestClient) -> None:
+def test_a_leading_byte_order_mark_is_accepted(upload: Any, client: TestClient) -> None:
     response = upload(b"\xef\xbb\xbf" + GOOD)
 
     assert response.status_code == 201
@@ -86,13 +86,13 @@ def test_a_byte_order_mark_may_come_first(upload: Any, client: TestClient) -> No
     assert row["texts"][0]["text"] == "2 + 2 ="
 
 
-def test_fields_that_no_row_is_made_of_are_named(upload: Any) -> None:
+def test_ignored_fields_are_named(upload: Any) -> None:
     response = upload(b'{"text": "a", "id": 7}\n{"text": "b", "source": null, "prompts": []}\n')
 
     assert response.json()["contents"]["ignored_fields"] == ["id", "prompts", "source"]
 
 
-def test_every_bad_row_is_named_by_its_line(upload: Any, settings: Settings) -> None:
+def test_every_invalid_row_is_named_by_its_line(upload: Any, settings: Settings) -> None:
     response = upload(GOOD + b"\n{oops\n" + GOOD + b'{"messages": [{"role": "robot", "content": "x"}]}\n[1]\n')
 
     assert response.status_code == 422
@@ -115,14 +115,14 @@ def test_every_bad_row_is_named_by_its_line(upload: Any, settings: Settings) -> 
         GOOD.decode().encode("utf-16-le"),
     ],
 )
-def test_a_row_that_cannot_be_read_or_kept_is_a_bad_row_like_any_other(upload: Any, row: bytes) -> None:
+def test_a_row_that_cannot_be_read_or_stored_is_an_invalid_row(upload: Any, row: bytes) -> None:
     response = upload(GOOD + row)
 
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"].startswith("line 2")
 
 
-def test_at_most_a_hundred_bad_rows_are_listed_and_all_are_counted(upload: Any) -> None:
+def test_at_most_a_hundred_invalid_rows_are_listed_and_all_are_counted(upload: Any) -> None:
     response = upload(b"oops\n" * 250)
 
     assert len(response.json()["errors"]) == 100
@@ -216,7 +216,7 @@ def test_a_dataset_is_not_deleted_while_a_job_needs_it(
     assert client.post(f"/jobs/{job_id}/retry").status_code == 409
 
 
-def test_deleting_waits_for_a_submission_that_is_under_way_and_the_other_way_round(
+def test_deletion_and_submission_wait_for_each_other(
     client: TestClient, submit: Any, job_id: str, dataset_id: str, upload: Any, database: Database, now: Any
 ) -> None:
     with database.session() as session:
@@ -244,7 +244,7 @@ def test_deleting_waits_for_a_submission_that_is_under_way_and_the_other_way_rou
     assert answers[0].status_code == 422
 
 
-def test_rows_that_are_uploaded_while_their_last_dataset_is_deleted_stay(
+def test_rows_uploaded_during_the_deletion_of_their_last_dataset_are_kept(
     client: TestClient, upload: Any, database: Database, settings: Settings, now: Any
 ) -> None:
     first = upload(GOOD).json()
@@ -279,7 +279,7 @@ def test_a_file_whose_row_cannot_be_stored_is_removed(
     assert files(settings) == [f"{first['sha256']}.jsonl"]
 
 
-def test_a_preview_cuts_long_texts_and_says_how_long_they_are(upload: Any, client: TestClient) -> None:
+def test_a_preview_truncates_long_texts_and_states_their_length(upload: Any, client: TestClient) -> None:
     chat = b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}\n'
     location = upload(b"\n" + b'{"text": "' + b"x" * 501 + b'"}\n' + chat + GOOD).headers["location"]
 

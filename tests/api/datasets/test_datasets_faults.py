@@ -28,12 +28,12 @@ def form(content: bytes, *, name: bytes = b'name="file"; filename="a"', end: byt
     return b"--b\r\nContent-Disposition: form-data; " + name + b"\r\n\r\n" + content + end
 
 
-def left_behind(settings: Settings) -> list[str]:
+def list_files(settings: Settings) -> list[str]:
     """Return the files in the datasets' folder, without its folder of incoming uploads."""
     return sorted(path.name for path in settings.datasets_dir.rglob("*") if path.name != "incoming")
 
 
-def call(app: FastAPI, key: str, headers: dict[str, str], receive: Receive) -> Message:
+def post_upload(app: FastAPI, key: str, headers: dict[str, str], receive: Receive) -> Message:
     """Return the start of the response to an upload fed by `receive`, since no Python client disconnects abruptly."""
     sent: list[Message] = []
 
@@ -108,7 +108,7 @@ def test_a_thousand_malformed_uploads_are_refused_and_leave_nothing(settings: Se
             assert response.headers["content-type"] == "application/problem+json"
             seen.add(response.status_code)
     assert seen == {400, 413, 415, 422}
-    assert left_behind(settings) == []
+    assert list_files(settings) == []
 
 
 @pytest.mark.parametrize("content_type", [BOUNDARY, "application/x-ndjson"])
@@ -125,10 +125,10 @@ def test_an_interrupted_upload_leaves_nothing(
     async def receive() -> Message:
         return next(messages)
 
-    start = call(app, operator_key, {"content-type": content_type}, receive)
+    start = post_upload(app, operator_key, {"content-type": content_type}, receive)
 
     assert start["status"] == 400
-    assert left_behind(settings) == []
+    assert list_files(settings) == []
 
 
 def test_a_stalled_upload_is_aborted(
@@ -142,14 +142,14 @@ def test_a_stalled_upload_is_aborted(
             await asyncio.sleep(3600)
         return first.pop()
 
-    start = call(app, operator_key, {"content-type": BOUNDARY}, receive)
+    start = post_upload(app, operator_key, {"content-type": BOUNDARY}, receive)
 
     assert start["status"] == 408
-    assert left_behind(settings) == []
+    assert list_files(settings) == []
 
 
 @contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
+def limit_file_size(size: int) -> Iterator[None]:
     """Limit the files that this process and its children write, so that a write fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -162,15 +162,13 @@ def files_of_at_most(size: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     "content", [GOOD * 30_000, parquet({"text": ["x" * 1000] * 2000})], ids=["received", "converted"]
 )
-def test_a_full_disk_is_a_problem_of_its_own_and_leaves_nothing(
-    upload: Any, settings: Settings, content: bytes
-) -> None:
-    with files_of_at_most(2**20):
+def test_a_full_disk_is_a_507_and_leaves_no_file(upload: Any, settings: Settings, content: bytes) -> None:
+    with limit_file_size(2**20):
         response = upload(content)
 
     assert response.status_code == 507
     assert response.headers["content-type"] == "application/problem+json"
-    assert left_behind(settings) == []
+    assert list_files(settings) == []
     assert upload(content).status_code == 201
 
 

@@ -56,7 +56,7 @@ def test_every_form_of_rows_becomes_json_lines_in_the_file_s_order(upload: Any, 
     assert not list(settings.datasets_dir.joinpath("incoming").iterdir())
 
 
-def test_every_bad_row_is_named_by_its_number(upload: Any, settings: Settings) -> None:
+def test_every_invalid_row_is_named_by_its_number(upload: Any, settings: Settings) -> None:
     texts = pyarrow.array([b"fine", b"\xff", None, b"a\0", b" "]).cast(pyarrow.string(), safe=False)
 
     response = upload(parquet({"text": texts, "id": [1, 2, 3, 4, 5]}))
@@ -107,7 +107,7 @@ def test_a_file_that_expands_beyond_the_memory_allowed_is_refused(tmp_path: Path
         convert_parquet(tmp_path / "bomb", tmp_path / "rows", DatasetLimits(1000, 2**20, 2**30), memory_bytes=2**29)
 
 
-def test_a_killed_reader_is_a_refused_file(tmp_path: Path) -> None:
+def test_a_file_whose_reader_is_killed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows").write_bytes(parquet({"text": ["a"]}))
 
     with pytest.raises(DatasetRejected, match="within 1 MiB of memory"):
@@ -116,7 +116,7 @@ def test_a_killed_reader_is_a_refused_file(tmp_path: Path) -> None:
         )
 
 
-def test_hundreds_of_damaged_files_are_refused_or_read_and_nothing_else(tmp_path: Path) -> None:
+def test_damaged_files_are_refused_or_read_without_other_errors(tmp_path: Path) -> None:
     whole = parquet({"text": [f"row {number}" for number in range(50)], "messages": [CHAT] * 50}, compression="snappy")
     (tmp_path / "whole").write_bytes(whole)
     program = f"""

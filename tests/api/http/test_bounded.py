@@ -22,25 +22,25 @@ CONSTANT = '"kind":"constant","rho":0.6'
 LARGEST_ANSWER_BYTES = 150_000
 
 
-def many(count: int, each: str) -> str:
+def repeat(count: int, each: str) -> str:
     return ",".join([each] * count)
 
 
-def keys(count: int, value: str = "1") -> str:
+def numbered_fields(count: int, value: str = "1") -> str:
     return ",".join(f'"k{number}":{value}' for number in range(count))
 
 
 BODIES: dict[str, Callable[[int], str]] = {
-    "empty steps": lambda count: f'{{"kind":"steps","steps":[{many(count, "{}")}]}}',
+    "empty steps": lambda count: f'{{"kind":"steps","steps":[{repeat(count, "{}")}]}}',
     "good steps": lambda count: (
         f'{{"kind":"steps","steps":[{",".join(f"""{{"up_to":{n},"rho":0.5}}""" for n in range(count))},{{"rho":0.5}}]}}'
     ),
-    "unknown keys": lambda count: f"{{{CONSTANT},{keys(count)}}}",
-    "unknown keys of a gate": lambda count: f'{{{CONSTANT},"gate":{{{keys(count)}}}}}',
-    "unknown keys of on_missing": lambda count: f'{{{CONSTANT},"on_missing":{{{keys(count)}}}}}',
-    "a list for a number": lambda count: f'{{"kind":"constant","rho":[{many(count, "1")}]}}',
-    "a list for a kind": lambda count: f'{{"kind":[{many(count, "1")}],"rho":1}}',
-    "a list for steps of lists": lambda count: f'{{"kind":"steps","steps":[[{many(count, "[]")}]]}}',
+    "unknown keys": lambda count: f"{{{CONSTANT},{numbered_fields(count)}}}",
+    "unknown keys of a gate": lambda count: f'{{{CONSTANT},"gate":{{{numbered_fields(count)}}}}}',
+    "unknown keys of on_missing": lambda count: f'{{{CONSTANT},"on_missing":{{{numbered_fields(count)}}}}}',
+    "a list for a number": lambda count: f'{{"kind":"constant","rho":[{repeat(count, "1")}]}}',
+    "a list for a kind": lambda count: f'{{"kind":[{repeat(count, "1")}],"rho":1}}',
+    "a list for steps of lists": lambda count: f'{{"kind":"steps","steps":[[{repeat(count, "[]")}]]}}',
     "a long kind": lambda count: json.dumps({"kind": "x" * count}),
     "a long key": lambda count: f'{{{CONSTANT},"{"k" * count}":1}}',
     "a long text for a number": lambda count: json.dumps({"kind": "constant", "rho": "9" * count}),
@@ -70,7 +70,7 @@ def check(answer: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("call", WHERE)
 @pytest.mark.parametrize("count", [2_000, 15_000])
-def test_however_much_is_wrong_with_a_policy_the_answer_is_short(client: TestClient, call: str, count: int) -> None:
+def test_the_response_to_a_policy_with_many_errors_is_short(client: TestClient, call: str, count: int) -> None:
     for name, policy in BODIES.items():
         problem = check(send(client, call, WHERE[call](policy(count))))
         assert any(error["field"].startswith(("policy", "body")) for error in problem["errors"]), name
@@ -101,13 +101,13 @@ def test_a_refused_body_costs_little_memory(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("count", [2_000, 15_000])
-def test_unknown_and_long_fields_are_told_to_a_hundred(client: TestClient, count: int) -> None:
+def test_at_most_a_hundred_unknown_and_long_fields_are_reported(client: TestClient, count: int) -> None:
     for call, text in {
-        "POST /jobs": f'{{"model":"m","dataset":"d",{keys(count)}}}',
-        "POST /jobs/estimate": f'{{"model":"m","dataset":"d","hyperparameters":{{{keys(count)}}}}}',
-        "POST /keys": f'{{"owner":"o",{keys(count)}}}',
-        "POST /webhooks": f'{{"url":"https://example.com",{keys(count)}}}',
-        "POST /policies": f'{{"name":"p","policy":{{{CONSTANT}}},{keys(count)}}}',
+        "POST /jobs": f'{{"model":"m","dataset":"d",{numbered_fields(count)}}}',
+        "POST /jobs/estimate": f'{{"model":"m","dataset":"d","hyperparameters":{{{numbered_fields(count)}}}}}',
+        "POST /keys": f'{{"owner":"o",{numbered_fields(count)}}}',
+        "POST /webhooks": f'{{"url":"https://example.com",{numbered_fields(count)}}}',
+        "POST /policies": f'{{"name":"p","policy":{{{CONSTANT}}},{numbered_fields(count)}}}',
     }.items():
         problem = check(send(client, call, text))
         assert problem["error_count"] == count
@@ -127,7 +127,7 @@ def test_unknown_and_long_fields_are_told_to_a_hundred(client: TestClient, count
         assert len(check(answer)["detail"]) < 3000
 
 
-def test_readings_are_told_to_a_hundred_with_their_places_and_a_count(client: TestClient) -> None:
+def test_at_most_a_hundred_invalid_readings_are_reported_by_index_with_their_count(client: TestClient) -> None:
     good = {"start": "2026-01-01T00:00:00Z", "gco2e_per_kwh": 1}
     body = {"policy": json.loads(f"{{{CONSTANT}}}"), "work_hours": 1, "epochs": 1}
 
@@ -135,7 +135,7 @@ def test_readings_are_told_to_a_hundred_with_their_places_and_a_count(client: Te
 
     assert problem["error_count"] == 6000
     assert problem["errors"][0]["field"] == "series[1500].start"
-    many_keys = json.dumps({**body, "series": []})[:-1] + "," + keys(400_000) + "}"
+    many_keys = json.dumps({**body, "series": []})[:-1] + "," + numbered_fields(400_000) + "}"
     [error] = check(send(client, "POST /policies/simulate", many_keys))["errors"]
     assert error == {"field": "body", "message": "given 400,004 fields: expected at most 30"}
 
@@ -171,7 +171,7 @@ def test_a_form_of_too_many_fields_is_refused(app: FastAPI) -> None:
     assert len(answer.content) < LARGEST_ANSWER_BYTES
 
 
-def test_policies_come_in_pages(client: TestClient, database: Database) -> None:
+def test_policies_are_paged(client: TestClient, database: Database) -> None:
     with database.session() as session:
         for number in range(205):
             PolicyRepository(session).add_version(f"p{number:03}", {"kind": "constant", "rho": 0.5}, at=NOW)
@@ -186,7 +186,7 @@ def test_policies_come_in_pages(client: TestClient, database: Database) -> None:
     assert max(len(error["message"]) for error in missing["errors"]) < 300
 
 
-def test_a_stored_policy_that_is_longer_than_any_new_one_may_be_is_still_read(
+def test_a_stored_policy_above_the_present_limit_is_still_read(
     client: TestClient, database: Database, submit: Submit
 ) -> None:
     steps = [*({"up_to": number, "rho": 0.5} for number in range(150)), {"rho": 0.5}]
@@ -201,7 +201,7 @@ def test_a_stored_policy_that_is_longer_than_any_new_one_may_be_is_still_read(
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_the_library_bounds_what_it_says_of_a_policy(name: str) -> None:
+def test_the_librarys_error_on_a_policy_is_bounded(name: str) -> None:
     with pytest.raises(PolicyError) as refused:
         parse_policy(json.loads(BODIES[name](400_000)))
 
@@ -209,7 +209,7 @@ def test_the_library_bounds_what_it_says_of_a_policy(name: str) -> None:
     assert len(str(refused.value)) < 2000
 
 
-def test_a_policy_of_the_most_steps_is_taken_and_one_of_more_is_not() -> None:
+def test_a_policy_with_more_than_the_maximum_of_steps_is_refused() -> None:
     good = BODIES["good steps"]
 
     assert len(parse_policy(json.loads(good(99))).model_dump()["steps"]) == 100
@@ -249,7 +249,7 @@ def unbounded(schema: dict[str, Any], schemas: dict[str, Any], path: str, seen: 
         yield f"{path}: anything"
 
 
-def test_every_list_map_and_text_that_can_be_sent_is_bounded_in_the_description() -> None:
+def test_openapi_bounds_every_list_map_and_text_of_requests() -> None:
     api = json.loads(render_openapi())
     schemas, seen, found = api["components"]["schemas"], set[str](), list[str]()
     for path, operations in api["paths"].items():

@@ -58,16 +58,16 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
     """The statements of the application, without those of authentication."""
     engine, seen = app.state.context.database.engine, []
 
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def record_statement(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         if "api_keys" not in statement:
             seen.append(statement)
 
-    event.listen(engine, "before_cursor_execute", note)
+    event.listen(engine, "before_cursor_execute", record_statement)
     yield seen
-    event.remove(engine, "before_cursor_execute", note)
+    event.remove(engine, "before_cursor_execute", record_statement)
 
 
-def locked(session: Session, job_id: str) -> Job:
+def lock_job(session: Session, job_id: str) -> Job:
     job = JobRepository(session).lock(job_id)
     assert job is not None
     return job
@@ -109,28 +109,28 @@ def test_a_page_that_has_not_changed_is_answered_304_from_one_small_query(
 
 
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', '"a,b" , W/{},"c"', "*"])
-def test_any_way_to_name_what_is_held_is_understood(job_id: str, client: TestClient, form: str) -> None:
+def test_if_none_match_with_the_current_etag_is_answered_304_in_any_form(
+    job_id: str, client: TestClient, form: str
+) -> None:
     for path in (f"/jobs/{job_id}", "/jobs"):
         header = form.replace("{}", etag(client, path))
         assert client.get(path, headers={"If-None-Match": header}).status_code == 304
 
 
 @pytest.mark.parametrize("form", ['"other"', "", "{}x", 'x"', "**"])
-def test_what_names_nothing_that_is_right_is_answered_in_full(job_id: str, client: TestClient, form: str) -> None:
+def test_if_none_match_without_the_current_etag_is_answered_in_full(job_id: str, client: TestClient, form: str) -> None:
     for path in (f"/jobs/{job_id}", "/jobs"):
         header = form.replace("{}", etag(client, path).strip('"'))
         assert client.get(path, headers={"If-None-Match": header}).status_code == 200
 
 
-def test_anothers_job_is_not_found_whatever_is_held_of_it(job_id: str, client: TestClient, bob: TestClient) -> None:
+def test_a_job_of_another_owner_is_not_found_with_any_etag(job_id: str, client: TestClient, bob: TestClient) -> None:
     tag = etag(client, f"/jobs/{job_id}")
     for held in (tag, "*"):
         assert bob.get(f"/jobs/{job_id}", headers={"If-None-Match": held}).status_code == 404
 
 
-def test_a_page_changes_with_each_of_its_jobs_and_with_what_follows_it(
-    job_id: str, submit: Any, client: TestClient
-) -> None:
+def test_the_etag_of_a_list_changes_with_each_of_its_jobs(job_id: str, submit: Any, client: TestClient) -> None:
     first = etag(client, "/jobs?limit=1")
     newer = submit().json()["id"]
     assert etag(client, f"/jobs?limit=1&after={newer}") == first
@@ -141,7 +141,7 @@ def test_a_page_changes_with_each_of_its_jobs_and_with_what_follows_it(
     assert etag(client, "/jobs?limit=1") == tags[1]
 
 
-def test_a_page_changes_when_more_begins_to_follow_it(job_id: str, submit: Any, client: TestClient) -> None:
+def test_the_etag_of_a_list_changes_when_more_jobs_follow(job_id: str, submit: Any, client: TestClient) -> None:
     submit()
     path = "/jobs?status=validating&limit=1"
     tag = etag(client, path)
@@ -169,12 +169,12 @@ def test_every_writer_changes_the_etag_of_what_it_changes(
         return result
 
     def queued(session: Session) -> None:
-        job = locked(session, job_id)
+        job = lock_job(session, job_id)
         job.estimate, job.signal = {"full_flops": 1e12}, "average"
         transition(session, job, JobStatus.QUEUED, at=NOW)
 
     def looked_at(session: Session) -> None:
-        locked(session, job_id).gate = {
+        lock_job(session, job_id).gate = {
             "opens": True,
             "until": None,
             "reason": "open",
@@ -215,9 +215,9 @@ def test_every_writer_changes_the_etag_of_what_it_changes(
         ),
     )
     after("tracker", lambda s: progress.add_tracker_total(s, lease, at=NOW, tracker_kwh=0.5))
-    after("pause", lambda s: request_action(s, locked(s, job_id), Action.PAUSE, by="alice", at=NOW))
+    after("pause", lambda s: request_action(s, lock_job(s, job_id), Action.PAUSE, by="alice", at=NOW))
     after("given back", lambda s: progress.release_job(s, lease, at=NOW))
-    after("resume", lambda s: request_action(s, locked(s, job_id), Action.RESUME, by="alice", at=NOW))
+    after("resume", lambda s: request_action(s, lock_job(s, job_id), Action.RESUME, by="alice", at=NOW))
     lease = after("claim", lambda s: claim(s, job_id, worker_id="w", device="cpu", at=NOW, lease_seconds=60))
     after("end", lambda s: progress.succeed(s, lease, at=NOW, artifacts=[], evaluation={"rows": 1}))
     store_counterfactuals(database, settings, at=NOW)
@@ -238,11 +238,11 @@ def test_every_writer_changes_the_etag_of_what_it_changes(
     seen("all settled", changes=False)
 
 
-def test_energy_that_still_waits_for_its_price_changes_nothing_meanwhile(
+def test_energy_whose_price_is_pending_does_not_change_the_etag(
     job_id: str, client: TestClient, database: Database, settings: Settings
 ) -> None:
     with database.session() as session:
-        job = locked(session, job_id)
+        job = lock_job(session, job_id)
         job.zone, job.signal = "nowhere", "average"
         transition(session, job, JobStatus.QUEUED, at=NOW)
     with database.session() as session:
@@ -257,7 +257,7 @@ def test_energy_that_still_waits_for_its_price_changes_nothing_meanwhile(
     assert etag(client, f"/jobs/{job_id}") == tag
 
 
-def test_a_page_of_many_jobs_asks_no_more_than_one_of_a_single_job(
+def test_the_number_of_queries_does_not_depend_on_the_number_of_jobs(
     finished_job_id: str, submit: Any, client: TestClient, app: FastAPI
 ) -> None:
     with statements(app) as one:

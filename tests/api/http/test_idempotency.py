@@ -31,7 +31,7 @@ def job_count(client: TestClient) -> int:
     return len(client.get("/jobs").json()["data"])
 
 
-def test_a_repeat_gets_the_first_answer_byte_for_byte_though_the_job_has_gone_on(
+def test_a_repeat_gets_the_first_response_byte_for_byte_after_the_job_has_changed(
     body: Any, client: TestClient, database: Database
 ) -> None:
     first = client.post("/jobs", json=body, headers=HEADERS)
@@ -51,7 +51,7 @@ def test_a_repeat_gets_the_first_answer_byte_for_byte_though_the_job_has_gone_on
     assert job_count(client) == 1
 
 
-def test_the_same_json_written_otherwise_is_the_same_request(body: Any, client: TestClient) -> None:
+def test_another_encoding_of_the_same_json_is_the_same_request(body: Any, client: TestClient) -> None:
     first = client.post("/jobs", json=body, headers=HEADERS)
     turned = json.dumps(dict(reversed(body.items())), indent=2)
     again = client.post("/jobs", content=turned, headers={**HEADERS, "Content-Type": "application/json"})
@@ -69,7 +69,7 @@ def test_a_key_that_was_used_for_another_request_is_refused(body: Any, client: T
     assert job_count(client) == 1
 
 
-def test_a_policy_is_stored_once_and_its_key_is_none_of_a_jobs(body: Any, client: TestClient) -> None:
+def test_a_policy_is_stored_once_and_its_key_is_separate_from_those_of_jobs(body: Any, client: TestClient) -> None:
     policy = {"name": "night", "policy": {"kind": "constant", "rho": 0.5}}
     first, again = (client.post("/policies", json=policy, headers=HEADERS) for _ in range(2))
     assert (again.status_code, again.content, first.json()["version"]) == (201, first.content, 1)
@@ -77,11 +77,11 @@ def test_a_policy_is_stored_once_and_its_key_is_none_of_a_jobs(body: Any, client
     assert client.post("/jobs", json=body, headers=HEADERS).status_code == 422
 
 
-def test_without_a_key_every_submission_is_another_job(body: Any, client: TestClient) -> None:
+def test_without_a_key_every_submission_creates_a_job(body: Any, client: TestClient) -> None:
     assert client.post("/jobs", json=body).json()["id"] != client.post("/jobs", json=body).json()["id"]
 
 
-def test_what_was_refused_may_be_put_right_and_sent_under_the_same_key(body: Any, client: TestClient) -> None:
+def test_a_refused_request_may_be_corrected_and_sent_under_the_same_key(body: Any, client: TestClient) -> None:
     assert client.post("/jobs", json={**body, "zone": "nowhere"}, headers=HEADERS).status_code == 422
 
     response = client.post("/jobs", json=body, headers=HEADERS)
@@ -90,7 +90,7 @@ def test_what_was_refused_may_be_put_right_and_sent_under_the_same_key(body: Any
     assert "idempotency-replayed" not in response.headers
 
 
-def test_each_owner_has_keys_of_their_own(alice: TestClient, bob: TestClient) -> None:
+def test_keys_are_separate_for_each_owner(alice: TestClient, bob: TestClient) -> None:
     ids = set()
     for user in (alice, bob):
         uploaded = user.post("/datasets", files={"file": ("rows.jsonl", b'{"text": "Leaves are green."}\n')}).json()
@@ -109,29 +109,27 @@ def test_a_key_is_1_to_255_printable_ascii_characters(body: Any, client: TestCli
 
 
 @pytest.mark.parametrize("key", ["x" * 255, "~ !"])
-def test_any_other_key_is_taken(body: Any, client: TestClient, key: str) -> None:
+def test_a_valid_key_is_accepted(body: Any, client: TestClient, key: str) -> None:
     assert client.post("/jobs", json=body, headers={"Idempotency-Key": key}).status_code == 201
 
 
-def test_a_first_answer_is_kept_for_so_long_and_its_key_is_new_after(
+def test_a_stored_response_expires_and_its_key_may_be_used_again(
     body: Any, client: TestClient, settings: Settings, operator_key: str
 ) -> None:
     first = client.post("/jobs", json=body, headers=HEADERS).json()["id"]
 
-    def later(hours: float) -> str:
+    def submit_after(hours: float) -> str:
         app = create_app(settings, clock=lambda: NOW + timedelta(hours=hours))
         with TestClient(app, headers=bearer(operator_key)) as client:
             return str(client.post("/jobs", json=body, headers=HEADERS).json()["id"])
 
-    assert later(settings.idempotency_hours) == first
-    second = later(settings.idempotency_hours + 0.1)
+    assert submit_after(settings.idempotency_hours) == first
+    second = submit_after(settings.idempotency_hours + 0.1)
     assert second != first
-    assert later(settings.idempotency_hours + 0.2) == second
+    assert submit_after(settings.idempotency_hours + 0.2) == second
 
 
-def test_of_many_at_the_same_time_one_makes_the_job_and_the_others_get_its_answer(
-    body: Any, client: TestClient
-) -> None:
+def test_concurrent_requests_with_one_key_create_one_job(body: Any, client: TestClient) -> None:
     with ThreadPoolExecutor(8) as threads:
         sent = [threads.submit(client.post, "/jobs", json=body, headers=HEADERS) for _ in range(8)]
         answers = [answer.result() for answer in sent]
@@ -143,7 +141,7 @@ def test_of_many_at_the_same_time_one_makes_the_job_and_the_others_get_its_answe
 
 
 @pytest.fixture
-def cut_off(app: FastAPI, operator_key: str) -> TestClient:
+def disconnected_client(app: FastAPI, operator_key: str) -> TestClient:
     """A client whose connection is lost before the response arrives."""
 
     async def lossy(scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,11 +155,11 @@ def cut_off(app: FastAPI, operator_key: str) -> TestClient:
     return TestClient(lossy, headers=bearer(operator_key))
 
 
-def test_an_answer_that_never_arrived_is_given_to_the_repeat(
-    body: Any, cut_off: TestClient, client: TestClient
+def test_a_repeat_after_a_lost_response_gets_that_response(
+    body: Any, disconnected_client: TestClient, client: TestClient
 ) -> None:
     with pytest.raises(ConnectionResetError):
-        cut_off.post("/jobs", json=body, headers=HEADERS)
+        disconnected_client.post("/jobs", json=body, headers=HEADERS)
 
     response = client.post("/jobs", json=body, headers=HEADERS)
 
@@ -169,7 +167,7 @@ def test_an_answer_that_never_arrived_is_given_to_the_repeat(
     assert [job["id"] for job in client.get("/jobs").json()["data"]] == [response.json()["id"]]
 
 
-def test_the_description_states_the_header_and_that_an_answer_may_be_a_replay(app: FastAPI) -> None:
+def test_openapi_declares_the_header_and_the_replayed_response(app: FastAPI) -> None:
     operation = app.openapi()["paths"]["/jobs"]["post"]
     [key] = [parameter for parameter in operation["parameters"] if parameter["name"] == "Idempotency-Key"]
     assert (key["in"], key["required"]) == ("header", False)

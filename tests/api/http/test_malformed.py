@@ -58,7 +58,7 @@ def app(settings: Settings) -> FastAPI:
 
 
 @pytest.fixture
-def valid(dataset_id: str) -> dict[tuple[str, str], dict[str, Any]]:
+def valid_bodies(dataset_id: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Return a valid body for each call that takes JSON, with every kind of field."""
     job = {
         "model": MODEL,
@@ -125,7 +125,7 @@ async def answer(app: FastAPI, request: Request, headers: Headers) -> tuple[int,
     return start["status"], told, b"".join(part.get("body", b"") for part in parts)
 
 
-def ask(app: FastAPI, key: str, requests: Sequence[Request]) -> list[tuple[int, dict[str, str], bytes]]:
+def send_requests(app: FastAPI, key: str, requests: Sequence[Request]) -> list[tuple[int, dict[str, str], bytes]]:
     """Return the responses, in order; fails with the request if the application raises."""
     headers = [(name.lower().encode(), value.encode()) for name, value in bearer(key).items()]
     headers.append((b"host", b"test"))
@@ -152,8 +152,8 @@ def check_problem(told: dict[str, str], body: bytes, status: int) -> None:
     assert problem["detail"]
 
 
-def test_malformed_bodies_and_uploads_are_refused_and_never_a_fault(
-    app: FastAPI, client: TestClient, operator_key: str, valid: dict[tuple[str, str], dict[str, Any]]
+def test_malformed_bodies_and_uploads_are_client_errors(
+    app: FastAPI, client: TestClient, operator_key: str, valid_bodies: dict[tuple[str, str], dict[str, Any]]
 ) -> None:
     documented = {
         (method.upper(), path.replace("{name}", "nights"))
@@ -161,17 +161,17 @@ def test_malformed_bodies_and_uploads_are_refused_and_never_a_fault(
         for method, operation in methods.items()
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
-    assert documented == set(valid), "give each call that takes JSON a valid body here"
-    for (method, path), given in valid.items():
+    assert documented == set(valid_bodies), "give each call that takes JSON a valid body here"
+    for (method, path), given in valid_bodies.items():
         taken = client.request(method, path, json=given)
         assert taken.status_code < 300 or path == "/jobs/estimate", f"{method} {path}: {taken.text}"
     before = client.get("/jobs").json()["data"], client.get("/policies").json(), client.get("/datasets").json()
     rng = random.Random(SEED)
-    bodies = [invalid_bodies(rng, method, path, given) for (method, path), given in valid.items()]
+    bodies = [invalid_bodies(rng, method, path, given) for (method, path), given in valid_bodies.items()]
     requests = [next(source) for source in islice(cycle(bodies), BODIES)]
     requests += islice(invalid_uploads(rng, "/datasets"), UPLOADS)
 
-    answers = ask(app, operator_key, requests)
+    answers = send_requests(app, operator_key, requests)
 
     assert len(answers) == BODIES + UPLOADS
     for request, (status, told, body) in zip(requests, answers, strict=True):
@@ -187,14 +187,14 @@ def test_malformed_bodies_and_uploads_are_refused_and_never_a_fault(
     ) == before
 
 
-def test_garbage_in_headers_paths_and_queries_is_never_a_fault(
+def test_malformed_headers_paths_and_queries_cause_no_server_error(
     app: FastAPI, client: TestClient, operator_key: str, job_id: str
 ) -> None:
     assert client.post(f"/jobs/{job_id}/cancel").status_code == 202
-    calls = list(questions(client, job_id))
+    calls = list(documented_queries(client, job_id))
     requests = list(islice(malformed_requests(random.Random(SEED), calls), QUESTIONS))
 
-    answers = ask(app, operator_key, requests)
+    answers = send_requests(app, operator_key, requests)
 
     assert len(answers) == QUESTIONS
     for request, (status, told, body) in zip(requests, answers, strict=True):
@@ -206,7 +206,7 @@ def test_garbage_in_headers_paths_and_queries_is_never_a_fault(
     assert seen[401] < 0.3 * len(answers), seen
 
 
-def questions(client: TestClient, job_id: str) -> Iterator[tuple[str, str, list[str]]]:
+def documented_queries(client: TestClient, job_id: str) -> Iterator[tuple[str, str, list[str]]]:
     """Return each documented call with its query parameters, for a finished job, so that its streams end."""
     for path, methods in client.get("/openapi.json").json()["paths"].items():
         for method, operation in methods.items():

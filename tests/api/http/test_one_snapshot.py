@@ -42,7 +42,7 @@ def change(database: Database, job_id: str) -> None:
         ("/", JobRepository, "emissions_basis"),
     ],
 )
-def test_what_is_written_between_two_statements_is_not_in_the_answer(
+def test_a_write_between_two_statements_is_not_in_the_response(
     client: TestClient,
     finished_job_id: str,
     database: Database,
@@ -84,7 +84,7 @@ def test_what_is_written_between_two_statements_is_not_in_the_answer(
         ([1.0, 1.5] * 4 + [1.0], None),
     ],
 )
-def test_the_mean_pue_is_within_those_it_is_the_mean_of(
+def test_the_mean_pue_is_within_the_range_of_its_values(
     client: TestClient, finished_job_id: str, database: Database, pues: list[float], expected: float | None
 ) -> None:
     with database.session() as session:

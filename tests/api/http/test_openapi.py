@@ -34,17 +34,17 @@ def answers(operation: dict[str, Any], openapi: dict[str, Any]) -> dict[str, dic
     }
 
 
-def test_the_committed_description_is_the_applications(openapi: dict[str, Any]) -> None:
+def test_the_committed_description_is_current(openapi: dict[str, Any]) -> None:
     stale = f"the interface has changed: `{COMMAND}` renews {OPENAPI_FILE.name}, to be committed with what changed it"
     assert json.loads(OPENAPI_FILE.read_text()) == openapi, stale
     assert OPENAPI_FILE.read_text() == render_openapi(), stale
 
 
-def test_the_service_answers_with_the_same_description(client: TestClient, openapi: dict[str, Any]) -> None:
+def test_the_service_serves_the_committed_description(client: TestClient, openapi: dict[str, Any]) -> None:
     assert client.get("/openapi.json").json() == openapi
 
 
-def test_every_operation_is_named_told_and_grouped(openapi: dict[str, Any]) -> None:
+def test_every_operation_has_a_name_a_description_and_a_tag(openapi: dict[str, Any]) -> None:
     tags = {tag["name"] for tag in openapi["tags"]}
     names = [operation["operationId"] for _, operation in operations(openapi)]
     assert len(names) == len(set(names))
@@ -58,7 +58,7 @@ def test_every_operation_is_named_told_and_grouped(openapi: dict[str, Any]) -> N
     assert [name for name, schema in openapi["components"]["schemas"].items() if not schema.get("description")] == []
 
 
-def test_every_operation_states_how_its_callers_are_refused(openapi: dict[str, Any]) -> None:
+def test_every_operation_declares_its_refusals(openapi: dict[str, Any]) -> None:
     assert openapi["security"] == [{"key": []}, {"session": []}]
     for call, operation in operations(openapi):
         given = set(operation["responses"])
@@ -72,7 +72,7 @@ def test_every_operation_states_how_its_callers_are_refused(openapi: dict[str, A
             assert {"413", "422"} <= given, call
 
 
-def test_every_error_is_a_problem_and_says_when_to_come_back(openapi: dict[str, Any]) -> None:
+def test_every_response_declares_its_headers_and_every_error_is_a_problem(openapi: dict[str, Any]) -> None:
     for call, operation in operations(openapi):
         for status, answer in answers(operation, openapi).items():
             assert answer["description"] != "Successful Response", call

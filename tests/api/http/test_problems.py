@@ -25,7 +25,7 @@ def small(app: FastAPI, operator_key: str) -> Iterator[TestClient]:
         yield client
 
 
-def test_a_path_without_anything_is_a_problem(small: TestClient) -> None:
+def test_an_unknown_path_is_a_problem(small: TestClient) -> None:
     response = small.get("/nothing")
 
     assert response.headers["content-type"] == "application/problem+json"
@@ -37,7 +37,7 @@ def test_a_path_without_anything_is_a_problem(small: TestClient) -> None:
     }
 
 
-def test_a_method_that_a_path_does_not_take_is_a_problem_that_names_those_it_takes(small: TestClient) -> None:
+def test_a_method_that_is_not_allowed_is_a_problem_with_the_allowed_ones(small: TestClient) -> None:
     response = small.put("/jobs")
 
     assert response.status_code == 405
@@ -46,9 +46,9 @@ def test_a_method_that_a_path_does_not_take_is_a_problem_that_names_those_it_tak
     assert response.json()["detail"] == "/jobs does not take PUT, only GET, HEAD, POST"
 
 
-def test_an_unexpected_error_is_a_problem_that_tells_no_secret(app: FastAPI, small: TestClient) -> None:
+def test_an_unexpected_error_is_a_problem_without_details(app: FastAPI, small: TestClient) -> None:
     @app.get("/fall")
-    def fall() -> None:
+    def fail() -> None:
         raise RuntimeError("the password is 1234")
 
     response = small.get("/fall")
@@ -66,7 +66,7 @@ def test_a_body_whose_announced_length_is_too_large_is_a_problem(small: TestClie
     assert "1000 bytes" in response.json()["detail"]
 
 
-def test_a_body_that_turns_out_too_large_while_it_is_read_is_a_problem(small: TestClient) -> None:
+def test_a_body_found_too_large_while_it_is_read_is_a_problem(small: TestClient) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(30):
             yield b" " * 100
@@ -84,7 +84,7 @@ def test_a_form_that_cannot_be_read_is_a_problem(small: TestClient) -> None:
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_importing_the_api_brings_in_no_torch_and_reads_no_setting() -> None:
+def test_importing_the_api_imports_no_torch_and_reads_no_settings() -> None:
     program = (
         "import sys, api.main; from runtime.settings import get_settings; "
         "assert not {'torch', 'transformers'} & set(sys.modules); assert not get_settings.cache_info().currsize"

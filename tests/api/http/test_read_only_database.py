@@ -102,7 +102,7 @@ def test_sessions_that_began_read_only_are_not_kept(
                     session.execute(text("UPDATE api_keys SET name = name WHERE false"))
 
 
-def test_a_key_that_was_not_used_for_long_still_reads(
+def test_a_key_whose_last_use_is_long_ago_can_still_read(
     client: TestClient, database: Database, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.access.authenticator.CACHE_SECONDS", 0.0)
@@ -126,7 +126,7 @@ def test_a_key_that_was_not_used_for_long_still_reads(
         ("40P01", "does not answer"),
     ],
 )
-def test_what_the_server_is_to_blame_for_is_a_503(
+def test_a_refusal_by_the_database_server_is_a_503(
     submit: Submit, dataset_id: str, database: Database, code: str, reason: str
 ) -> None:
     with database.session() as session:
@@ -144,7 +144,7 @@ def test_what_the_server_is_to_blame_for_is_a_503(
     assert "gtk_marker" not in response.text
 
 
-def test_readiness_sees_that_the_service_may_write_nothing(
+def test_readiness_detects_missing_write_privileges(
     client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -154,7 +154,7 @@ def test_readiness_sees_that_the_service_may_write_nothing(
     assert client.get("/readyz").status_code == 503
 
 
-def test_a_scheduler_waits_and_goes_on(
+def test_a_scheduler_waits_and_continues(
     settings: Settings, database: Database, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings.model_copy(update={"zones": {"FR": "static"}, "tick_seconds": 0.2})
@@ -166,8 +166,8 @@ def test_a_scheduler_waits_and_goes_on(
         time.sleep(1.0)
         assert running.is_alive()
     try:
-        wait_until(lambda: dispatched(database, job_id))
-        wait_until(lambda: shows_itself(database))
+        wait_until(lambda: is_dispatched(database, job_id))
+        wait_until(lambda: has_registered(database))
     finally:
         stop.set()
         running.join(20)
@@ -193,12 +193,12 @@ def test_a_worker_waits_for_a_database_that_takes_no_writes(database: Database, 
         assert session.scalar(text("SELECT count(*) FROM events WHERE type = 'told.late'")) == 1
 
 
-def dispatched(database: Database, job_id: str) -> bool:
+def is_dispatched(database: Database, job_id: str) -> bool:
     with database.session() as session:
         return session.get_one(Job, job_id).dispatched_at is not None
 
 
-def shows_itself(database: Database) -> bool:
+def has_registered(database: Database) -> bool:
     with database.session() as session:
         return bool(WorkerRepository(session).list_live(within=timedelta(minutes=1), role="scheduler"))
 

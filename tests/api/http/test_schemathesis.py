@@ -116,7 +116,9 @@ def configuration(stored: dict[str, list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run(service: str, key: str, stored: dict[str, list[str]], folder: Path) -> subprocess.CompletedProcess[str]:
+def run_schemathesis(
+    service: str, key: str, stored: dict[str, list[str]], folder: Path
+) -> subprocess.CompletedProcess[str]:
     file = folder / "schemathesis.toml"
     file.write_text(configuration(stored))
     command: list[Any] = [sys.executable, "-m", "schemathesis.cli", "--config-file", file, "--no-color", "run"]
@@ -129,11 +131,11 @@ def run(service: str, key: str, stored: dict[str, list[str]], folder: Path) -> s
 
 
 @pytest.mark.parametrize("role", ["operator", "user"])
-def test_every_answer_is_one_that_the_description_knows(
+def test_every_response_conforms_to_the_openapi_description(
     role: str, service: str, settings: Settings, stored: dict[str, list[str]], tmp_path: Path
 ) -> None:
     key = new_key(settings, "alice", "operator" if role == "operator" else "user")
 
-    finished = run(service, key, stored, tmp_path)
+    finished = run_schemathesis(service, key, stored, tmp_path)
 
     assert finished.returncode == 0, finished.stdout[-20_000:] + finished.stderr[-5_000:]

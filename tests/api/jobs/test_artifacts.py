@@ -24,7 +24,7 @@ def link(finished_job_id: str) -> str:
     return f"/jobs/{finished_job_id}/artifacts/model.safetensors"
 
 
-def record(database: Database, job_id: str, name: str) -> None:
+def record_artifact(database: Database, job_id: str, name: str) -> None:
     with database.session() as session:
         session.add(Artifact(job_id=job_id, name=name, bytes=2, sha256="ef" * 32, created_at=REMOVED))
 
@@ -53,7 +53,9 @@ def record(database: Database, job_id: str, name: str) -> None:
         ("", None),
     ],
 )
-def test_one_range_of_bytes_is_understood_and_anything_else_ignored(header: str, part: tuple[int, int] | None) -> None:
+def test_a_single_byte_range_is_parsed_and_any_other_header_is_ignored(
+    header: str, part: tuple[int, int] | None
+) -> None:
     assert parse_byte_range(header, 7) == part
 
 
@@ -85,12 +87,12 @@ def test_a_file_that_the_client_has_is_not_sent_again(link: str, client: TestCli
 
 
 @pytest.mark.parametrize("header", ["bytes=5-1", "pages=1-2", "bytes=0-1,3-4", "nonsense"])
-def test_a_range_that_cannot_be_read_is_ignored(link: str, client: TestClient, header: str) -> None:
+def test_a_malformed_range_is_ignored(link: str, client: TestClient, header: str) -> None:
     response = client.get(link, headers={"Range": header})
     assert (response.status_code, response.content) == (200, b"weights")
 
 
-def test_another_files_etag_sends_the_whole_file(link: str, client: TestClient) -> None:
+def test_if_range_with_another_etag_sends_the_whole_file(link: str, client: TestClient) -> None:
     response = client.get(link, headers={"Range": "bytes=3-", "If-Range": '"another"'})
     assert (response.status_code, response.content) == (200, b"weights")
 
@@ -110,7 +112,7 @@ def test_a_nested_file_is_downloaded_under_its_own_name(
     file = settings.artifact_file(finished_job_id, name)
     file.parent.mkdir()
     file.write_text("{}")
-    record(database, finished_job_id, name)
+    record_artifact(database, finished_job_id, name)
     listed = client.get(f"/jobs/{finished_job_id}/artifacts").json()["data"]
     [link] = [artifact["link"] for artifact in listed if artifact["name"] == name]
 
@@ -122,7 +124,7 @@ def test_a_nested_file_is_downloaded_under_its_own_name(
     )
 
 
-def spoilt(file: Path, outside: Path, how: str) -> None:
+def replace_file(file: Path, outside: Path, how: str) -> None:
     file.parent.mkdir(exist_ok=True)
     if how == "link":
         file.symlink_to(outside)
@@ -136,12 +138,12 @@ def spoilt(file: Path, outside: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["link", "folder link", "folder", "pipe"])
-def test_a_recorded_name_leads_nowhere_but_to_a_file_of_the_job(
+def test_a_recorded_name_outside_the_jobs_folder_is_not_served(
     finished_job_id: str, client: TestClient, database: Database, settings: Settings, tmp_path: Path, how: str
 ) -> None:
     (tmp_path / "secret").write_text("a key")
-    spoilt(settings.artifact_file(finished_job_id, "sub/secret"), tmp_path / "secret", how)
-    record(database, finished_job_id, "sub/secret")
+    replace_file(settings.artifact_file(finished_job_id, "sub/secret"), tmp_path / "secret", how)
+    record_artifact(database, finished_job_id, "sub/secret")
 
     response = client.get(f"/jobs/{finished_job_id}/artifacts/sub/secret")
 
@@ -158,7 +160,7 @@ def test_a_name_that_is_not_recorded_is_not_found(finished_job_id: str, client: 
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_a_name_with_a_nul_is_the_clients_fault(finished_job_id: str, client: TestClient) -> None:
+def test_a_name_with_nul_is_a_client_error(finished_job_id: str, client: TestClient) -> None:
     assert client.get(f"/jobs/{finished_job_id}/artifacts/a%00b").status_code == 422
 
 
@@ -177,7 +179,7 @@ def test_a_file_that_retention_has_removed_is_answered_410_with_the_reason(
     assert "2026-12-24T06:00:00+00:00" in response.json()["detail"]
 
 
-def test_the_description_names_every_answer_of_a_download(client: TestClient) -> None:
+def test_openapi_declares_every_response_of_a_download(client: TestClient) -> None:
     operation: dict[str, Any] = client.get("/openapi.json").json()["paths"]["/jobs/{job_id}/artifacts/{name}"]["get"]
     assert {"200", "206", "404", "410", "416"} <= set(operation["responses"])
     assert {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"} >= {

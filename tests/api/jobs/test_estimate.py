@@ -51,7 +51,7 @@ def estimate(client: TestClient, dataset_id: str) -> Any:
     return estimate
 
 
-def prepared(database: Database, dataset_id: str, *, hours: float, **columns: Any) -> str:
+def store_prepared_job(database: Database, dataset_id: str, *, hours: float, **columns: Any) -> str:
     """Store a finished job whose preparation found epochs of this many hours at the measured pace."""
     with database.session() as session:
         job = Job(
@@ -81,7 +81,7 @@ def prepared(database: Database, dataset_id: str, *, hours: float, **columns: An
         return job.id
 
 
-def ran(database: Database, job_id: str, hours: Sequence[float], *, outside_hours: float = 0.0) -> None:
+def store_epochs(database: Database, job_id: str, hours: Sequence[float], *, outside_hours: float = 0.0) -> None:
     """Store epochs of equal FLOPs that took this many hours each, at 100 W."""
     with database.session() as session:
         for number, length in enumerate([outside_hours, *hours]):
@@ -111,7 +111,7 @@ def _interval(job_id: str, epoch: int, hours: float) -> EnergyInterval:
     )
 
 
-def grid(database: Database, values: Sequence[float], zone: str = "FR") -> None:
+def store_intensities(database: Database, values: Sequence[float], zone: str = "FR") -> None:
     """Store a reading in force, and a forecast from the next hour on, one value an hour."""
     hours = [
         Reading(
@@ -130,12 +130,12 @@ def grid(database: Database, values: Sequence[float], zone: str = "FR") -> None:
         GridRepository(session).put_forecast(zone, "average", hours[1:], at=NOW)
 
 
-def test_now_and_the_best_window_are_as_computed_by_hand(
+def test_estimates_of_now_and_of_the_best_window_match_a_manual_calculation(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """Two epochs of 1 h at 100 W. Now: 300 and 300 gCO2e/kWh; from 15:00 on 100 and 200."""
-    ran(database, prepared(database, dataset_id, hours=1.0), [1.0, 1.0, 1.0])
-    grid(database, [300, 300, 300, 100, 200, *[300] * 19])
+    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [1.0, 1.0, 1.0])
+    store_intensities(database, [300, 300, 300, 100, 200, *[300] * 19])
 
     found = estimate(policy={"kind": "constant", "rho": 1.0, "gate": DEFER}).json()
 
@@ -158,17 +158,17 @@ def test_now_and_the_best_window_are_as_computed_by_hand(
     assert found["notes"] == []
 
 
-def test_nothing_is_queued(estimate: Any, client: TestClient, measured: None) -> None:
+def test_an_estimate_queues_no_job(estimate: Any, client: TestClient, measured: None) -> None:
     assert estimate().status_code == 200
     assert client.get("/jobs").json()["data"] == []
 
 
-def test_a_policy_decides_each_epochs_rho_by_what_is_expected_of_it(
+def test_rho_of_each_epoch_follows_the_intensity_expected_then(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """The first epoch at 50 gCO2e/kWh has ρ = 1 and takes an hour; the second at 450 has ρ = 0.4."""
-    ran(database, prepared(database, dataset_id, hours=1.0), [1.0])
-    grid(database, [50, *[450] * 23])
+    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [1.0])
+    store_intensities(database, [50, *[450] * 23])
     linear = {"kind": "linear", "clean": 100, "dirty": 400, "rho_max": 1.0, "rho_min": 0.4}
 
     now = estimate(policy=linear).json()["now"]
@@ -180,7 +180,7 @@ def test_a_policy_decides_each_epochs_rho_by_what_is_expected_of_it(
 def test_pue_is_in_the_emissions_and_not_in_the_energy(
     estimate: Any, client: TestClient, database: Database, dataset_id: str, measured: None
 ) -> None:
-    grid(database, [300] * 24)
+    store_intensities(database, [300] * 24)
     plain = estimate().json()["now"]
     with database.session() as session:
         WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="FR", pue=1.5), device="cpu", at=NOW)
@@ -193,8 +193,8 @@ def test_pue_is_in_the_emissions_and_not_in_the_energy(
 def test_a_gate_that_pauses_computes_in_the_cleanest_hours(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
-    ran(database, prepared(database, dataset_id, hours=1.0), [1.0])
-    grid(database, [300, 100, 300, 300, 100, *[300] * 19])
+    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [1.0])
+    store_intensities(database, [300, 100, 300, 300, 100, *[300] * 19])
     gate = {"mode": "pause", "max_delay_hours": 12}
 
     found = estimate(policy={"kind": "constant", "rho": 1.0, "gate": gate}).json()
@@ -206,8 +206,8 @@ def test_a_gate_that_pauses_computes_in_the_cleanest_hours(
 def test_a_deadline_bounds_the_window(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
-    ran(database, prepared(database, dataset_id, hours=1.0), [1.0])
-    grid(database, [300, 300, 200, 200, 300, 50, 50, *[300] * 17])
+    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [1.0])
+    store_intensities(database, [300, 300, 200, 200, 300, 50, 50, *[300] * 17])
 
     found = estimate(deadline=(NOW + 4.5 * HOUR).isoformat()).json()
     assert found["best"]["gco2e_per_kwh"] == pytest.approx(200)
@@ -255,15 +255,17 @@ def test_tokens_are_counted_or_estimated_from_characters(
     assert ("counted" in found["basis"]) == (counts is not None)
 
 
-def test_other_methods_take_their_share(estimate: Any, measured: None) -> None:
+def test_flops_of_other_methods_are_scaled_by_their_share(estimate: Any, measured: None) -> None:
     full, lora = estimate(method="full").json(), estimate(method="lora").json()
 
     assert lora["now"]["flops"]["expected"] == pytest.approx(0.7 * full["now"]["flops"]["expected"])
     assert "lora takes 0.7 of full fine-tuning's FLOPs" in lora["work"]["basis"]
 
 
-def test_without_a_worker_figures_are_assumed_and_wide(estimate: Any, database: Database, measured: None) -> None:
-    grid(database, [300] * 24)
+def test_without_a_worker_figures_are_assumed_with_wide_bounds(
+    estimate: Any, database: Database, measured: None
+) -> None:
+    store_intensities(database, [300] * 24)
 
     found = estimate().json()
 
@@ -285,16 +287,18 @@ def test_without_a_known_intensity_emissions_are_null(estimate: Any, client: Tes
     assert found["place"]["basis"] == "no intensity of this zone is known: emissions are null"
 
 
-def test_without_a_reading_the_yearly_mean_stands_in(estimate: Any, measured: None) -> None:
+def test_without_a_reading_the_yearly_mean_is_used(estimate: Any, measured: None) -> None:
     place = estimate().json()["place"]
 
     assert (place["step"], place["estimated"], place["expected_until"]) == ("static", True, None)
     assert "there is no forecast" in place["basis"]
 
 
-def test_a_job_without_a_zone_is_estimated_in_the_greenest(estimate: Any, database: Database, measured: None) -> None:
-    grid(database, [300] * 24, zone="FR")
-    grid(database, [40] * 24, zone="NO")
+def test_a_job_without_a_zone_is_estimated_in_the_cleanest_zone(
+    estimate: Any, database: Database, measured: None
+) -> None:
+    store_intensities(database, [300] * 24, zone="FR")
+    store_intensities(database, [40] * 24, zone="NO")
     with database.session() as session:
         for zone in ("FR", "NO"):
             WorkerRepository(session).record_heartbeat(f"worker_{zone}", site=Site(zone=zone), device="cpu", at=NOW)
@@ -305,11 +309,11 @@ def test_a_job_without_a_zone_is_estimated_in_the_greenest(estimate: Any, databa
     assert "the lowest of 2 zones" in place["reason"]
 
 
-def test_jobs_that_come_first_are_waited_for(
+def test_the_start_is_delayed_by_jobs_ahead_in_the_queue(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
-    ran(database, prepared(database, dataset_id, hours=1.0), [1.0])
-    first = prepared(
+    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [1.0])
+    first = store_prepared_job(
         database, dataset_id, hours=3.0, name="first", status=JobStatus.RUNNING, zone="FR", finished_at=None
     )
     with database.session() as session:
@@ -321,7 +325,7 @@ def test_jobs_that_come_first_are_waited_for(
     assert datetime.fromisoformat(queue["starts_at"]) == NOW + 3 * HOUR
 
 
-def test_the_model_has_to_be_measured_first(estimate: Any) -> None:
+def test_a_model_that_is_not_measured_yet_is_a_conflict(estimate: Any) -> None:
     response = estimate()
 
     assert response.status_code == 409
@@ -336,10 +340,8 @@ def test_a_submissions_faults_are_reported_for_an_estimate_too(estimate: Any, me
     assert estimate(method="bitfit").json()["errors"][0]["field"] == "method"
 
 
-def test_an_estimate_of_the_longest_run_there_can_be_is_answered(
-    estimate: Any, database: Database, measured: None
-) -> None:
-    grid(database, [300] * 24)
+def test_the_longest_possible_run_is_estimated(estimate: Any, database: Database, measured: None) -> None:
+    store_intensities(database, [300] * 24)
     with database.session() as session:
         dataset = session.get_one(Dataset, dataset_id_of(session))
         dataset.rows, dataset.contents = 1_000_000, {"characters": {"total": 10**12}}
@@ -355,12 +357,12 @@ def dataset_id_of(session: Any) -> str:
     return str(session.query(Dataset.id).scalar())
 
 
-def test_a_measured_run_lies_within_what_was_estimated_before(
+def test_a_measured_run_is_within_the_bounds_of_its_estimate(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """Three earlier epochs that differed by a tenth predict how long the next two take."""
-    ran(database, prepared(database, dataset_id, hours=1.0), [0.95, 1.0, 1.08], outside_hours=0.2)
-    grid(database, [250] * 24)
+    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [0.95, 1.0, 1.08], outside_hours=0.2)
+    store_intensities(database, [250] * 24)
 
     now = estimate().json()["now"]
 
@@ -372,12 +374,12 @@ def test_a_measured_run_lies_within_what_was_estimated_before(
     assert now["emissions_gco2e"]["low"] < kwh * 260 < now["emissions_gco2e"]["high"]
 
 
-def test_a_budget_that_can_certainly_not_be_kept_is_refused_and_the_estimate_tells_the_smallest(
+def test_an_infeasible_budget_is_refused_and_the_estimate_names_the_smallest_feasible_one(
     estimate: Any, client: TestClient, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """Two epochs at ρ = 0.5 and 300 gCO2e/kWh: 0.1 kWh, 30 gCO2e."""
-    ran(database, prepared(database, dataset_id, hours=1.0), [1.0, 1.0, 1.0])
-    grid(database, [300] * 24)
+    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [1.0, 1.0, 1.0])
+    store_intensities(database, [300] * 24)
     body = {"model": MODEL, "dataset": dataset_id, "zone": "FR", "hyperparameters": {"epochs": 2}}
 
     def budget(gco2e: float) -> dict[str, Any]:

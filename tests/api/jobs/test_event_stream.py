@@ -104,7 +104,7 @@ def messages(lines: Iterator[str]) -> Iterator[Message]:
         fields = {}
 
 
-def tell(database: Database, job_id: str, event_type: str = "note") -> None:
+def record_event(database: Database, job_id: str, event_type: str = "note") -> None:
     """Write an event as every writer does: with the job's row locked."""
     with database.session() as session:
         jobs = JobRepository(session)
@@ -112,14 +112,14 @@ def tell(database: Database, job_id: str, event_type: str = "note") -> None:
         jobs.record(job_id, event_type, at=utc_now())
 
 
-def move(database: Database, job_id: str, to: JobStatus) -> None:
+def change_status(database: Database, job_id: str, to: JobStatus) -> None:
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
         assert job is not None
         transition(session, job, to, at=utc_now())
 
 
-def recorded(database: Database, job_id: str) -> list[int]:
+def list_event_ids(database: Database, job_id: str) -> list[int]:
     """Return the ids of all of a job's events, in order."""
     with database.session() as session:
         return [event.id for event in reversed(JobRepository(session).events(job_id, limit=10_000).data)]
@@ -129,11 +129,11 @@ def test_a_stream_sends_the_history_in_order_then_new_events_and_ends_with_the_j
     serve: Callable[..., Server], job_id: str, database: Database
 ) -> None:
     client = serve().client
-    move(database, job_id, JobStatus.QUEUED)
+    change_status(database, job_id, JobStatus.QUEUED)
 
     with stream(client, job_id) as told:
         history = list(islice(told, 2))
-        move(database, job_id, JobStatus.CANCELLED)
+        change_status(database, job_id, JobStatus.CANCELLED)
         [cancelled, end] = list(told)
 
     assert [message.event for message in history] == ["job.submitted", "job.queued"]
@@ -147,7 +147,7 @@ def test_a_stream_continues_after_the_last_event_of_its_client(
     serve: Callable[..., Server], finished_job_id: str, database: Database
 ) -> None:
     client = serve().client
-    ids = recorded(database, finished_job_id)
+    ids = list_event_ids(database, finished_job_id)
 
     with stream(client, finished_job_id, after=ids[2]) as told:
         assert [message.id for message in told] == [*ids[3:], None]
@@ -159,7 +159,7 @@ def test_a_stream_continues_after_the_last_event_of_its_client(
 def test_a_client_that_has_all_events_of_a_finished_job_gets_204(
     client: TestClient, finished_job_id: str, database: Database
 ) -> None:
-    last = recorded(database, finished_job_id)[-1]
+    last = list_event_ids(database, finished_job_id)[-1]
 
     response = client.get(f"/jobs/{finished_job_id}/events", headers={**ACCEPT, "Last-Event-ID": str(last)})
 
@@ -173,19 +173,19 @@ def test_no_event_is_lost_or_repeated_under_concurrent_writes_and_reconnects(
     client = serve().client
     found: list[int] = []
 
-    def tell_often() -> None:
+    def record_events() -> None:
         for _ in range(50):
-            tell(database, job_id)
+            record_event(database, job_id)
 
     with ThreadPoolExecutor(3) as writers:
-        writing = [writers.submit(tell_often) for _ in range(3)]
+        writing = [writers.submit(record_events) for _ in range(3)]
         while len(found) < 151:
             with stream(client, job_id, after=found[-1] if found else None) as told:
                 found += [message.id for message in islice(told, min(40, 151 - len(found))) if message.id]
         for written in writing:
             written.result()
 
-    assert found == recorded(database, job_id)
+    assert found == list_event_ids(database, job_id)
 
 
 def test_a_stream_outlives_its_database_connections(
@@ -203,7 +203,7 @@ def test_a_stream_outlives_its_database_connections(
                     )
                 ).all()
             assert any(ended)
-            tell(database, job_id, name)
+            record_event(database, job_id, name)
             assert next(told).event == name
 
 
@@ -270,7 +270,7 @@ def test_many_streams_that_wait_hold_no_database_connection_and_no_thread(
         assert sum(name.startswith("event-feed") for name in threads) <= event_feed.READERS
         assert len(threads) < 60, "Starlette's own 40 are not one a stream"
 
-        tell(database, job_id, "news")
+        record_event(database, job_id, "news")
         for connection in sockets:
             _read_until(connection, b"event: news")
 

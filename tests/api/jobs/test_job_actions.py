@@ -19,11 +19,11 @@ from tests.api.conftest import MODEL, NOW
 @pytest.fixture
 def queued_job_id(job_id: str, database: Database) -> str:
     with database.session() as session:
-        transition(session, locked(database, session, job_id), JobStatus.QUEUED, at=NOW)
+        transition(session, lock_job(database, session, job_id), JobStatus.QUEUED, at=NOW)
     return job_id
 
 
-def locked(database: Database, session: Any, job_id: str) -> Job:
+def lock_job(database: Database, session: Any, job_id: str) -> Job:
     job = JobRepository(session).lock(job_id)
     assert job is not None
     return job
@@ -59,7 +59,7 @@ def test_a_running_job_continues_until_its_worker_receives_the_request(
 
 
 @pytest.mark.parametrize("action", ["pause", "resume", "retry", "cancel"])
-def test_an_action_that_the_status_does_not_allow_is_a_conflict_that_says_so(
+def test_an_action_that_the_status_does_not_allow_is_a_conflict(
     finished_job_id: str, client: TestClient, action: str
 ) -> None:
     response = client.post(f"/jobs/{finished_job_id}/{action}")
@@ -80,7 +80,7 @@ def test_a_job_of_another_owner_accepts_no_action(alice: TestClient, bob: TestCl
     assert alice.get(f"/jobs/{job['id']}").json()["status"] == "validating"
 
 
-def test_a_job_that_was_cancelled_before_it_ran_has_no_account_and_a_page(
+def test_a_job_cancelled_before_it_ran_has_a_page_without_counterfactuals(
     job_id: str, client: TestClient, database: Database, settings: Settings
 ) -> None:
     client.post(f"/jobs/{job_id}/cancel")

@@ -45,7 +45,7 @@ def test_jobs_are_filtered_by_zone_status_and_metadata(submit: Any, client: Test
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "status=asleep"])
-def test_a_faulty_query_is_refused_with_the_parameter_named(client: TestClient, query: str) -> None:
+def test_an_invalid_query_parameter_is_refused_by_name(client: TestClient, query: str) -> None:
     response = client.get(f"/jobs?{query}")
 
     assert response.status_code == 422
@@ -61,7 +61,7 @@ def test_an_unknown_job_is_not_found(client: TestClient, path: str) -> None:
     assert "job_0" in response.json()["detail"]
 
 
-def test_a_character_that_the_database_cannot_hold_is_the_clients_fault(client: TestClient) -> None:
+def test_a_character_that_postgresql_cannot_store_is_a_client_error(client: TestClient) -> None:
     assert client.get("/jobs/%00").status_code == 422
     assert client.get("/jobs?metadata[a]=%00").status_code == 422
 
@@ -93,9 +93,7 @@ def test_a_finished_job_shows_its_progress_its_cost_and_the_basis_of_the_cost(
     assert client.get(job["links"]["epochs"]).status_code == 200
 
 
-def test_a_price_that_is_final_is_called_settled_and_replaces_the_provisional_one(
-    settled_job_id: str, client: TestClient
-) -> None:
+def test_a_final_price_is_settled_and_replaces_the_provisional_one(settled_job_id: str, client: TestClient) -> None:
     job = client.get(f"/jobs/{settled_job_id}").json()
 
     assert job["emissions_gco2e"] == pytest.approx(0.0006 * 1.2 * 200)
@@ -121,14 +119,14 @@ def test_savings_are_shown_in_two_parts_beside_the_counterfactuals(settled_job_i
     assert job["less_work_saving"] + job["moved_in_time_saving"] == pytest.approx(whole)
 
 
-def test_a_job_that_is_not_over_is_compared_with_nothing(job_id: str, client: TestClient) -> None:
+def test_an_unfinished_job_has_no_counterfactuals(job_id: str, client: TestClient) -> None:
     job = client.get(f"/jobs/{job_id}").json()
 
     assert job["counterfactuals"] is job["less_work_saving"] is job["moved_in_time_saving"] is None
     assert job["emissions_basis"] is job["gate"] is None
 
 
-def test_a_job_that_cannot_be_compared_says_why(finished_job_id: str, client: TestClient, database: Database) -> None:
+def test_missing_counterfactuals_have_a_reason(finished_job_id: str, client: TestClient, database: Database) -> None:
     with database.session() as session:
         job = JobRepository(session).lock(finished_job_id)
         assert job is not None
@@ -209,9 +207,7 @@ def test_a_recorded_artifact_is_downloaded_as_a_file(finished_job_id: str, clien
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "%2e%2e%2f%2e%2e%2fsecret", "lost.json"])
-def test_no_file_is_served_but_those_that_the_job_recorded_and_that_are_there(
-    finished_job_id: str, client: TestClient, name: str
-) -> None:
+def test_only_recorded_and_existing_files_are_served(finished_job_id: str, client: TestClient, name: str) -> None:
     response = client.get(f"/jobs/{finished_job_id}/artifacts/{name}")
 
     assert response.status_code == 404

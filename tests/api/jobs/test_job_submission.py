@@ -20,14 +20,14 @@ from tests.keys import bearer
 STEPS = {"kind": "steps", "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.2}]}
 
 
-def fields(response: Any) -> list[str]:
+def error_fields(response: Any) -> list[str]:
     """Return the fields that a refusal names."""
     assert response.status_code == 422, response.text
     assert response.headers["content-type"] == "application/problem+json"
     return [error["field"] for error in response.json()["errors"]]
 
 
-def message(response: Any) -> str:
+def error_message(response: Any) -> str:
     """Return the first message of a refusal."""
     return str(response.json()["errors"][0]["message"])
 
@@ -44,7 +44,7 @@ def test_a_job_is_stored_as_validating_and_found_at_its_location(submit: Any, cl
     assert job["progress"] == {"epochs": 3, "epochs_done": 0, "steps": None, "steps_done": 0, "share": 0}
 
 
-def test_without_a_policy_a_job_takes_the_constant_that_the_paper_advises(submit: Any) -> None:
+def test_the_default_policy_is_the_constant_that_the_paper_advises(submit: Any) -> None:
     policy = submit().json()["policy"]
 
     assert (policy["kind"], policy["rho"], policy["on_missing"]) == ("constant", 0.6, "fallback")
@@ -106,7 +106,7 @@ def test_a_job_is_accepted_while_redis_is_down(settings: Settings, dataset_id: s
     assert response.status_code == 201
 
 
-def test_a_stored_policy_is_taken_by_name_and_kept_as_it_was(submit: Any, client: TestClient) -> None:
+def test_a_stored_policy_is_resolved_by_name_and_kept_as_a_snapshot(submit: Any, client: TestClient) -> None:
     client.post("/policies", json={"name": "careful", "policy": {"kind": "constant", "rho": 0.5}})
     job = submit(policy="careful").json()
     client.post("/policies", json={"name": "careful", "policy": {"kind": "constant", "rho": 0.9}})
@@ -116,10 +116,10 @@ def test_a_stored_policy_is_taken_by_name_and_kept_as_it_was(submit: Any, client
     assert submit(policy="careful").json()["policy"]["rho"] == 0.9
 
 
-def test_every_name_that_is_unknown_is_reported_at_once(submit: Any) -> None:
+def test_all_unknown_names_are_reported_together(submit: Any) -> None:
     response = submit(model="gpt-9", dataset="dataset_0", zone="XX", policy="unknown")
 
-    assert fields(response) == ["model", "dataset", "zone", "policy"]
+    assert error_fields(response) == ["model", "dataset", "zone", "policy"]
     messages = [error["message"] for error in response.json()["errors"]]
     assert "SmolLM2-135M-Instruct" in messages[0]
     assert "FR" in messages[2]
@@ -140,8 +140,8 @@ def test_every_name_that_is_unknown_is_reported_at_once(submit: Any) -> None:
 def test_a_deadline_that_cannot_be_kept_is_refused(submit: Any, deadline: Any, reason: str) -> None:
     response = submit(deadline=deadline)
 
-    assert fields(response) == ["deadline"]
-    assert reason in message(response)
+    assert error_fields(response) == ["deadline"]
+    assert reason in error_message(response)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_deadline_that_cannot_be_kept_is_refused(submit: Any, deadline: Any, r
     ids=lambda policy: policy["kind"],
 )
 @pytest.mark.parametrize("gate", [{"mode": "defer"}, {"mode": "pause", "pause_above": 450, "resume_below": 400}])
-def test_every_kind_is_taken_with_either_gate_and_kept_with_its_defaults(
+def test_every_policy_kind_is_accepted_with_each_gate_and_stored_with_its_defaults(
     submit: Any, policy: dict[str, Any], gate: dict[str, Any]
 ) -> None:
     response = submit(policy={**policy, "gate": gate})
@@ -168,16 +168,12 @@ def test_every_kind_is_taken_with_either_gate_and_kept_with_its_defaults(
     assert kept["smoothing"]["min_epochs"] == 1
 
 
-def test_a_deadline_before_the_run_can_end_is_taken_since_it_only_makes_the_run_begin_at_once(
-    submit: Any, now: datetime
-) -> None:
+def test_a_deadline_before_the_expected_end_is_accepted(submit: Any, now: datetime) -> None:
     assert submit(deadline=(now + timedelta(seconds=1)).isoformat()).status_code == 201
 
 
 @pytest.mark.parametrize("method", ["lora", "prefix", "top2", "bitfit"])
-def test_a_method_without_a_rho_is_accepted_whatever_its_policy_asks_for(
-    submit: Any, method: str, database: Database
-) -> None:
+def test_a_method_without_a_rho_is_accepted_with_any_policy(submit: Any, method: str, database: Database) -> None:
     with database.session() as session:
         session.add(Model(name=MODEL, parameters=1, tensors=1, rho_floor=0.5, costs=None, measured_at=NOW))
     response = submit(method=method, policy={"kind": "constant", "rho": 0.1, "gate": {"mode": "defer"}})
@@ -190,17 +186,15 @@ def test_a_method_without_a_rho_is_accepted_whatever_its_policy_asks_for(
     assert (policy.lowest_rho()[1], policy.gate.mode) == (1.0, "defer")
 
 
-def test_a_method_that_the_model_has_nothing_for_is_refused_where_that_is_known(
-    submit: Any, database: Database
-) -> None:
+def test_a_method_that_cannot_train_a_measured_model_is_refused(submit: Any, database: Database) -> None:
     costs = {"methods": {"bitfit": "unavailable: LlamaForCausalLM has no tensor that 'bitfit' trains", "lora": 0.7}}
     with database.session() as session:
         session.add(Model(name=MODEL, parameters=1, tensors=1, rho_floor=0.5, costs=costs, measured_at=NOW))
 
     response = submit(method="bitfit")
 
-    assert fields(response) == ["method"]
-    assert "has no tensor" in message(response)
+    assert error_fields(response) == ["method"]
+    assert "has no tensor" in error_message(response)
     assert submit(method="lora").status_code == 201
 
 
@@ -212,22 +206,24 @@ def test_rows_longer_than_the_models_positions_are_refused_with_the_figure(
     with database.session() as session:
         ModelRepository(session).put(MODEL, parameters=1, tensors=1, rho_floor=0.5, max_length=256, at=NOW)
 
-    def ask(**hyperparameters: int) -> Any:
+    def post_with(**hyperparameters: int) -> Any:
         return client.post(path, json={"model": MODEL, "dataset": dataset_id, "hyperparameters": hyperparameters})
 
     for given in ({}, {"max_length": 257}):
-        response = ask(**given)
+        response = post_with(**given)
         assert response.status_code == 422
-        assert fields(response) == ["hyperparameters.max_length"]
-        assert f"given {given.get('max_length', 512)}, but {MODEL} has positions for 256 tokens" in message(response)
-    assert ask(max_length=256).status_code in {201, 409}  # an estimate also waits for the model's costs
+        assert error_fields(response) == ["hyperparameters.max_length"]
+        assert f"given {given.get('max_length', 512)}, but {MODEL} has positions for 256 tokens" in error_message(
+            response
+        )
+    assert post_with(max_length=256).status_code in {201, 409}  # an estimate also waits for the model's costs
 
 
-def test_a_method_that_there_is_none_of_is_refused_with_those_that_there_are(submit: Any) -> None:
+def test_an_unknown_method_is_refused_with_the_known_ones(submit: Any) -> None:
     response = submit(method="qlora")
 
-    assert fields(response) == ["method"]
-    assert "'lora'" in message(response)
+    assert error_fields(response) == ["method"]
+    assert "'lora'" in error_message(response)
 
 
 @pytest.mark.parametrize(
@@ -246,8 +242,8 @@ def test_a_method_that_there_is_none_of_is_refused_with_those_that_there_are(sub
         (17, "policy"),
     ],
 )
-def test_a_faulty_policy_is_refused_with_the_path_of_the_fault(submit: Any, policy: Any, field: str) -> None:
-    assert fields(submit(policy=policy)) == [field]
+def test_an_invalid_policy_is_refused_with_the_path_of_the_error(submit: Any, policy: Any, field: str) -> None:
+    assert error_fields(submit(policy=policy)) == [field]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +262,7 @@ def test_a_faulty_policy_is_refused_with_the_path_of_the_fault(submit: Any, poli
     ],
 )
 def test_a_field_out_of_bounds_is_named(submit: Any, body: dict[str, Any], field: str) -> None:
-    assert fields(submit(**body)) == [field]
+    assert error_fields(submit(**body)) == [field]
 
 
 @pytest.mark.parametrize(
@@ -280,17 +276,17 @@ def test_a_field_out_of_bounds_is_named(submit: Any, body: dict[str, Any], field
         (b"", "body"),
     ],
 )
-def test_a_body_that_is_no_proper_json_is_refused(client: TestClient, body: bytes, field: str) -> None:
+def test_malformed_json_is_refused(client: TestClient, body: bytes, field: str) -> None:
     response = client.post("/jobs", content=body, headers={"content-type": "application/json"})
 
-    assert fields(response)[0].startswith(field)
+    assert error_fields(response)[0].startswith(field)
 
 
-def test_a_body_that_is_not_called_json_is_refused(client: TestClient) -> None:
+def test_a_body_of_another_content_type_is_refused(client: TestClient) -> None:
     response = client.post("/jobs", content=b"{}", headers={"content-type": "text/plain"})
 
-    assert fields(response) == ["body"]
-    assert "application/json" in message(response)
+    assert error_fields(response) == ["body"]
+    assert "application/json" in error_message(response)
 
 
 @pytest.fixture
@@ -306,25 +302,25 @@ def measured_floor(database: Database) -> float:
 @pytest.mark.usefixtures("measured_floor")
 def test_a_rho_below_the_measured_floor_is_refused_and_the_floor_stated(submit: Any, client: TestClient) -> None:
     response = submit(policy=STEPS)
-    assert fields(response) == ["policy.steps[2].rho"]
-    assert "0.45" in message(response)
+    assert error_fields(response) == ["policy.steps[2].rho"]
+    assert "0.45" in error_message(response)
 
     client.post("/policies", json={"name": "stepwise", "policy": STEPS})
     response = submit(policy="stepwise")
-    assert fields(response) == ["policy"]
-    assert "steps[2].rho" in message(response)
+    assert error_fields(response) == ["policy"]
+    assert "steps[2].rho" in error_message(response)
 
 
 @pytest.mark.usefixtures("measured_floor")
-def test_full_fine_tuning_asks_for_no_rho_and_knows_no_floor(submit: Any) -> None:
+def test_the_rho_floor_does_not_apply_to_full_fine_tuning(submit: Any) -> None:
     assert submit(policy=STEPS, method="full").status_code == 201
 
 
-def test_a_floor_that_is_not_measured_yet_refuses_nothing(submit: Any) -> None:
+def test_an_unmeasured_rho_floor_refuses_no_submission(submit: Any) -> None:
     assert submit(policy=STEPS).status_code == 201
 
 
-def test_a_refused_submission_leaves_nothing_behind(submit: Any, database: Database) -> None:
+def test_a_refused_submission_stores_nothing(submit: Any, database: Database) -> None:
     submit(zone="XX")
 
     with database.session() as session:

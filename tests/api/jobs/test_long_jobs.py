@@ -51,7 +51,7 @@ def long_job_id(job_id: str, database: Database) -> str:
     return job_id
 
 
-def test_every_route_of_a_long_job_answers_soon_and_in_parts(
+def test_every_route_of_a_long_job_responds_quickly_and_in_pages(
     app: FastAPI, client: TestClient, long_job_id: str
 ) -> None:
     found = [str(route.path) for route in iter_route_contexts(app.routes) if "GET" in (route.methods or ())]

@@ -21,7 +21,7 @@ LINES = {
 }
 
 
-def stored(database: Database, job_id: str, **savings: float) -> None:
+def store_savings(database: Database, job_id: str, **savings: float) -> None:
     """Store these savings for a job whose emissions are accounted for."""
     with database.session() as session:
         job = JobRepository(session).lock(job_id)
@@ -31,21 +31,19 @@ def stored(database: Database, job_id: str, **savings: float) -> None:
         job.counterfactuals = {**kept, **savings}
 
 
-def read(client: TestClient, job_id: str) -> dict[str, Any]:
+def get_job(client: TestClient, job_id: str) -> dict[str, Any]:
     found: dict[str, Any] = client.get(f"/jobs/{job_id}").json()
     return found
 
 
-def test_all_five_savings_are_answered_and_add_up_to_the_whole(settled_job_id: str, client: TestClient) -> None:
-    job = read(client, settled_job_id)
+def test_the_five_savings_are_returned_and_add_up_to_the_total(settled_job_id: str, client: TestClient) -> None:
+    job = get_job(client, settled_job_id)
     full = job["counterfactuals"]["full_now"]["emissions_gco2e"]
     assert sum(job[name] for name in LINES) == pytest.approx((full - job["emissions_gco2e"]) / full)
 
 
-def test_page_and_terminal_show_each_saving_that_there_is(
-    settled_job_id: str, client: TestClient, database: Database
-) -> None:
-    stored(database, settled_job_id, **LINES)
+def test_page_and_command_line_show_each_saving(settled_job_id: str, client: TestClient, database: Database) -> None:
+    store_savings(database, settled_job_id, **LINES)
     markup = client.get(f"/dashboard/jobs/{settled_job_id}").text
     for words, share in (
         ("Less work", "37.5 %"),
@@ -57,17 +55,17 @@ def test_page_and_terminal_show_each_saving_that_there_is(
         assert f'<th scope="row">{words}</th><td class="figure">{share}</td>' in markup
     assert "Work done twice: −62.5 %" in markup
 
-    shown = format_summary(Snapshot(Job.model_validate(read(client, settled_job_id)), None, None))
+    shown = format_summary(Snapshot(Job.model_validate(get_job(client, settled_job_id)), None, None))
     [line] = [line for line in shown if line.startswith("saved")]
     for part in ("37.5 % by less work", "4.0 % by moving it in time", "−62.5 % by work done twice"):
         assert part in line
 
 
-def test_the_account_of_an_earlier_version_stays_readable(
+def test_counterfactuals_stored_by_an_earlier_version_are_readable(
     settled_job_id: str, client: TestClient, database: Database
 ) -> None:
-    stored(database, settled_job_id, less_work_saving=0.42, moved_in_time_saving=0.1)
-    job = read(client, settled_job_id)
+    store_savings(database, settled_job_id, less_work_saving=0.42, moved_in_time_saving=0.1)
+    job = get_job(client, settled_job_id)
     assert [job[name] for name in LINES] == [0.42, 0.1, None, None, None]
     markup = client.get(f"/dashboard/jobs/{settled_job_id}").text
     assert '<th scope="row">Moved in time</th><td class="figure">10.0 %</td>' in markup

@@ -16,7 +16,7 @@ START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 NAMES = ["lm_head.weight", "model.layers.1.mlp.down_proj.weight", "model.layers.0.mlp.down_proj.weight"]
 
 
-def claimed(database: Database, job_id: str) -> Lease:
+def claim_job(database: Database, job_id: str) -> Lease:
     """Claim a job for a worker, and return its lease."""
     with database.session() as session:
         transition(session, session.get_one(Job, job_id, with_for_update=True), JobStatus.QUEUED, at=START)
@@ -26,7 +26,7 @@ def claimed(database: Database, job_id: str) -> Lease:
     return lease
 
 
-def put_epoch(database: Database, job_id: str, number: int, **columns: Any) -> None:
+def store_epoch(database: Database, job_id: str, number: int, **columns: Any) -> None:
     with database.session() as session:
         session.add(
             Epoch(
@@ -42,10 +42,10 @@ def put_epoch(database: Database, job_id: str, number: int, **columns: Any) -> N
         )
 
 
-def test_every_tensor_is_shown_with_its_place_its_cost_and_its_importance_in_every_epoch(
+def test_every_tensor_has_its_location_its_cost_and_its_importance_in_every_epoch(
     client: TestClient, job_id: str, database: Database
 ) -> None:
-    lease = claimed(database, job_id)
+    lease = claim_job(database, job_id)
     for _ in range(2):  # an attempt after the first finds what is there
         with database.session() as session:
             tensors = [
@@ -53,7 +53,7 @@ def test_every_tensor_is_shown_with_its_place_its_cost_and_its_importance_in_eve
                 for name, parameters, t_dw, t_dy in zip(NAMES, (90, 7, 7), (900, 70, 70), (800, 60, 60), strict=True)
             ]
             progress.put_tensors(session, lease, tensors)
-    put_epoch(
+    store_epoch(
         database,
         job_id,
         1,
@@ -61,8 +61,8 @@ def test_every_tensor_is_shown_with_its_place_its_cost_and_its_importance_in_eve
         selection={NAMES[0]: 0.5, NAMES[1]: float("nan")},
         importance=[0.5, float("nan"), None],
     )
-    put_epoch(database, job_id, 2, selection=dict.fromkeys(NAMES))
-    put_epoch(database, job_id, 3)  # has only begun
+    store_epoch(database, job_id, 2, selection=dict.fromkeys(NAMES))
+    store_epoch(database, job_id, 3)  # has only begun
 
     shown = client.get(f"/jobs/{job_id}/selection").json()
 
@@ -95,7 +95,7 @@ def test_every_tensor_is_shown_with_its_place_its_cost_and_its_importance_in_eve
 
 def test_epochs_are_shown_newest_first_and_page_by_page(client: TestClient, job_id: str, database: Database) -> None:
     for number in (1, 2, 3):
-        put_epoch(database, job_id, number, selection={})
+        store_epoch(database, job_id, number, selection={})
 
     page = client.get(f"/jobs/{job_id}/selection?limit=2").json()
     assert ([epoch["number"] for epoch in page["data"]], page["has_more"]) == ([3, 2], True)
@@ -103,7 +103,9 @@ def test_epochs_are_shown_newest_first_and_page_by_page(client: TestClient, job_
     assert ([epoch["number"] for epoch in page["data"]], page["has_more"]) == ([1], False)
 
 
-def test_a_job_from_before_costs_were_kept_shows_what_its_epochs_know(client: TestClient, finished_job_id: str) -> None:
+def test_a_job_without_stored_tensor_costs_lists_the_tensors_of_its_epochs(
+    client: TestClient, finished_job_id: str
+) -> None:
     shown = client.get(f"/jobs/{finished_job_id}/selection").json()
 
     assert [(tensor["name"], tensor["t_dw_flops"]) for tensor in shown["tensors"]] == [
@@ -122,7 +124,7 @@ def test_an_unchanged_selection_is_not_sent_again(client: TestClient, finished_j
     assert client.get(f"{path}?limit=1", headers=held).status_code == 200
 
 
-def test_the_checkpoint_that_a_worker_would_go_on_from_is_listed_first(
+def test_the_checkpoint_that_a_worker_would_resume_from_is_listed_first(
     client: TestClient, job_id: str, database: Database
 ) -> None:
     with database.session() as session:

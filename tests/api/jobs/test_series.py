@@ -20,7 +20,7 @@ START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 START_MS = round(START.timestamp() * 1000)
 
 
-def put_losses(database: Database, job_id: str, losses: Sequence[float]) -> None:
+def store_losses(database: Database, job_id: str, losses: Sequence[float]) -> None:
     """Store one step a second with these losses."""
     rows = [
         {"job_id": job_id, "number": number, "at": START + timedelta(seconds=number), "loss": loss}
@@ -30,7 +30,7 @@ def put_losses(database: Database, job_id: str, losses: Sequence[float]) -> None
         session.execute(insert(Step), rows)
 
 
-def put_intervals(
+def store_intervals(
     database: Database, job_id: str, intervals: Sequence[tuple[float, float, float, float | None]]
 ) -> None:
     """Store intervals, each with its start and length in seconds, its power in W and its intensity."""
@@ -63,8 +63,8 @@ def series(client: TestClient, job_id: str, **query: Any) -> Any:
     return response.json()
 
 
-def test_a_short_run_is_shown_whole(client: TestClient, finished_job_id: str, database: Database) -> None:
-    put_losses(database, finished_job_id, [3.0, 2.5, 2.0])
+def test_a_short_run_is_not_downsampled(client: TestClient, finished_job_id: str, database: Database) -> None:
+    store_losses(database, finished_job_id, [3.0, 2.5, 2.0])
 
     shown = series(client, finished_job_id)
 
@@ -100,7 +100,7 @@ def test_the_loss_keeps_its_ends_and_the_lowest_and_highest_of_every_stretch(
 ) -> None:
     drawn = random.Random(5)
     losses = [2 + drawn.random() for _ in range(1003)]
-    put_losses(database, job_id, losses)
+    store_losses(database, job_id, losses)
 
     shown = series(client, job_id, points=42)["loss"]
 
@@ -119,7 +119,7 @@ def test_every_kept_loss_comes_with_the_mean_of_its_stretch(
     client: TestClient, job_id: str, database: Database
 ) -> None:
     losses = [5.0 if number % 10 == 9 else 1.0 for number in range(400)]
-    put_losses(database, job_id, losses)
+    store_losses(database, job_id, losses)
 
     shown = series(client, job_id, points=22)["loss"]
 
@@ -127,11 +127,11 @@ def test_every_kept_loss_comes_with_the_mean_of_its_stretch(
     assert shown["mean"] == [pytest.approx(1.4)] * len(shown["step"])
 
 
-def test_a_stretch_of_time_is_shown_in_finer_points_and_its_totals_count_from_the_beginning(
+def test_a_time_range_has_finer_points_and_totals_since_the_start(
     client: TestClient, job_id: str, database: Database
 ) -> None:
-    put_losses(database, job_id, [2 + math.sin(step) for step in range(1, 36_001)])
-    put_intervals(database, job_id, [(60.0 * minute, 60.0, 60.0, 100.0) for minute in range(600)])
+    store_losses(database, job_id, [2 + math.sin(step) for step in range(1, 36_001)])
+    store_intervals(database, job_id, [(60.0 * minute, 60.0, 60.0, 100.0) for minute in range(600)])
     window = {"start": (START + timedelta(hours=1)).isoformat(), "end": (START + timedelta(minutes=62)).isoformat()}
 
     shown = series(client, job_id, points=60, **window)
@@ -143,7 +143,7 @@ def test_a_stretch_of_time_is_shown_in_finer_points_and_its_totals_count_from_th
     assert shown["energy"]["energy_kwh"] == [pytest.approx((minute + 1) / 1000) for minute in minutes]
 
 
-def test_a_stretch_of_time_that_ends_before_it_begins_is_refused(client: TestClient, job_id: str) -> None:
+def test_a_time_range_that_ends_before_its_start_is_refused(client: TestClient, job_id: str) -> None:
     window = {"start": "2026-11-23T13:00:00Z", "end": "2026-11-23T12:00:00Z"}
 
     response = client.get(f"/jobs/{job_id}/series", params=window)
@@ -177,7 +177,7 @@ def test_a_loss_that_is_not_finite_is_null_and_is_always_kept(
 ) -> None:
     losses = [2.0] * 500
     losses[250], losses[400] = float("nan"), float("inf")
-    put_losses(database, job_id, losses)
+    store_losses(database, job_id, losses)
 
     shown = series(client, job_id, points=10)["loss"]
 
@@ -191,7 +191,7 @@ def test_power_keeps_its_peaks_a_pause_stays_a_gap_and_totals_stay_exact(
 ) -> None:
     before = [(60.0 * minute, 60.0, 900.0 if minute == 77 else 100.0, 200.0) for minute in range(200)]
     after = [(60.0 * minute, 60.0, 100.0, 5.0 if minute == 431 else None) for minute in range(400, 600)]
-    put_intervals(database, job_id, [*before, *after])
+    store_intervals(database, job_id, [*before, *after])
 
     shown = series(client, job_id, points=20)["energy"]
 
@@ -207,7 +207,7 @@ def test_power_keeps_its_peaks_a_pause_stays_a_gap_and_totals_stay_exact(
         assert earlier < later
 
 
-def test_a_hundred_thousand_steps_come_quickly_and_in_little_space(
+def test_a_hundred_thousand_steps_are_returned_quickly_in_a_small_response(
     client: TestClient, job_id: str, database: Database
 ) -> None:
     with database.session() as session:
@@ -218,7 +218,7 @@ def test_a_hundred_thousand_steps_come_quickly_and_in_little_space(
             ),
             {"job_id": job_id, "start": START},
         )
-    put_intervals(database, job_id, [(60.0 * minute, 60.0, 100.0 + minute % 7, 200.0) for minute in range(1667)])
+    store_intervals(database, job_id, [(60.0 * minute, 60.0, 100.0 + minute % 7, 200.0) for minute in range(1667)])
     series(client, job_id)
 
     started = time.perf_counter()

@@ -40,7 +40,7 @@ def read(client: TestClient, path: str) -> Any:
     return response.json()
 
 
-def test_the_answers_name_the_energy_that_has_no_price(unpriced_job_id: str, client: TestClient) -> None:
+def test_responses_state_the_unpriced_energy(unpriced_job_id: str, client: TestClient) -> None:
     job = read(client, f"/jobs/{unpriced_job_id}")
     assert job["unpriced_kwh"] == job["energy_kwh"] == pytest.approx(0.0006)
     assert (job["emissions_gco2e"], job["emissions_basis"]["unpriced_kwh"]) == (0.0, pytest.approx(0.0006))
@@ -53,7 +53,7 @@ def test_the_answers_name_the_energy_that_has_no_price(unpriced_job_id: str, cli
     assert curves["unpriced_kwh"] == curves["energy_kwh"]
 
 
-def test_the_pages_show_a_dash_in_place_of_grams(unpriced_job_id: str, client: TestClient) -> None:
+def test_pages_show_a_dash_for_unknown_emissions(unpriced_job_id: str, client: TestClient) -> None:
     for path in ("/", f"/dashboard/jobs/{unpriced_job_id}"):
         markup = client.get(path).text
         assert "without 0.0006 unpriced kWh" in markup
@@ -62,7 +62,7 @@ def test_the_pages_show_a_dash_in_place_of_grams(unpriced_job_id: str, client: T
     assert "0.0006 kWh unpriced" in client.get(f"/dashboard/jobs/{unpriced_job_id}").text
 
 
-def test_the_terminal_shows_a_dash_in_place_of_grams(unpriced_job_id: str, client: TestClient) -> None:
+def test_the_command_line_shows_a_dash_for_unknown_emissions(unpriced_job_id: str, client: TestClient) -> None:
     job = Job.model_validate(read(client, f"/jobs/{unpriced_job_id}"))
     [epoch] = map(Epoch.model_validate, read(client, f"/jobs/{unpriced_job_id}/epochs")["data"])
 
@@ -74,7 +74,7 @@ def test_the_terminal_shows_a_dash_in_place_of_grams(unpriced_job_id: str, clien
     assert EPOCH_COLUMNS["gCO2e"](epoch) == "– (0.0006 kWh unpriced)"
 
 
-def test_what_is_priced_in_part_is_shown_with_what_it_lacks(
+def test_partly_priced_emissions_are_shown_with_the_unpriced_energy(
     finished_job_id: str, database: Database, client: TestClient
 ) -> None:
     with database.session() as session:
@@ -106,16 +106,16 @@ def test_what_is_priced_in_part_is_shown_with_what_it_lacks(
     assert read(client, f"/jobs/{finished_job_id}/series")["energy"]["unpriced_kwh"][-1] == pytest.approx(0.0002)
 
 
-def test_a_job_that_used_nothing_has_emitted_nothing(submit: Submit, client: TestClient) -> None:
+def test_a_job_without_energy_has_no_emissions(submit: Submit, client: TestClient) -> None:
     job = Job.model_validate(submit(zone="FR").json())
     assert (job.unpriced_kwh, job.known_gco2e) == (0.0, 0.0)
 
 
-def test_the_metrics_count_the_energy_that_has_no_price(unpriced_job_id: str, client: TestClient) -> None:
+def test_the_metrics_include_the_unpriced_energy(unpriced_job_id: str, client: TestClient) -> None:
     assert 'greentune_unpriced_energy_kwh{zone="FR"} 0.0006' in client.get("/metrics").text
 
 
-def test_energy_without_a_price_is_counted_where_it_was_used(
+def test_unpriced_energy_is_counted_in_the_zone_in_which_it_was_used(
     unpriced_job_id: str, client: TestClient, database: Database
 ) -> None:
     with database.session() as session:

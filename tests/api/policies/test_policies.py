@@ -47,7 +47,7 @@ def test_concurrent_writes_of_one_name_get_a_version_each(client: TestClient) ->
         ({"name": "a"}, "policy"),
     ],
 )
-def test_a_faulty_policy_is_refused_with_the_field_named(client: TestClient, body: dict[str, Any], field: str) -> None:
+def test_an_invalid_policy_is_refused_with_its_field(client: TestClient, body: dict[str, Any], field: str) -> None:
     response = client.post("/policies", json=body)
 
     assert response.status_code == 422
@@ -76,7 +76,9 @@ def test_putting_a_policy_makes_its_first_and_then_its_next_version(client: Test
         ("/policies/a", {"kind": "constant", "rho": 0.5}, "policy"),
     ],
 )
-def test_a_faulty_policy_is_not_put(client: TestClient, path: str, body: dict[str, Any], field: str) -> None:
+def test_an_invalid_policy_is_not_stored_by_put(
+    client: TestClient, path: str, body: dict[str, Any], field: str
+) -> None:
     response = client.put(path, json=body)
 
     assert response.status_code == 422
@@ -90,7 +92,7 @@ def put(client: TestClient, rho: float, **headers: str) -> Any:
     return client.put("/policies/careful", json={"policy": {"kind": "constant", "rho": rho}}, headers=sent)
 
 
-def test_each_answer_of_one_policy_names_its_version_as_its_etag(client: TestClient) -> None:
+def test_the_etag_of_a_policy_is_its_version(client: TestClient) -> None:
     assert store(client, "careful", 0.5).headers["etag"] == '"1"'
     assert client.get("/policies/careful").headers["etag"] == '"1"'
     assert put(client, 0.6).headers["etag"] == '"2"'
@@ -98,7 +100,7 @@ def test_each_answer_of_one_policy_names_its_version_as_its_etag(client: TestCli
 
 
 @pytest.mark.parametrize("if_match", ['"2"', '"1", "2"', "*"])
-def test_a_policy_is_put_where_the_version_that_it_follows_is_the_newest(client: TestClient, if_match: str) -> None:
+def test_put_with_the_newest_version_in_if_match_is_stored(client: TestClient, if_match: str) -> None:
     store(client, "careful", 0.5)
     store(client, "careful", 0.6)
 
@@ -108,7 +110,7 @@ def test_a_policy_is_put_where_the_version_that_it_follows_is_the_newest(client:
 
 
 @pytest.mark.parametrize("if_match", ['"1"', '"3"', 'W/"2"', '"02"', '""'])
-def test_a_policy_is_not_put_over_a_version_that_its_writer_has_not_seen(client: TestClient, if_match: str) -> None:
+def test_put_with_an_older_version_in_if_match_is_refused(client: TestClient, if_match: str) -> None:
     store(client, "careful", 0.5)
     store(client, "careful", 0.6)
 
@@ -121,7 +123,7 @@ def test_a_policy_is_not_put_over_a_version_that_its_writer_has_not_seen(client:
 
 
 @pytest.mark.parametrize("if_match", ["*", '"1"'])
-def test_a_policy_that_is_to_follow_another_is_not_put_where_there_is_none(client: TestClient, if_match: str) -> None:
+def test_put_with_if_match_is_refused_without_a_stored_version(client: TestClient, if_match: str) -> None:
     response = put(client, 0.7, If_Match=if_match)
 
     assert response.status_code == 412
@@ -129,7 +131,7 @@ def test_a_policy_that_is_to_follow_another_is_not_put_where_there_is_none(clien
     assert client.get("/policies/careful").status_code == 404
 
 
-def test_a_policy_that_must_be_new_is_put_once(client: TestClient) -> None:
+def test_put_with_if_none_match_of_any_version_is_stored_once(client: TestClient) -> None:
     assert put(client, 0.5, If_None_Match="*").status_code == 201
     assert put(client, 0.6, If_None_Match="*").status_code == 412
     assert put(client, 0.6, If_None_Match='W/"1"').status_code == 412
@@ -138,7 +140,7 @@ def test_a_policy_that_must_be_new_is_put_once(client: TestClient) -> None:
 
 @pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
 @pytest.mark.parametrize("given", ["1", '"1', "", '"1" "2"', '*, "1"'])
-def test_a_header_that_is_no_etag_is_refused_by_its_name(client: TestClient, header: str, given: str) -> None:
+def test_a_malformed_etag_header_is_refused_by_name(client: TestClient, header: str, given: str) -> None:
     response = put(client, 0.5, **{header: given})
 
     assert response.status_code == 422
@@ -146,7 +148,7 @@ def test_a_header_that_is_no_etag_is_refused_by_its_name(client: TestClient, hea
     assert client.get("/policies").json()["data"] == []
 
 
-def test_of_concurrent_writes_that_follow_one_version_one_is_stored(client: TestClient) -> None:
+def test_one_of_concurrent_writes_of_the_next_version_is_stored(client: TestClient) -> None:
     store(client, "careful", 0.5)
 
     with ThreadPoolExecutor(4) as threads:
@@ -158,7 +160,7 @@ def test_of_concurrent_writes_that_follow_one_version_one_is_stored(client: Test
     assert stored["version"] == 2
 
 
-def test_a_deleted_policy_is_gone_with_all_its_versions_and_its_jobs_keep_it(client: TestClient, submit: Any) -> None:
+def test_deleting_a_policy_deletes_all_versions_and_jobs_keep_theirs(client: TestClient, submit: Any) -> None:
     for rho in (0.5, 0.7):
         store(client, "careful", rho)
     job = submit(policy="careful").json()

@@ -26,7 +26,7 @@ def intensity(hour: int) -> float:
     return 200 + 100 * math.cos(2 * math.pi * hour / 24)
 
 
-def fields(response: Any) -> list[str]:
+def error_fields(response: Any) -> list[str]:
     """Return the fields that a refusal names."""
     assert response.status_code == 422, response.text
     assert response.headers["content-type"] == "application/problem+json"
@@ -65,7 +65,7 @@ def french_history(database: Database, now: datetime) -> list[Reading]:
     return history
 
 
-def test_a_zones_stored_readings_give_what_the_backtest_gives_and_say_so(
+def test_a_simulation_on_stored_readings_equals_the_backtest(
     client: TestClient, french_history: list[Reading], now: datetime
 ) -> None:
     answer = client.post("/policies/simulate", json={**RUN, "zone": "FR"})
@@ -101,7 +101,7 @@ def test_a_zones_stored_readings_give_what_the_backtest_gives_and_say_so(
 
 
 @pytest.mark.usefixtures("french_history")
-def test_one_start_is_told_decision_by_decision(client: TestClient, now: datetime) -> None:
+def test_a_simulation_of_one_start_lists_its_decisions(client: TestClient, now: datetime) -> None:
     start = now - 5 * 24 * HOUR
 
     found = client.post(
@@ -120,7 +120,7 @@ def test_one_start_is_told_decision_by_decision(client: TestClient, now: datetim
     assert datetime.fromisoformat(found["basis"]["to"]) == start + 25 * HOUR
 
 
-def test_uploaded_readings_give_what_stored_ones_give(
+def test_uploaded_readings_give_the_same_result_as_stored_ones(
     client: TestClient, french_history: list[Reading], now: datetime
 ) -> None:
     stored = client.post("/policies/simulate", json={**RUN, "zone": "FR"}).json()
@@ -141,7 +141,7 @@ def test_a_stored_policy_is_simulated_by_its_name(client: TestClient, now: datet
     assert found["less_work_saving"] == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_gap_of_uploaded_readings_is_not_called_covered(client: TestClient, now: datetime) -> None:
+def test_a_gap_in_uploaded_readings_is_not_covered(client: TestClient, now: datetime) -> None:
     series = uploads(now)
     del series[100:148]
 
@@ -150,7 +150,7 @@ def test_a_gap_of_uploaded_readings_is_not_called_covered(client: TestClient, no
     assert found["basis"]["covered_share"] == pytest.approx(0.9)
 
 
-def test_readings_that_become_finer_in_mid_series_cover_all_of_their_time(client: TestClient, now: datetime) -> None:
+def test_readings_of_changing_spacing_cover_all_of_their_time(client: TestClient, now: datetime) -> None:
     series = uploads(now)
     half = [
         {"start": (now + part * HOUR / 2).isoformat(), "gco2e_per_kwh": 200.0} for part in range(2 * len(series) + 2)
@@ -161,7 +161,7 @@ def test_readings_that_become_finer_in_mid_series_cover_all_of_their_time(client
     assert found["basis"]["covered_share"] == 1
 
 
-def test_a_zones_other_signal_is_simulated_where_it_is_asked_for(
+def test_the_requested_signal_of_a_zone_is_simulated(
     client: TestClient, database: Database, french_history: list[Reading], now: datetime
 ) -> None:
     with database.session() as session:
@@ -174,7 +174,7 @@ def test_a_zones_other_signal_is_simulated_where_it_is_asked_for(
 
 
 @pytest.mark.usefixtures("french_history")
-def test_a_span_of_stored_readings_is_taken_where_it_is_asked_for(client: TestClient, now: datetime) -> None:
+def test_the_requested_range_of_stored_readings_is_simulated(client: TestClient, now: datetime) -> None:
     span = {"from": (now - 72 * HOUR).isoformat(), "to": (now - 24 * HOUR).isoformat()}
 
     basis = client.post("/policies/simulate", json={**RUN, "zone": "FR", **span}).json()["basis"]
@@ -211,10 +211,10 @@ def test_a_span_of_stored_readings_is_taken_where_it_is_asked_for(client: TestCl
     ],
 )
 @pytest.mark.usefixtures("french_history")
-def test_a_fault_is_refused_with_the_field_named(client: TestClient, changed: dict[str, Any], field: str) -> None:
+def test_an_invalid_field_is_refused_by_name(client: TestClient, changed: dict[str, Any], field: str) -> None:
     response = client.post("/policies/simulate", json={**RUN, "zone": "FR", **changed})
 
-    assert fields(response) == [field]
+    assert error_fields(response) == [field]
 
 
 @pytest.mark.parametrize(
@@ -232,13 +232,13 @@ def test_a_fault_is_refused_with_the_field_named(client: TestClient, changed: di
         (3, {"colour": "green"}, "series[3].colour"),
     ],
 )
-def test_a_faulty_uploaded_reading_is_named_by_its_place(
+def test_an_invalid_uploaded_reading_is_named_by_its_index(
     client: TestClient, now: datetime, index: int, changed: dict[str, Any], field: str
 ) -> None:
     series = uploads(now)
     series[index].update(changed)
 
-    assert fields(client.post("/policies/simulate", json={**RUN, "series": series})) == [field]
+    assert error_fields(client.post("/policies/simulate", json={**RUN, "series": series})) == [field]
 
 
 @pytest.mark.parametrize(
@@ -251,11 +251,11 @@ def test_a_faulty_uploaded_reading_is_named_by_its_place(
         ([{"start": f"{year}-11-20T00:00:00Z", "gco2e_per_kwh": 5} for year in (2020, 2026)], "series"),
     ],
 )
-def test_an_upload_that_makes_no_series_is_refused(client: TestClient, series: Any, field: str) -> None:
-    assert fields(client.post("/policies/simulate", json={**RUN, "series": series})) == [field]
+def test_uploaded_readings_that_form_no_series_are_refused(client: TestClient, series: Any, field: str) -> None:
+    assert error_fields(client.post("/policies/simulate", json={**RUN, "series": series})) == [field]
 
 
-def test_a_zone_without_enough_history_says_how_much_there_is(
+def test_a_zone_without_enough_history_is_refused_with_its_range(
     client: TestClient, database: Database, now: datetime
 ) -> None:
     with database.session() as session:
@@ -263,12 +263,12 @@ def test_a_zone_without_enough_history_says_how_much_there_is(
 
     response = client.post("/policies/simulate", json={**RUN, "zone": "FR"})
 
-    assert fields(response) == ["zone"]
+    assert error_fields(response) == ["zone"]
     assert "10 h" in response.json()["detail"]
     assert "24 h" in response.json()["detail"]
 
 
-def test_readings_that_leave_most_of_their_time_open_are_refused(
+def test_readings_that_cover_too_little_of_their_time_are_refused(
     client: TestClient, database: Database, now: datetime
 ) -> None:
     with database.session() as session:
@@ -276,13 +276,11 @@ def test_readings_that_leave_most_of_their_time_open_are_refused(
 
     response = client.post("/policies/simulate", json={**RUN, "zone": "FR"})
 
-    assert fields(response) == ["zone"]
+    assert error_fields(response) == ["zone"]
     assert "cover 33%" in response.json()["detail"]
 
 
-def test_more_work_than_a_request_may_ask_for_is_refused_with_what_to_do_instead(
-    client: TestClient, now: datetime
-) -> None:
+def test_a_simulation_above_the_effort_limit_is_refused_with_an_alternative(client: TestClient, now: datetime) -> None:
     five_minutes = [
         {"start": (now + index * HOUR / 12).isoformat(), "gco2e_per_kwh": 100 + index % 7}
         for index in range(12 * 24 * 90)
@@ -291,7 +289,7 @@ def test_more_work_than_a_request_may_ask_for_is_refused_with_what_to_do_instead
 
     response = client.post("/policies/simulate", json=run)
 
-    assert fields(response) == ["start"]
+    assert error_fields(response) == ["start"]
     assert "give one start" in response.json()["detail"]
     start = now + 60 * 24 * HOUR
     assert client.post("/policies/simulate", json={**run, "start": start.isoformat()}).status_code == 200
@@ -300,11 +298,11 @@ def test_more_work_than_a_request_may_ask_for_is_refused_with_what_to_do_instead
 def test_more_readings_than_a_year_of_five_minutes_are_refused(client: TestClient) -> None:
     response = client.post("/policies/simulate", json={**RUN, "series": [0] * 110_001})
 
-    assert fields(response) == ["series"]
+    assert error_fields(response) == ["series"]
     assert "110,000" in response.json()["detail"]
 
 
-def test_the_service_answers_others_while_it_simulates_and_refuses_a_third_simulation(
+def test_other_requests_are_served_during_simulations_and_a_third_is_refused(
     client: TestClient, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, go_on = threading.Semaphore(0), threading.Event()

@@ -60,7 +60,7 @@ def dashboard(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[T
         yield browser
 
 
-def test_the_id_of_a_key_whose_dashboard_is_open_opens_nothing(dashboard: TestClient) -> None:
+def test_the_id_of_a_key_with_an_open_session_is_not_accepted_as_a_key(dashboard: TestClient) -> None:
     assert dashboard.get("/").status_code == 200
     [key] = dashboard.get("/keys").json()["data"]
 
@@ -74,7 +74,7 @@ def test_the_id_of_a_key_whose_dashboard_is_open_opens_nothing(dashboard: TestCl
     assert len(dashboard.get("/keys").json()["data"]) == 1
 
 
-def test_nothing_that_the_database_the_logs_and_the_pages_hold_is_taken_for_a_key(
+def test_values_in_the_database_logs_and_pages_are_not_accepted_as_keys(
     dashboard: TestClient, finished_job_id: str, alice: TestClient, database: Database
 ) -> None:
     hook = alice.post("/webhooks", json={"url": "https://example.com/hook"})
