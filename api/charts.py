@@ -141,44 +141,30 @@ class SeriesRepository:
         rows = np.array(self._session.execute(query).all(), dtype=np.float64).reshape(-1, 5)
         return _energy_series(*rows.T, points=points, begin=_edge(start, -math.inf), until=_edge(end, math.inf))
 
-    def rho(self, job_id: str) -> RhoOut:
-        """Return ρ of all epochs, in order."""
+    def epochs(self, job_id: str) -> tuple[RhoOut, EvaluationOut]:
+        """Return ρ of all epochs, and the finite evaluation losses of those that have one, in order."""
+        times = _milliseconds(Epoch.started_at), _milliseconds(Epoch.finished_at)
         query = (
-            select(
-                Epoch.number,
-                _milliseconds(Epoch.started_at),
-                _milliseconds(Epoch.finished_at),
-                Epoch.rho_asked,
-                Epoch.rho_reached,
-            )
+            select(Epoch.number, *times, Epoch.rho_asked, Epoch.rho_reached, Epoch.eval_loss)
             .where(Epoch.job_id == job_id)
             .order_by(Epoch.number)
         )
         rows = self._session.execute(query).all()
-        return RhoOut(
+        rho = RhoOut(
             epoch=[number for number, *_ in rows],
             start=[round(start) for _, start, *_ in rows],
             end=[None if end is None else round(end) for _, _, end, *_ in rows],
-            asked=[asked for *_, asked, _ in rows],
-            reached=[round_to_six_digits(reached) for *_, reached in rows],
+            asked=[asked for *_, asked, _, _ in rows],
+            reached=[round_to_six_digits(reached) for *_, reached, _ in rows],
         )
-
-    def evaluation(self, job_id: str) -> EvaluationOut:
-        """Return the finite evaluation losses of all epochs, in order."""
-        query = (
-            select(Epoch.number, _milliseconds(Epoch.finished_at), Epoch.eval_loss)
-            .where(Epoch.job_id == job_id, Epoch.finished_at.is_not(None), Epoch.eval_loss.is_not(None))
-            .order_by(Epoch.number)
-        )
-        rows = [
-            (number, round(at), round_to_six_digits(loss)) for number, at, loss in self._session.execute(query).all()
-        ]
-        known = [(number, at, loss) for number, at, loss in rows if loss is not None]
-        return EvaluationOut(
+        losses = [(number, end, round_to_six_digits(loss)) for number, _, end, *_, loss in rows]
+        known = [(number, round(end), loss) for number, end, loss in losses if end is not None and loss is not None]
+        evaluation = EvaluationOut(
             epoch=[number for number, _, _ in known],
             at=[at for _, at, _ in known],
             loss=[loss for *_, loss in known],
         )
+        return rho, evaluation
 
 
 def loss_curves(

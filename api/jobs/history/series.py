@@ -50,8 +50,8 @@ def get_series(
     series = SeriesRepository(session)
     loss = series.loss(job.id, points=points, start=start, end=end)
     energy = series.energy(job.id, points=points, start=start, end=end)
-    rho = series.rho(job.id)
+    rho, evaluation = series.epochs(job.id)
     times = [*loss.at[:1], *loss.at[-1:], *energy.start[:1], *energy.end[-1:], *rho.start]
     times += [end for end in rho.end if end is not None]
     first, last = (datetime.fromtimestamp(edge(times) / 1000, UTC) if times else None for edge in (min, max))
-    return SeriesOut(start=first, end=last, loss=loss, energy=energy, rho=rho, evaluation=series.evaluation(job.id))
+    return SeriesOut(start=first, end=last, loss=loss, energy=energy, rho=rho, evaluation=evaluation)
