@@ -113,6 +113,7 @@ def type_name(schema: Schema) -> str:
 
 def _operation(method: str, path: str, operation: Schema, openapi: Schema, shared: set[str]) -> Operation:
     is_open = _is_open(operation)
+    contents = operation.get("requestBody", {}).get("content", {}).values()
     return Operation(
         group=operation["tags"][0],
         method=method.upper(),
@@ -120,15 +121,10 @@ def _operation(method: str, path: str, operation: Schema, openapi: Schema, share
         summary=operation.get("summary", ""),
         description=operation.get("description", ""),
         parameters=[
-            Field(
-                name=parameter["name"],
-                type=type_name(parameter["schema"]),
-                required=parameter.get("required", False),
-                description=parameter.get("description", ""),
-            )
-            for parameter in operation.get("parameters", [])
+            Field(each["name"], type_name(each["schema"]), each.get("required", False), each.get("description", ""))
+            for each in operation.get("parameters", [])
         ],
-        body=_body(operation, openapi),
+        body=[field for content in contents for field in _fields(_resolved(content["schema"], openapi))],
         responses=[
             _response_doc(status, response, openapi)
             for status, response in operation["responses"].items()
@@ -145,12 +141,9 @@ def _is_open(operation: Schema) -> bool:
 def _response_doc(status: str, response: Schema, openapi: Schema) -> ResponseDoc:
     answer = _resolved(response, openapi)
     telling = [name for name in answer.get("headers", {}) if not name.startswith(COMMON_HEADERS)]
-    return ResponseDoc(status, answer["description"], ", ".join(telling), _content_type_name(answer))
-
-
-def _body(operation: Schema, openapi: Schema) -> list[Field]:
-    contents = operation.get("requestBody", {}).get("content", {}).values()
-    return [field for content in contents for field in _fields(_resolved(content["schema"], openapi))]
+    contents = answer.get("content", {}).items()
+    types = [f"{type_name(content.get('schema', {}))} ({kind})" for kind, content in contents]
+    return ResponseDoc(status, answer["description"], ", ".join(telling), " or ".join(types))
 
 
 def _resolved(part: Schema, openapi: Schema) -> Schema:
@@ -176,8 +169,3 @@ def _about(field: Schema) -> str:
         return about
     default = f"default {json.dumps(field['default'])}"
     return f"{about} ({default})" if about else default
-
-
-def _content_type_name(response: Schema) -> str:
-    contents = response.get("content", {})
-    return " or ".join(f"{type_name(content.get('schema', {}))} ({kind})" for kind, content in contents.items())
