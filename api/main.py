@@ -106,16 +106,24 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     where there is no secret, and `ValueError` where the database is not PostgreSQL.
     """
     database = Database(settings.database_url)
-    authenticator = Authenticator(database, settings.secret, clock)
-    session_cookies = SessionCookies(settings.secret, hours=settings.session_hours, clock=clock)
-    rate_limiter = RateLimiter(per_minute=settings.rate_limit_per_minute)
-    event_feed = EventFeed(database)
-    request_metrics = RequestMetrics(CollectorRegistry())
+    context = AppContext(
+        settings=settings,
+        database=database,
+        clock=clock,
+        authenticator=Authenticator(database, settings.secret, clock),
+        session_cookies=SessionCookies(settings.secret, hours=settings.session_hours, clock=clock),
+        rate_limiter=RateLimiter(per_minute=settings.rate_limit_per_minute),
+        event_feed=EventFeed(database),
+        stream_limiter=StreamLimiter(total=settings.max_event_streams, per_owner=settings.max_event_streams_per_owner),
+        request_metrics=RequestMetrics(CollectorRegistry()),
+        readiness=Readiness(database, settings),
+        catalogue=read_catalogue(settings.catalogue),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         restrict_data_folder(settings.data_dir)
-        with on_stop_signal(event_feed.close):
+        with on_stop_signal(context.event_feed.close):
             yield
         flush_traces()
         database.dispose()
@@ -135,16 +143,10 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
         middleware=[
             Middleware(TrustedProxyMiddleware, networks=settings.trusted_proxies),
             Middleware(RequestIdMiddleware),
-            Middleware(TelemetryMiddleware, metrics=request_metrics),
+            Middleware(TelemetryMiddleware, metrics=context.request_metrics),
             Middleware(SecurityHeadersMiddleware),
             Middleware(AuditMiddleware, database=database, clock=clock),
-            Middleware(
-                AuthenticationMiddleware,
-                authenticator=authenticator,
-                session_cookies=session_cookies,
-                rate_limiter=rate_limiter,
-                open_on_loopback=settings.open_on_loopback,
-            ),
+            Middleware(AuthenticationMiddleware, context=context),
             Middleware(
                 BodyLimitMiddleware,
                 default=BodyLimits(settings.max_body_bytes, MAX_VALUES),
@@ -160,19 +162,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
             HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS
         ),
     )
-    app.state.context = AppContext(
-        settings=settings,
-        database=database,
-        catalogue=read_catalogue(settings.catalogue),
-        clock=clock,
-        authenticator=authenticator,
-        session_cookies=session_cookies,
-        rate_limiter=rate_limiter,
-        event_feed=event_feed,
-        stream_limiter=StreamLimiter(total=settings.max_event_streams, per_owner=settings.max_event_streams_per_owner),
-        request_metrics=request_metrics,
-        readiness=Readiness(database, settings),
-    )
+    app.state.context = context
     problems.install_problem_handlers(app)
     app.add_exception_handler(NotModified, respond_not_modified)
     job_routers = (jobs, estimate, event_stream, series, selection, artifacts)

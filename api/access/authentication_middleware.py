@@ -11,10 +11,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import provenance
-from api.access.authenticator import Authenticator, KeyRefused
+from api.access.authenticator import KeyRefused
 from api.access.principal import Principal, find_principal
-from api.access.rate_limits import RateLimiter, network_of
-from api.access.sessions import SESSION_COOKIE, SessionCookies
+from api.access.rate_limits import network_of
+from api.access.sessions import SESSION_COOKIE
+from api.dependencies import AppContext
 from api.http import problems
 from api.http.content_negotiation import prefers_html
 from api.http.problems import Problem
@@ -34,20 +35,8 @@ class AuthenticationMiddleware:
     `request.state.credentials_presented` tells the audit log that a key or a session was presented.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        authenticator: Authenticator,
-        session_cookies: SessionCookies,
-        rate_limiter: RateLimiter,
-        open_on_loopback: bool,
-    ) -> None:
-        self._app = app
-        self._authenticator = authenticator
-        self._session_cookies = session_cookies
-        self._rate_limiter = rate_limiter
-        self._open_on_loopback = open_on_loopback
+    def __init__(self, app: ASGIApp, *, context: AppContext) -> None:
+        self._app, self._context = app, context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PUBLIC_PATHS or scope["path"].startswith(STATIC):
@@ -59,7 +48,7 @@ class AuthenticationMiddleware:
         try:
             if request.url.path != SIGN_IN:
                 request.state.principal = await self._principal(request)
-            headers = self._rate_limiter.count_request(_rate_limit_subject(request))
+            headers = self._context.rate_limiter.count_request(_rate_limit_subject(request))
         except Exception as error:  # noqa: BLE001  (raised again unless it has a response)
             refusal = self._refusal(request, error)
 
@@ -85,8 +74,8 @@ class AuthenticationMiddleware:
                 return await self._authenticate_session(request, cookie)
         except KeyRefused as refused:
             # Only refused keys are limited: a client with a valid key may share its address with one that guesses.
-            self._rate_limiter.check_failures(address)
-            self._rate_limiter.count_failure(address)
+            self._context.rate_limiter.check_failures(address)
+            self._context.rate_limiter.count_failure(address)
             if authorization is not None or not self._is_open(request):
                 request.state.refused_key_id = refused.key_id
                 raise _unauthorized(str(refused), error="invalid_token") from refused
@@ -98,18 +87,18 @@ class AuthenticationMiddleware:
         scheme, _, text = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise KeyRefused(f"expected `Authorization: Bearer gtk_…`, not the scheme {scheme[:20]!r}")
-        known = self._authenticator.cached_key_principal(text.strip())
+        known = self._context.authenticator.cached_key_principal(text.strip())
         if known is not None:
             return known
-        return await run_in_threadpool(self._authenticator.authenticate_key, text.strip())
+        return await run_in_threadpool(self._context.authenticator.authenticate_key, text.strip())
 
     async def _authenticate_session(self, request: Request, cookie: str) -> Principal:
-        session = self._session_cookies.read(cookie)
+        session = self._context.session_cookies.read(cookie)
         if session is None:
             raise KeyRefused("this session is over: sign in again at /sign-in")
-        principal = self._authenticator.cached_session_principal(session)
+        principal = self._context.authenticator.cached_session_principal(session)
         if principal is None:
-            principal = await run_in_threadpool(self._authenticator.authenticate_session, session)
+            principal = await run_in_threadpool(self._context.authenticator.authenticate_session, session)
         if not provenance.has_safe_method(request) and not provenance.is_same_origin(request):
             request.state.refused_key_id = principal.key_id
             raise Problem(
@@ -120,14 +109,14 @@ class AuthenticationMiddleware:
         return principal
 
     def _is_open(self, request: Request) -> bool:
-        return self._open_on_loopback and provenance.is_local_request(request)
+        return self._context.settings.open_on_loopback and provenance.is_local_request(request)
 
     def _refusal(self, request: Request, error: Exception) -> Response:
         """Return the response to a refused request, and count an unauthenticated one by its address."""
         unauthorized = isinstance(error, Problem) and error.status_code == HTTPStatus.UNAUTHORIZED
         if unauthorized:
             try:
-                self._rate_limiter.count_request(_rate_limit_subject(request))
+                self._context.rate_limiter.count_request(_rate_limit_subject(request))
             except Problem as too_many:
                 return problems.respond_to_error(request, too_many)
         if unauthorized and prefers_html(request):
