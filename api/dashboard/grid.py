@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from api.dashboard.page import PageDep
 from api.intensity_bands import BANDS
 from api.zones.endpoints import list_zones
-from api.zones.schemas import ForecastOut, IntensityOut, ProviderOut, ZoneOut
+from api.zones.schemas import ForecastOut, IntensityOut, ZoneOut
 from greencore.carbon import IntensitySeries
 from greencore.clock import HOUR
 from greencore.policy.gate.cleanest_window import CleanWindow, find_cleanest_window
@@ -78,7 +78,7 @@ class Bar:
 class ZoneView:
     """A zone as shown; `cleaner` is the share by which the window's mean is below the intensity now."""
 
-    zone: str
+    state: ZoneOut
     country: str | None
     now: IntensityOut | None
     forecast: ForecastOut
@@ -87,8 +87,6 @@ class ZoneView:
     window_left: float
     window_width: float
     cleaner: float | None
-    workers: int
-    provider: ProviderOut | None
 
     @classmethod
     def of(cls, known: ZoneOut, session: Session, settings: Settings, *, window_hours: float, now: datetime) -> Self:
@@ -102,7 +100,7 @@ class ZoneView:
         window = find_cleanest_window(forecast, start=now, end=now + HORIZON, hours=window_hours)
         intensity = None if in_force is None else in_force.reading.gco2e_per_kwh
         return cls(
-            zone=known.zone,
+            state=known,
             country=country_name(settings, known.zone),
             now=None if in_force is None else IntensityOut.of(in_force, zone=known.zone, now=now),
             forecast=ForecastOut.of(known.zone, known.signal, stored.forecast.readings),
@@ -111,8 +109,6 @@ class ZoneView:
             window_left=0.0 if window is None else (window.start - now) / HORIZON,
             window_width=window_hours * HOUR / HORIZON,
             cleaner=1 - window.gco2e_per_kwh / intensity if window is not None and intensity else None,
-            workers=known.workers,
-            provider=known.provider,
         )
 
     @property
