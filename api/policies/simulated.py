@@ -36,12 +36,6 @@ class Quantiles(BaseModel):
     p50: float
     p95: float
 
-    @classmethod
-    def of(cls, low_middle_high: tuple[float, float, float]) -> "Quantiles":
-        """Build from three values in ascending order."""
-        low, middle, high = low_middle_high
-        return cls(p05=low, p50=middle, p95=high)
-
 
 class SpreadOut(BaseModel):
     """Distribution of the figures over the starts."""
@@ -103,42 +97,41 @@ class SimulationOut(RowModel):
         idle_power_w: float,
     ) -> "SimulationOut":
         """Build from a backtest's result, and its readings and arguments."""
-        spread = result.spread
-        assumptions = list(_assumptions(policy, forecast, deadline_hours, power_w, idle_power_w))
+        spread, readings = result.spread, series.readings
+        start, end = readings[0].start, readings[-1].end
+        factors = sorted({reading.emission_factors for reading in readings})
+        basis = SimulationBasis(
+            zone=zone,
+            sources=sorted({reading.source for reading in readings}),
+            signal=readings[0].signal,
+            emission_factors=factors,
+            from_=start,
+            to=end,
+            readings=len(readings),
+            estimated_readings=sum(reading.estimated for reading in readings),
+            covered_share=series.mean(start, end).covered_share,
+            forecast=forecast,
+            assumptions=list(_assumptions(policy, factors, forecast, deadline_hours, power_w, idle_power_w)),
+        )
         return cls.from_row(
             result,
-            spread=spread
-            and SpreadOut(**{name: Quantiles.of(getattr(spread, name)) for name in SpreadOut.model_fields}),
+            spread=spread and {name: _quantiles(getattr(spread, name)) for name in SpreadOut.model_fields},
             decisions=[DecisionOut.from_row(decision) for decision in result.decisions],
-            basis=_basis(series, zone, forecast, assumptions),
+            basis=basis,
         )
 
 
-def _basis(
-    series: IntensitySeries, zone: str | None, forecast: ForecastKind, assumptions: list[str]
-) -> SimulationBasis:
-    readings = series.readings
-    start, end = readings[0].start, readings[-1].end
-    factors = sorted({reading.emission_factors for reading in readings})
-    if len(factors) > 1:
-        assumptions = [*assumptions, "readings with direct and with life-cycle emission factors are mixed"]
-    return SimulationBasis(
-        zone=zone,
-        sources=sorted({reading.source for reading in readings}),
-        signal=readings[0].signal,
-        emission_factors=factors,
-        from_=start,
-        to=end,
-        readings=len(readings),
-        estimated_readings=sum(reading.estimated for reading in readings),
-        covered_share=series.mean(start, end).covered_share,
-        forecast=forecast,
-        assumptions=assumptions,
-    )
+def _quantiles(low_middle_high: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip(Quantiles.model_fields, low_middle_high, strict=True))
 
 
 def _assumptions(
-    policy: Policy, forecast: ForecastKind, deadline_hours: float | None, power_w: float, idle_power_w: float
+    policy: Policy,
+    factors: list[EmissionFactors],
+    forecast: ForecastKind,
+    deadline_hours: float | None,
+    power_w: float,
+    idle_power_w: float,
 ) -> Iterator[str]:
     yield f"{power_w:g} W while it computes, whatever ρ, and {idle_power_w:g} W while it waits; the site draws no more"
     yield "an epoch at ρ takes that share of its time at ρ = 1, and a pause costs nothing"
@@ -149,3 +142,5 @@ def _assumptions(
             yield f"without a deadline a run may end {delay:g} h later than its length at the policy's highest ρ"
     if isinstance(policy, Budget | Price):
         yield "the importance per FLOP follows the default curve, since no run has been probed"
+    if len(factors) > 1:
+        yield "readings with direct and with life-cycle emission factors are mixed"
