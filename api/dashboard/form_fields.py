@@ -15,29 +15,23 @@ MAX_SHOWN_BOUND = 1e6
 class FormField:
     """One input: its path in the body, and what the model's schema says about it.
 
-    `step` is the increment of an arrow key; `kinds` lists the policy kinds that have it, empty where all do.
+    `hint` is the description with the bounds, `step` the increment of an arrow key; `kinds` lists the policy kinds that
+    have the field, empty where all do.
     """
 
     path: str
     name: str
     type: str
-    description: str
-    bounds: str
+    hint: str
     choices: tuple[str, ...]
     minimum: float | None
     maximum: float | None
     step: str
     default: Any
-    required: bool
     kinds: tuple[str, ...] = ()
 
-    @property
-    def hint(self) -> str:
-        """Help text: the description and the bounds."""
-        return "; ".join(part for part in (self.description, self.bounds) if part)
 
-
-def form_field(name: str, schema: Schema, *, path: str = "", required: bool = False) -> FormField:
+def form_field(name: str, schema: Schema, *, path: str = "") -> FormField:
     """Return the field that a property's schema describes; a nullable one has its other type."""
     inner: Schema = next((part for part in schema.get("anyOf", ()) if part.get("type") != "null"), {})
     merged: dict[str, Any] = {**inner, **{key: value for key, value in schema.items() if key != "anyOf"}}
@@ -46,23 +40,18 @@ def form_field(name: str, schema: Schema, *, path: str = "", required: bool = Fa
         path=path or name,
         name=name,
         type="choice" if "enum" in merged else merged.get("type", "string"),
-        description=merged.get("description", ""),
-        bounds=_format_bounds(merged),
+        hint="; ".join(part for part in (merged.get("description"), _format_bounds(merged)) if part),
         choices=tuple(merged.get("enum", ())),
         minimum=merged.get("minimum", merged.get("exclusiveMinimum")),
         maximum=maximum,
         step="1" if merged.get("type") == "integer" else _step(maximum, merged.get("description", "")),
         default=merged.get("default"),
-        required=required,
     )
 
 
 def fields_of(schema: Schema, *, prefix: str = "") -> tuple[FormField, ...]:
     """Return the fields of all properties of an object; `prefix` comes before each path."""
-    return tuple(
-        form_field(name, property_, path=prefix + name, required=name in schema.get("required", ()))
-        for name, property_ in schema["properties"].items()
-    )
+    return tuple(form_field(name, part, path=prefix + name) for name, part in schema["properties"].items())
 
 
 def _format_bounds(schema: Schema) -> str:

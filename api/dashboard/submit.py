@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from http import HTTPStatus
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query
@@ -12,8 +11,7 @@ from sqlalchemy.orm import Session
 from api.dashboard.form_fields import fields_of
 from api.dashboard.grid import country_name
 from api.dashboard.page import Page, PageDep
-from api.dashboard.policies.policy_summary import describe_gate, describe_rho, describe_rule
-from api.http.problems import Problem
+from api.dashboard.policies.policy_summary import summarise_policy
 from api.jobs.request import DEFAULT_POLICY, JobRequest, Method
 from api.models.endpoints import list_models
 from api.zones.endpoints import find_intensity, list_zones
@@ -52,9 +50,7 @@ def submit_page(
 ) -> HTMLResponse:
     """Render the form, whose script estimates and submits through the REST interface."""
     principal, context, session, now = page.principal, page.context, page.session, page.now
-    job = None if like is None else JobRepository(session).get(like)
-    if like is not None and (job is None or not principal.can_read(job.owner)):
-        raise Problem(HTTPStatus.NOT_FOUND, f"there is no job {like!r}")
+    job = None if like is None else principal.require_readable(JobRepository(session).get(like), f"job {like!r}")
     initial = {"values": {}, "metadata": []} if job is None else _copy(job, session)
     if dataset is not None:
         initial["values"]["dataset"] = dataset
@@ -137,4 +133,4 @@ def _policy_choice(job: Job, session: Session) -> tuple[str, str]:
 
 
 def _describe(policy: Policy) -> str:
-    return f"ρ {describe_rho(policy)}: {describe_rule(policy)}; {describe_gate(policy.gate)}"
+    return "ρ {rho}: {rule}; {gate}".format_map(summarise_policy(policy))

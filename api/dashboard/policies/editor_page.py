@@ -11,13 +11,7 @@ from api.access.principal import OperatorDep
 from api.dashboard.page import Page, PageDep
 from api.dashboard.policies import policy_curve
 from api.dashboard.policies.policy_form import EXAMPLES, policy_form, run_fields
-from api.dashboard.policies.policy_summary import (
-    describe_gate,
-    describe_missing,
-    describe_rho,
-    describe_rule,
-    describe_smoothing,
-)
+from api.dashboard.policies.policy_summary import summarise_policy
 from api.http.problems import Problem
 from api.policies.schemas import PolicyOut
 from greencore.policy import parse_stored_policy
@@ -63,18 +57,14 @@ def policy_page(name: str, page: PageDep) -> HTMLResponse:
 
 def _editor(page: Page, title: str, *, stored: PolicyOut | None) -> HTMLResponse:
     body = EXAMPLES["linear"] if stored is None else _in_order(stored.policy)
-    policy, grid = parse_stored_policy(body), GridRepository(page.session)
+    grid = GridRepository(page.session)
     return page.render(
         "policy.html",
         title=title,
         here="policies",
         stored=stored,
         body=body,
-        rule=describe_rule(policy),
-        rho=describe_rho(policy),
-        gate=describe_gate(policy.gate),
-        smoothing=describe_smoothing(policy.smoothing),
-        missing=describe_missing(policy),
+        summary=summarise_policy(parse_stored_policy(body)),
         form=FORM,
         examples=EXAMPLES,
         run_fields=RUN_FIELDS,
@@ -98,8 +88,6 @@ def _row(stored: Policy) -> dict[str, Any]:
         "name": stored.name,
         "version": stored.version,
         "kind": policy.model_dump()["kind"],
-        "rule": describe_rule(policy),
-        "rho": describe_rho(policy),
-        "gate": describe_gate(policy.gate),
+        **summarise_policy(policy),
         "since": stored.created_at,
     }

@@ -51,7 +51,7 @@ def policy_form() -> dict[str, Any]:
 def run_fields() -> tuple[FormField, ...]:
     """Return the fields of a backtest's run."""
     schema = SimulationRequest.model_json_schema(by_alias=True)
-    return tuple(form_field(name, schema["properties"][name], required=name in schema["required"]) for name in RUN)
+    return tuple(form_field(name, schema["properties"][name]) for name in RUN)
 
 
 def _section(path: str, schema: Schema, property_: Schema) -> dict[str, Any]:

@@ -4,8 +4,18 @@ from api.figures import format_number
 from greencore.policy import Budget, Constant, FixedRho, Gate, Linear, Percentile, Policy, Price, Smoothing, Steps
 
 
-def describe_rule(policy: Policy) -> str:
-    """Describe what sets ρ."""
+def summarise_policy(policy: Policy) -> dict[str, str]:
+    """Describe what sets ρ, its range, the gate, the limits on changes, and the decision without an intensity."""
+    return {
+        "rule": _describe_rule(policy),
+        "rho": _describe_rho(policy),
+        "gate": _describe_gate(policy.gate),
+        "smoothing": _describe_smoothing(policy.smoothing),
+        "missing": _describe_missing(policy),
+    }
+
+
+def _describe_rule(policy: Policy) -> str:
     match policy:
         case Constant():
             return f"always {format_number(policy.rho)}"
@@ -22,14 +32,12 @@ def describe_rule(policy: Policy) -> str:
     raise TypeError(f"no description for a policy of the kind {type(policy).__name__}")
 
 
-def describe_rho(policy: Policy) -> str:
-    """Describe the range of ρ, or its only value."""
+def _describe_rho(policy: Policy) -> str:
     lowest, highest = policy.rho_range
     return format_number(lowest) if lowest == highest else f"{format_number(lowest)} to {format_number(highest)}"
 
 
-def describe_gate(gate: Gate) -> str:
-    """Describe when a job may run."""
+def _describe_gate(gate: Gate) -> str:
     delay = f"up to {format_number(gate.max_delay_hours)} h later"
     least = f"where that saves more than {format_number(gate.min_saving * 100)} %"
     plan = {
@@ -43,8 +51,7 @@ def describe_gate(gate: Gate) -> str:
     return f"{plan}; {pause}, resumes at {format_number(gate.resume_threshold)} gCO2e/kWh"
 
 
-def describe_smoothing(smoothing: Smoothing) -> str:
-    """Describe how changes of ρ are limited."""
+def _describe_smoothing(smoothing: Smoothing) -> str:
     parts = []
     if smoothing.deadband > 0:
         parts.append(f"changes of less than {format_number(smoothing.deadband)} are ignored")
@@ -55,8 +62,7 @@ def describe_smoothing(smoothing: Smoothing) -> str:
     return "; ".join(parts) or "none"
 
 
-def describe_missing(policy: Policy) -> str:
-    """Describe the decision while no intensity is known."""
+def _describe_missing(policy: Policy) -> str:
     rule = policy.on_missing
     if isinstance(rule, FixedRho):
         return f"ρ is {format_number(rule.rho)}"
