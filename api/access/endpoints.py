@@ -29,15 +29,7 @@ def create_key(
     """The key's text is in this response only: the service stores a digest of it."""
     if request.expires_at is not None and request.expires_at <= now:
         raise invalid_field("expires_at", f"{request.expires_at.isoformat()} has passed")
-    key, text = issue_key(
-        session,
-        context.settings.secret,
-        owner=request.owner,
-        role=request.role,
-        name=request.name,
-        expires_at=request.expires_at,
-        at=now,
-    )
+    key, text = issue_key(session, context.settings.secret, at=now, **request.model_dump())
     response.headers["Location"] = f"/keys/{key.id}"
     return IssuedKeyOut.from_row(key, key=text)
 

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
 from api.access.sessions import BrowserSession
 from api.http.problems import Problem
 from store.repositories.keys import Role
+from store.tables import Dataset, Job, Webhook
+
+Owned = TypeVar("Owned", Dataset, Job, Webhook)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,12 @@ class Principal:
     def can_read(self, owner: str | None) -> bool:
         """Return whether resources of `owner` are visible to this principal."""
         return self.is_operator or owner == self.owner
+
+    def require_readable(self, row: Owned | None, name: str) -> Owned:
+        """Return a row that is visible to this principal. Raises the same 404 for any other as for a missing one."""
+        if row is None or not self.can_read(row.owner):
+            raise Problem(HTTPStatus.NOT_FOUND, f"there is no {name}")
+        return row
 
 
 def find_principal(request: Request) -> Principal | None:

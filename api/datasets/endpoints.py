@@ -17,7 +17,7 @@ from api.datasets.storing import discard_rows, store_dataset
 from api.datasets.validator import DatasetLimits
 from api.dependencies import AppContextDep, NowDep, SessionDep
 from api.http.pagination import Id, Limit, Listing, OlderThan, to_listing
-from api.http.problems import Problem, problem_responses
+from api.http.problems import Problem, closing_problem, problem_responses
 from greencore.disk import DISK_FULL_ERRNOS
 from runtime.ids import new_id
 from store.repositories.datasets import DatasetRepository
@@ -31,10 +31,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
 def _dataset(dataset_id: Id, principal: PrincipalDep, session: SessionDep) -> Dataset:
-    dataset = DatasetRepository(session).get(dataset_id)
-    if dataset is None or not principal.can_read(dataset.owner):
-        raise _no_dataset(dataset_id)
-    return dataset
+    return principal.require_readable(DatasetRepository(session).get(dataset_id), f"dataset {dataset_id!r}")
 
 
 DatasetDep = Annotated[Dataset, Depends(_dataset)]
@@ -120,9 +117,7 @@ def delete_dataset(dataset_id: Id, principal: PrincipalDep, context: AppContextD
     """Refused while a job that is not over needs its rows. Jobs that are over stay, and cannot be retried."""
     with context.database.session() as session:
         datasets = DatasetRepository(session)
-        dataset = datasets.lock_for_deletion(dataset_id)
-        if dataset is None or not principal.can_read(dataset.owner):
-            raise _no_dataset(dataset_id)
+        dataset = principal.require_readable(datasets.lock_for_deletion(dataset_id), f"dataset {dataset_id!r}")
         jobs = datasets.list_open_jobs(dataset_id, limit=JOBS_NAMED + 1)
         if jobs:
             named = ", ".join(jobs[:JOBS_NAMED]) + (" and more" if len(jobs) > JOBS_NAMED else "")
@@ -142,8 +137,4 @@ def _report_full_disk() -> Iterator[None]:
         if error.errno not in DISK_FULL_ERRNOS:
             raise
         detail = f"there is no room for this file: {error.strerror}; delete datasets, or ask the operator for more"
-        raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, detail, headers={"Connection": "close"}) from error
-
-
-def _no_dataset(dataset_id: Id) -> Problem:
-    return Problem(HTTPStatus.NOT_FOUND, f"there is no dataset {dataset_id!r}")
+        raise closing_problem(HTTPStatus.INSUFFICIENT_STORAGE, detail) from error

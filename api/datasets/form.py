@@ -5,7 +5,7 @@ from http import HTTPStatus
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api.http.problems import Problem, invalid_field
+from api.http.problems import Problem, closing_problem, invalid_field
 
 FIELD = b"file"
 MAX_PARTS = 20
@@ -94,5 +94,4 @@ class MultipartFileReader:
 
 
 def _unreadable(why: str) -> Problem:
-    detail = f"the form cannot be read: {why}"
-    return Problem(HTTPStatus.BAD_REQUEST, detail, headers={"Connection": "close"})
+    return closing_problem(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {why}")

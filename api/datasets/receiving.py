@@ -16,7 +16,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
 from api.datasets.form import MultipartFileReader
-from api.http.problems import Problem, invalid_field
+from api.http.problems import Problem, closing_problem, invalid_field
 from runtime.ids import new_id
 from runtime.private_files import make_private_folder, open_private
 from runtime.settings import Settings
@@ -70,7 +70,7 @@ async def receive_upload(request: Request, folder: Path, *, name: str | None, ma
     else:
         expected = ", ".join((FORM, *RAW))
         given = ascii(kind[:100]) if kind else "none"
-        raise _refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"given the content type {given}: expected {expected}")
+        raise closing_problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"given the content type {given}: expected {expected}")
     target = folder / "received"
     size, digest = await _write(pieces, target, max_bytes)
     if form is not None and not form.found:
@@ -93,7 +93,7 @@ async def _write(pieces: AsyncIterator[bytes], target: Path, max_bytes: int) -> 
             size += len(piece)
             if size > max_bytes:
                 detail = f"the file is larger than {max_bytes} bytes, the most that this service takes"
-                raise _refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+                raise closing_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
             waiting += piece
             if len(waiting) >= WRITE_BYTES:
                 await run_in_threadpool(flush)
@@ -118,17 +118,12 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
                 chunk = await anext(stream, None)
         except TimeoutError as error:
             detail = f"nothing arrived for {IDLE_SECONDS:g} seconds"
-            raise _refused(HTTPStatus.REQUEST_TIMEOUT, detail) from error
+            raise closing_problem(HTTPStatus.REQUEST_TIMEOUT, detail) from error
         except ClientDisconnect as error:
             raise Problem(HTTPStatus.BAD_REQUEST, "the upload was interrupted") from error
         if chunk is None:
             return
         yield chunk
-
-
-def _refused(status: HTTPStatus, detail: str) -> Problem:
-    """Return a problem that closes the connection, since the rest of the body is not read."""
-    return Problem(status, detail, headers={"Connection": "close"})
 
 
 def _remove_abandoned(parent: Path) -> None:

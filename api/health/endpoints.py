@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from api.dependencies import AppContextDep
 from api.health.readiness import NEEDED_BY_EVERY_JOB
-from api.http.problems import RETRY_AFTER_SECONDS, FieldProblem, Problem, problem_responses
+from api.http.problems import FieldProblem, problem_responses, unavailable
 
 router = APIRouter(tags=["health"])
 
@@ -54,11 +54,6 @@ async def readyz(context: AppContextDep) -> Health:
     report = await context.readiness.report()
     errors = [FieldProblem(field=part, message=fault) for part, fault in report.errors.items()]
     if errors:
-        raise Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "; ".join(f"{error.field}: {error.message}" for error in errors),
-            errors=errors,
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
+        raise unavailable("; ".join(f"{error.field}: {error.message}" for error in errors), errors)
     warnings = [Warned(part=part, message=fault) for part, fault in report.warnings.items()]
     return Health(status="degraded" if NEEDED_BY_EVERY_JOB & report.warnings.keys() else "ok", warnings=warnings)

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.http.problems import FieldProblem, Problem
+from api.http.problems import FieldProblem, Problem, closing_problem
 
 # Separators of JSON values and form fields. Each value costs far more memory and time than its bytes.
 SEPARATORS = (b",", b"&")
@@ -66,19 +66,11 @@ class BodyLimitMiddleware:
 
 
 def _too_large(max_bytes: int) -> Problem:
-    return Problem(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"the body is larger than {max_bytes} bytes, the most that this service takes",
-        # The rest of the body is not read, so the connection cannot carry another request.
-        headers={"Connection": "close"},
-    )
+    detail = f"the body is larger than {max_bytes} bytes, the most that this service takes"
+    return closing_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
 
 def _too_many(values: int) -> Problem:
     message = f"contains more than {values:,} values, counted by separators: expected fewer"
-    return Problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        f"body: {message}",
-        errors=[FieldProblem(field="body", message=message)],
-        headers={"Connection": "close"},
-    )
+    errors = [FieldProblem(field="body", message=message)]
+    return closing_problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"body: {message}", errors)

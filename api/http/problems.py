@@ -117,6 +117,17 @@ def invalid_fields(errors: Sequence[FieldProblem], *, count: int | None = None) 
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{first}{more}", errors=errors, error_count=count)
 
 
+def closing_problem(status: HTTPStatus, detail: str, errors: Sequence[FieldProblem] = ()) -> Problem:
+    """Return a problem that closes the connection, which cannot carry another request if the body is not read."""
+    return Problem(status, detail, errors=errors, headers={"Connection": "close"})
+
+
+def unavailable(detail: str, errors: Sequence[FieldProblem] = ()) -> Problem:
+    """Return the 503 with the usual time to wait."""
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, errors=errors, headers=headers)
+
+
 def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """Declare the problems of a route for the OpenAPI description."""
     return {status.value: {"model": ProblemBody, "description": status_description(status)} for status in statuses}
@@ -272,7 +283,7 @@ def _respond_always(status: HTTPStatus, detail: str) -> Callable[[Request, Excep
 def _handle_database_outage(request: Request, error: Exception) -> Response:
     log.warning("database.unavailable", reason=describe_outage(error), error=str(getattr(error, "orig", error)).strip())
     detail = f"the database {describe_outage(error)}: try again in a moment"
-    return _respond(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+    return _handle_http_exception(request, unavailable(detail))
 
 
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {

@@ -43,10 +43,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
 def _job(job_id: Id, principal: PrincipalDep, session: SessionDep) -> Job:
-    job = JobRepository(session).get(job_id)
-    if job is None or not principal.can_read(job.owner):
-        raise Problem(HTTPStatus.NOT_FOUND, f"there is no job {job_id!r}")
-    return job
+    return principal.require_readable(JobRepository(session).get(job_id), f"job {job_id!r}")
 
 
 JobDep = Annotated[Job, Depends(_job)]

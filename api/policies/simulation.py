@@ -2,10 +2,9 @@
 
 import threading
 from datetime import datetime
-from http import HTTPStatus
 
 from api.dependencies import AppContext
-from api.http.problems import RETRY_AFTER_SECONDS, Problem, invalid_field
+from api.http.problems import Problem, invalid_field, unavailable
 from api.policies.history import IntensityHistory, load_history, series_span
 from api.policies.schemas import resolve_policy
 from api.policies.simulated import SimulationOut
@@ -35,10 +34,8 @@ def run_simulation(request: SimulationRequest, context: AppContext, *, now: date
         past = load_history(request, context, session, window_hours=window_hours, now=now)
     _check_effort(request, policy, past, window_hours)
     if not _simulation_slots.acquire(blocking=False):
-        raise Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            f"{MAX_CONCURRENT_SIMULATIONS} simulations are running, the most at once: try again in a moment",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        raise unavailable(
+            f"{MAX_CONCURRENT_SIMULATIONS} simulations are running, the most at once: try again in a moment"
         )
     try:
         result = backtest(

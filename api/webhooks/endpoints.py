@@ -27,10 +27,7 @@ CONFLICT = problem_responses(HTTPStatus.CONFLICT)
 
 
 def _webhook(webhook_id: Id, principal: PrincipalDep, session: SessionDep) -> Webhook:
-    webhook = WebhookRepository(session).get(webhook_id)
-    if webhook is None or not principal.can_read(webhook.owner):
-        raise Problem(HTTPStatus.NOT_FOUND, f"there is no webhook {webhook_id!r}")
-    return webhook
+    return principal.require_readable(WebhookRepository(session).get(webhook_id), f"webhook {webhook_id!r}")
 
 
 WebhookDep = Annotated[Webhook, Depends(_webhook)]

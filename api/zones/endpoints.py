@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from api.access.principal import PrincipalDep
 from api.dependencies import AppContextDep, NowDep, SessionDep
 from api.http.pagination import Id, Listing, complete_listing
-from api.http.problems import RETRY_AFTER_SECONDS, Problem, invalid_field, join_names, problem_responses
+from api.http.problems import Problem, invalid_field, join_names, problem_responses, unavailable
 from api.http.times import RecordedTime
 from api.zones.schemas import ForecastOut, ForecastReach, HistoryOut, IntensityOut, ProviderOut, ReadingOut, ZoneOut
 from greencore.carbon import Basis, IntensitySeries
@@ -81,11 +81,7 @@ def get_intensity(zone: ZoneDep, context: AppContextDep, session: SessionDep, no
     if found is None:
         refused = explain_missing_static(basis)
         not_taken = f"; {refused}" if refused else ""
-        raise Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            f"no intensity of {zone} is known now: the scheduler polls its source{not_taken}",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
+        raise unavailable(f"no intensity of {zone} is known now: the scheduler polls its source{not_taken}")
     return found
 
 
