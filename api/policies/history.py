@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -27,30 +26,20 @@ UPLOADED = "uploaded"
 _UPLOADED: TypeAdapter[list[UploadedReading]] = TypeAdapter(list[UploadedReading])
 
 
-@dataclass(frozen=True)
-class IntensityHistory:
-    """Readings, the request field that they come from, and their zone."""
-
-    series: IntensitySeries
-    field: str
-    zone: str | None
-
-
 def load_history(
     request: SimulationRequest, context: AppContext, session: Session, *, window_hours: float, now: datetime
-) -> IntensityHistory:
+) -> IntensitySeries:
     """Load the readings that a request names. Raises the 422 that names the invalid field.
 
     `window_hours` is the length of readings that one run needs from its start on.
     """
     if request.series is not None:
         _refuse_zone_fields(request)
-        series, field, zone = build_uploaded_series(request.series, now=now), "series", None
-    elif request.zone is None:
-        raise invalid_field("zone", "missing: expected a zone whose readings are stored, or readings in series")
+        series, field = build_uploaded_series(request.series, now=now), "series"
+    elif request.zone is not None:
+        series, field = _load_stored_series(request, request.zone, context, session, window_hours, now), "zone"
     else:
-        series = _load_stored_series(request, request.zone, context, session, window_hours, now)
-        field, zone = "zone", request.zone
+        raise invalid_field("zone", "missing: expected a zone whose readings are stored, or readings in series")
     start, end = series_span(series)
     if end - start > LONGEST_SPAN:
         raise invalid_field(field, f"the readings span {(end - start).days} days: expected at most {LONGEST_SPAN.days}")
@@ -61,7 +50,7 @@ def load_history(
             f"the readings cover {covered:.0%} of the time from {start.isoformat()} to {end.isoformat()}: "
             f"expected at least {MIN_COVERED_SHARE:.0%}",
         )
-    return IntensityHistory(series, field, zone)
+    return series
 
 
 def series_span(series: IntensitySeries) -> tuple[datetime, datetime]:
@@ -111,28 +100,20 @@ def _parse_readings(given: Sequence[Any]) -> list[UploadedReading]:
 
 def _check_order(readings: Sequence[UploadedReading]) -> None:
     for index, (earlier, later) in enumerate(pairwise(readings), start=1):
+        given = f"given {later.start.isoformat()}"
         if later.signal != readings[0].signal:
-            raise invalid_field(
-                f"series[{index}].signal",
-                f"given {later.signal}, after {readings[0].signal}: the two are never mixed in one series",
-            )
+            mixed = f"given {later.signal}, after {readings[0].signal}: the two are never mixed in one series"
+            raise invalid_field(f"series[{index}].signal", mixed)
         if later.start <= earlier.start:
-            raise invalid_field(
-                f"series[{index}].start",
-                f"given {later.start.isoformat()}: expected a time after {earlier.start.isoformat()}, the one before",
-            )
+            fault = f"{given}: expected a time after {earlier.start.isoformat()}, the one before"
+            raise invalid_field(f"series[{index}].start", fault)
         if earlier.end is not None and later.start < earlier.end:
-            raise invalid_field(
-                f"series[{index}].start",
-                f"given {later.start.isoformat()}, before the reading before it ends ({earlier.end.isoformat()}): "
-                "expected no overlap",
-            )
+            fault = f"{given}, before the reading before it ends ({earlier.end.isoformat()}): expected no overlap"
+            raise invalid_field(f"series[{index}].start", fault)
     for index, reading in enumerate(readings):
         if reading.end is not None and reading.end <= reading.start:
-            raise invalid_field(
-                f"series[{index}].end",
-                f"given {reading.end.isoformat()}: expected a time after {reading.start.isoformat()}, its start",
-            )
+            fault = f"given {reading.end.isoformat()}: expected a time after {reading.start.isoformat()}, its start"
+            raise invalid_field(f"series[{index}].end", fault)
 
 
 def _infer_ends(readings: Sequence[UploadedReading]) -> list[datetime]:
@@ -141,9 +122,8 @@ def _infer_ends(readings: Sequence[UploadedReading]) -> list[datetime]:
     if not spacings:
         only = readings[0]
         if only.end is None:
-            raise invalid_field(
-                "series[0].end", "missing: expected the end of a single reading, which no other follows"
-            )
+            fault = "missing: expected the end of a single reading, which no other follows"
+            raise invalid_field("series[0].end", fault)
         return [only.end]
     usual = min(spacings, key=lambda spacing: (-spacings[spacing], spacing))
     longest = max(usual, HOUR)
@@ -156,16 +136,10 @@ def _infer_ends(readings: Sequence[UploadedReading]) -> list[datetime]:
 
 
 def _refuse_zone_fields(request: SimulationRequest) -> None:
-    for field, value in (
-        ("zone", request.zone),
-        ("signal", request.signal),
-        ("from", request.from_),
-        ("to", request.to),
-    ):
-        if value is not None:
-            raise invalid_field(
-                field, "given with series: expected a zone's stored readings or uploaded ones, not both"
-            )
+    for field in ("zone", "signal", "from_", "to"):
+        if getattr(request, field) is not None:
+            fault = "given with series: expected a zone's stored readings or uploaded ones, not both"
+            raise invalid_field(field.removesuffix("_"), fault)
 
 
 def _load_stored_series(

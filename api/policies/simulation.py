@@ -5,10 +5,11 @@ from datetime import datetime
 
 from api.dependencies import AppContext
 from api.http.problems import Problem, invalid_field, unavailable
-from api.policies.history import IntensityHistory, load_history, series_span
+from api.policies.history import load_history, series_span
 from api.policies.schemas import resolve_policy
 from api.policies.simulated import SimulationOut
 from api.policies.simulation_request import SimulationRequest
+from greencore.carbon import IntensitySeries
 from greencore.policy import BacktestError, Policy, backtest
 from greencore.policy.backtesting.simulation import latest_finish_hours
 from greencore.policy.backtesting.slots import Slots
@@ -30,7 +31,8 @@ def run_simulation(request: SimulationRequest, context: AppContext, *, now: date
     """
     with context.database.session() as session:
         policy = resolve_policy(request.policy, session)
-        window_hours = _window_hours(request, policy)
+        _, longest = latest_finish_hours(policy, request.work_hours, request.deadline_hours)
+        window_hours = max(longest, request.work_hours)  # of readings that one run needs from its start on
         past = load_history(request, context, session, window_hours=window_hours, now=now)
     _check_effort(request, policy, past, window_hours)
     if not _simulation_slots.acquire(blocking=False):
@@ -40,7 +42,7 @@ def run_simulation(request: SimulationRequest, context: AppContext, *, now: date
     try:
         result = backtest(
             policy,
-            past.series,
+            past,
             start=request.start,
             work_hours=request.work_hours,
             epochs=request.epochs,
@@ -50,14 +52,14 @@ def run_simulation(request: SimulationRequest, context: AppContext, *, now: date
             idle_power_w=request.idle_power_w,
         )
     except BacktestError as error:
-        raise _backtest_problem(error, past, window_hours) from error
+        raise _backtest_problem(error, request, past, window_hours) from error
     finally:
         _simulation_slots.release()
     return SimulationOut.of(
         result,
-        past.series,
+        past,
         policy=policy,
-        zone=past.zone,
+        zone=request.zone,
         forecast=request.forecast,
         deadline_hours=request.deadline_hours,
         power_w=request.power_w,
@@ -65,15 +67,9 @@ def run_simulation(request: SimulationRequest, context: AppContext, *, now: date
     )
 
 
-def _window_hours(request: SimulationRequest, policy: Policy) -> float:
-    """Return the length of readings that one run needs from its start on."""
-    _, longest = latest_finish_hours(policy, request.work_hours, request.deadline_hours)
-    return max(longest, request.work_hours)
-
-
-def _check_effort(request: SimulationRequest, policy: Policy, past: IntensityHistory, window_hours: float) -> None:
-    slots = Slots.from_series(past.series)
-    start, end = series_span(past.series)
+def _check_effort(request: SimulationRequest, policy: Policy, past: IntensitySeries, window_hours: float) -> None:
+    slots = Slots.from_series(past)
+    start, end = series_span(past)
     hours = (end - start).total_seconds() / 3600
     starts = 1.0 if request.start is not None else max(1.0, hours - window_hours)
     planning = window_hours if policy.gate.mode != "none" else EFFORT_WITHOUT_GATE
@@ -89,13 +85,15 @@ def _check_effort(request: SimulationRequest, policy: Policy, past: IntensityHis
         )
 
 
-def _backtest_problem(error: BacktestError, past: IntensityHistory, window_hours: float) -> Problem:
+def _backtest_problem(
+    error: BacktestError, request: SimulationRequest, past: IntensitySeries, window_hours: float
+) -> Problem:
     if error.field != "series":
         return invalid_field(error.field, error.message)
-    start, end = series_span(past.series)
+    start, end = series_span(past)
     there = (end - start).total_seconds() / 3600
     return invalid_field(
-        past.field,
+        "zone" if request.series is None else "series",
         f"there are readings of {there:,.4g} h, from {start.isoformat()} to {end.isoformat()}: "
         f"expected at least {window_hours:,.4g} h, the window of one run",
     )
