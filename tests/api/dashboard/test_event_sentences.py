@@ -9,12 +9,12 @@ from api.dashboard.jobs.event_sentences import describe_event
 from store.lifecycle.status import JobStatus
 
 ROOT = Path(__file__).parents[3]
-RECORDED = re.compile(r'record\(\s*[\w.]+,\s*"([a-z_]+\.[a-z_]+)"')
+RECORDED = re.compile(r'record(?:_attempt_event)?[(,]\s*(?:[\w.]+,\s*)*"([a-z_]+\.[a-z_]+)"')
 NOTHING_SAID = {"marker": 7}
 
 
 def list_event_types() -> set[str]:
-    """The event types in calls of `record`, and those of transitions."""
+    """The event types in calls of `record` and `record_attempt_event`, and those of transitions."""
     sources = (
         file.read_text() for folder in ("store", "scheduler", "worker") for file in (ROOT / folder).rglob("*.py")
     )
