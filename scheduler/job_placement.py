@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -16,7 +16,6 @@ from planning.placement import choose_zone, list_worker_zones
 from runtime.settings import Settings
 from runtime.site import explain_missing_worker
 from scheduler.job_gate import evaluate_job_gate, is_gated
-from store.repositories.workers import WorkerRepository
 from store.tables import Job, Worker
 
 log = structlog.get_logger()
@@ -40,11 +39,6 @@ class Fleet:
             if signal in (None, self.bases[zone].signal)
             and emission_factors in (None, self.bases[zone].emission_factors)
         ]
-
-
-def list_live_workers(session: Session, settings: Settings) -> Sequence[Worker]:
-    """Return the training workers that sent a heartbeat within a lease's time."""
-    return WorkerRepository(session).list_live(within=timedelta(seconds=settings.lease_seconds))
 
 
 def describe_missing_worker(job: Job, served: Collection[str]) -> str:

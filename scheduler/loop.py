@@ -17,7 +17,7 @@ from scheduler.broker import Broker
 from scheduler.gates import pause_running_jobs, release_deferred_jobs
 from scheduler.grid import IntensityPoller, open_sources
 from scheduler.heartbeat import PeriodicTimer, SchedulerHeartbeat, delete_silent_processes
-from scheduler.job_placement import Fleet, list_live_workers
+from scheduler.job_placement import Fleet
 from scheduler.leadership import Leadership
 from scheduler.prepare_dispatch import dispatch_new_jobs, dispatch_token_counts
 from scheduler.reclaim import OutageDetector, kill_unresponsive_jobs, reclaim_lost_jobs
@@ -29,6 +29,7 @@ from store.database import Database, isolate_errors
 from store.lifecycle.queue import QueueRepository
 from store.pooling import require_sessions
 from store.repositories.jobs import JobRepository
+from store.repositories.workers import WorkerRepository
 from worker.app import MEASURE_MODELS_TASK, PREPARE_QUEUE
 
 log = structlog.get_logger()
@@ -102,7 +103,8 @@ class Scheduler:
         """Run everything that is due now, once. A part that fails is logged, and the others run."""
         settings, database, now = self._settings, self._database, self._clock()
         with database.session() as session:
-            fleet = Fleet(list_live_workers(session, settings), self._bases)
+            workers = WorkerRepository(session).list_live(within=timedelta(seconds=settings.lease_seconds))
+            fleet = Fleet(workers, self._bases)
             in_use = {*fleet.zones(), *JobRepository(session).open_zones()}
         self._webhooks.start_round()
         if self._poll_timer.due(now):

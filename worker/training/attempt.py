@@ -38,7 +38,7 @@ from worker.preparation.budget_check import check_budget
 from worker.preparation.prepare import fetch_model_folder
 from worker.registration import host_id
 from worker.training.leased_writer import LeasedWriter
-from worker.training.outcome import release_job, store_result
+from worker.training.outcome import store_result
 from worker.training.policy_context import build_policy_context
 from worker.training.registered_checkpoints import RegisteredCheckpoints
 from worker.training.step_log import StepLog
@@ -60,6 +60,7 @@ class TrainingAttempt(TrainingListener):
     def __init__(self, writer: LeasedWriter, settings: Settings) -> None:
         self._writer, self._settings, self._lease = writer, settings, writer.lease
         self._job: Job = writer.write(lock_leased_job)
+        self.traceparent = self._job.traceparent  # of the request that submitted the job, where it was traced
         assert self._job.zone is not None
         self._zone = self._job.zone
         self._basis = get_job_basis(self._job)
@@ -70,11 +71,6 @@ class TrainingAttempt(TrainingListener):
         self._tensors: Sequence[str] = ()
         self._meter: EnergyMeter
         self._silent_meters = set[str]()  # the components whose meters do not answer
-
-    @property
-    def traceparent(self) -> str | None:
-        """Traceparent of the request that submitted the job, where it was traced."""
-        return self._job.traceparent
 
     def run(self) -> None:
         """Train to the end, or until the job must stop, and store the outcome."""
@@ -95,7 +91,8 @@ class TrainingAttempt(TrainingListener):
             self._writer.heartbeat.unstored = lambda: None
         self._writer.write(metering.close_meter, at=utc_now(), tracker_kwh=self._meter.tracker_total_kwh)
         if result is None or not result.completed:
-            release_job(self._writer)
+            status = self._writer.write(progress.release_job, at=utc_now())
+            log.info("attempt.stopped", now=status)
         else:
             store_result(self._writer, self._settings, self._job, result)
 

@@ -1,4 +1,4 @@
-"""Stores the outcome of an attempt: its result, or the release of its job."""
+"""Stores the result of an attempt: its files, their hashes and the model card."""
 
 import hashlib
 import shutil
@@ -24,12 +24,6 @@ from worker.training.model_card import FILE_NAME as CARD
 from worker.training.model_card import write_model_card
 
 log = structlog.get_logger()
-
-
-def release_job(writer: LeasedWriter) -> None:
-    """Release the job of an attempt that was stopped before its end."""
-    status = writer.write(progress.release_job, at=utc_now())
-    log.info("attempt.stopped", now=status)
 
 
 def store_result(writer: LeasedWriter, settings: Settings, job: Job, result: TrainingResult) -> None:

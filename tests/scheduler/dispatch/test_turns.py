@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import timedelta
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -11,11 +12,12 @@ from sqlalchemy import text
 from greencore.carbon import Basis
 from runtime.settings import Settings
 from scheduler.broker import Broker
-from scheduler.job_placement import Fleet, list_live_workers
+from scheduler.job_placement import Fleet
 from scheduler.training_dispatch import TrainingDispatcher
 from store.database import Database
 from store.lifecycle.queue import WaitingJob, fair_order
 from store.lifecycle.status import JobStatus
+from store.repositories.workers import WorkerRepository
 from store.tables import Job
 from tests.scheduler.stage import START, add_job, add_worker, claim_as_worker
 
@@ -64,7 +66,8 @@ def test_no_owner_gets_a_second_worker_while_another_waits_and_no_priority_is_in
     for owner, priority in queued:
         add_job(database, zone="FR", owner=owner, priority=priority)
     with closing(Broker(empty_broker)) as broker, database.session() as session:
-        fleet = Fleet(list_live_workers(session, empty_broker), {"FR": Basis()})
+        live = WorkerRepository(session).list_live(within=timedelta(seconds=empty_broker.lease_seconds))
+        fleet = Fleet(live, {"FR": Basis()})
         TrainingDispatcher(database, broker, empty_broker).dispatch(fleet, at=START)
     with database.session() as session:
         jobs = session.query(Job).where(Job.status == JobStatus.QUEUED).all()
