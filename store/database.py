@@ -167,7 +167,7 @@ def _as_operational_error(context: ExceptionContext) -> OperationalError | None:
 
 @contextmanager
 def isolate_errors(log_event: str, **fields: str | None) -> Iterator[None]:
-    """Log an error of the block, so that the work beside it goes on. Raises only `DBAPIError`, which stops that too."""
+    """Log an error of the block instead of raising it, so that other work goes on; raises `DBAPIError` alone."""
     try:
         yield
     except DBAPIError:
