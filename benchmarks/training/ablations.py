@@ -6,15 +6,13 @@ The data and the scale are those of `benchmarks.training.quality --quick`, over 
 changes.
 """
 
-import argparse
 import sys
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean
 
 from benchmarks.report import publish
 from benchmarks.training.finetuning import Arm
-from benchmarks.training.quality import QUICK, load_comparison
+from benchmarks.training.quality import QUICK, Comparison, build_parser
 from greencore.training.evaluation.rouge import ROUGE_METRICS
 
 RHO = 0.5
@@ -28,12 +26,10 @@ SEEDS = (0, 1)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.ablations")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train, validation and test .jsonl")
+    parser = build_parser("benchmarks.training.ablations")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of every run")
-    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="where finished runs are kept")
     options = parser.parse_args()
-    comparison = load_comparison(options.data, replace(QUICK, epochs=2), options.work)
+    comparison = Comparison(options.data, replace(QUICK, epochs=2), options.work)
     rows = []
     for arm in ARMS:
         runs = [comparison.run(arm, options.rate, seed, comparison.full_steps) for seed in SEEDS]

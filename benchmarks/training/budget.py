@@ -1,6 +1,5 @@
 """Benchmarks the FLOP budget: requested ρ against the FLOPs of real steps, for every family, from the floor to 1."""
 
-import copy
 import sys
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from benchmarks.report import publish
-from benchmarks.training.families import EAGER_ONLY, FAMILIES, build_family_model
+from benchmarks.training.families import EAGER_ONLY, FAMILIES, build_model
 from greencore.backprop import importance
 from greencore.training.methods.batch_shapes import StepShape
 from greencore.training.methods.step_costs import StepCosts
@@ -26,26 +25,7 @@ CLOSE = 0.01
 
 def main() -> int:
     """Measure, print and write; return 1 where a check fails."""
-    steps = [row for name in FAMILIES for row in _measured(name)]
-    rows = []
-    for name in FAMILIES:
-        mine = [step for step in steps if step["family"] == name]
-        apart = [step for step in mine if not step["at_floor"]]
-        rows.append(
-            {
-                "family": name,
-                "tensors": mine[0]["tensors"],
-                "floor": mine[0]["floor"],
-                "selections": len(mine),
-                "most_above": max(max(step["counted"], step["total"]) - step["rho"] for step in mine),
-                "most_below": max(step["rho"] - max(step["counted"], step["total"]) for step in apart),
-                "counted_below": max(step["rho"] - step["counted"] for step in apart),
-                "total_below": max(step["rho"] - step["total"] for step in apart),
-                "steps": [
-                    {key: step[key] for key in ("importance", "rho", "counted", "total", "chosen")} for step in mine
-                ],
-            }
-        )
+    rows = [_measured(name) for name in FAMILIES]
     return publish(
         "budget",
         "Asked ρ against the share of full fine-tuning's FLOPs that real steps take",
@@ -68,7 +48,7 @@ def main() -> int:
     )
 
 
-def _measured(name: str) -> list[dict[str, Any]]:
+def _measured(name: str) -> dict[str, Any]:
     model = _deep(name)
     encoder = bool(model.config.is_encoder_decoder)
     lengths = (TOKENS, TARGET) if encoder else (TOKENS,)
@@ -86,32 +66,32 @@ def _measured(name: str) -> list[dict[str, Any]]:
         costs.floor,
         *(float(share) for share in np.arange(STEP, 1 + STEP / 2, STEP).round(2) if share > costs.floor),
     ]
-    rows = []
+    steps: list[dict[str, Any]] = []
     for source, worth in importances.items():
         for rho in shares:
             chosen = costs.select(worth, rho)
-            counted = _counted(model, batch, chosen.names)
-            rows.append(
-                {
-                    "family": name,
-                    "tensors": len(costs.tensors),
-                    "floor": costs.floor,
-                    "importance": source,
-                    "at_floor": rho == costs.floor,
-                    "rho": rho,
-                    "chosen": len(chosen.names),
-                    "counted": counted / counted_full,
-                    "total": costs.step_flops(chosen.names, shape) / total_full,
-                }
+            counted = _counted(model, batch, chosen.names) / counted_full
+            total = costs.step_flops(chosen.names, shape) / total_full
+            steps.append(
+                {"importance": source, "rho": rho, "counted": counted, "total": total, "chosen": len(chosen.names)}
             )
-    return rows
+    apart = [step for step in steps if step["rho"] != costs.floor]
+    return {
+        "family": name,
+        "tensors": len(costs.tensors),
+        "floor": costs.floor,
+        "selections": len(steps),
+        "most_above": max(max(step["counted"], step["total"]) - step["rho"] for step in steps),
+        "most_below": max(step["rho"] - max(step["counted"], step["total"]) for step in apart),
+        "counted_below": max(step["rho"] - step["counted"] for step in apart),
+        "total_below": max(step["rho"] - step["total"] for step in apart),
+        "steps": steps,
+    }
 
 
 def _deep(name: str) -> PreTrainedModel:
     """Build the family's tiny model with enough layers that every tensor has less than a hundredth of its FLOPs."""
-    attention = "eager" if name in EAGER_ONLY else "sdpa"
-    small = build_family_model(name, attention)
-    config = copy.deepcopy(small.config)
+    config = AutoConfig.for_model(**FAMILIES[name])
     layers = LAYERS_OF_EXPERTS if hasattr(config, "num_local_experts") else LAYERS
     for count in LAYER_COUNTS:
         if hasattr(config, count):
@@ -119,8 +99,7 @@ def _deep(name: str) -> PreTrainedModel:
     if getattr(config, "layer_types", None):
         config.layer_types = (config.layer_types * layers)[:layers]
     torch.manual_seed(0)
-    model = type(small)._from_config(config, attn_implementation=attention)
-    assert isinstance(model, PreTrainedModel)
+    model = build_model(config, "eager" if name in EAGER_ONLY else "sdpa")
     model.train()
     return model
 
@@ -139,8 +118,6 @@ def _counted(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], names: C
     with FlopCounterMode(display=False) as counter:
         model(**batch).loss.backward()
     model.zero_grad()
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
     return int(counter.get_total_flops())
 
 

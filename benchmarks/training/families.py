@@ -1,46 +1,8 @@
 """Builds tiny random models of every tested model family, from configs."""
 
-from collections.abc import Callable
 from typing import Any
 
-from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
-    BloomConfig,
-    BloomForCausalLM,
-    FalconConfig,
-    FalconForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
-    Phi3Config,
-    Phi3ForCausalLM,
-    PhiConfig,
-    PhiForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    T5Config,
-    T5ForConditionalGeneration,
-)
-
-Builder = Callable[[str], PreTrainedModel]
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
 
 SPECIAL: dict[str, Any] = {"vocab_size": 96, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 DENSE: dict[str, Any] = {
@@ -78,41 +40,31 @@ BART: dict[str, Any] = {
 GPT2: dict[str, Any] = {**SPECIAL, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
 
 
-def _builder(model: type[PreTrainedModel], config: type[PreTrainedConfig], **settings: Any) -> Builder:
-    def build(attention: str) -> PreTrainedModel:
-        built = model._from_config(config(**settings), attn_implementation=attention)
-        assert isinstance(built, PreTrainedModel)
-        return built
-
-    return build
-
-
-FAMILIES: dict[str, Builder] = {
-    "opt": _builder(OPTForCausalLM, OPTConfig, **DENSE, word_embed_proj_dim=32, ffn_dim=64),
-    "bloom": _builder(BloomForCausalLM, BloomConfig, **SPECIAL, hidden_size=32, n_layer=3, n_head=4),
-    "t5": _builder(T5ForConditionalGeneration, T5Config, **T5, feed_forward_proj="relu"),
-    "flan-t5": _builder(
-        T5ForConditionalGeneration,
-        T5Config,
+FAMILIES: dict[str, dict[str, Any]] = {
+    "opt": {"model_type": "opt", **DENSE, "word_embed_proj_dim": 32, "ffn_dim": 64},
+    "bloom": {"model_type": "bloom", **SPECIAL, "hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "t5": {"model_type": "t5", **T5, "feed_forward_proj": "relu"},
+    "flan-t5": {
+        "model_type": "t5",
         **T5,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        dropout_rate=0.0,
-    ),
-    "bart": _builder(BartForConditionalGeneration, BartConfig, **BART),
-    "llama": _builder(LlamaForCausalLM, LlamaConfig, **GATED, tie_word_embeddings=False),
-    "llama-tied": _builder(LlamaForCausalLM, LlamaConfig, **GATED, tie_word_embeddings=True),
-    "qwen2": _builder(Qwen2ForCausalLM, Qwen2Config, **GATED, tie_word_embeddings=True),
-    "qwen3": _builder(Qwen3ForCausalLM, Qwen3Config, **GATED, head_dim=8),
-    "mistral": _builder(MistralForCausalLM, MistralConfig, **SLIDING),
-    "gemma2": _builder(Gemma2ForCausalLM, Gemma2Config, **SLIDING),
-    "gemma3": _builder(Gemma3ForCausalLM, Gemma3TextConfig, **SLIDING, layer_types=MIXED_LAYERS),
-    "phi": _builder(PhiForCausalLM, PhiConfig, **DENSE, intermediate_size=64),
-    "phi3": _builder(Phi3ForCausalLM, Phi3Config, **GATED),
-    "falcon": _builder(FalconForCausalLM, FalconConfig, **DENSE, bias=True),
-    "gpt2": _builder(GPT2LMHeadModel, GPT2Config, **GPT2, loss_type="ForCausalLM"),
-    "gpt-neox": _builder(GPTNeoXForCausalLM, GPTNeoXConfig, **DENSE, intermediate_size=64, use_parallel_residual=True),
-    "mixtral": _builder(MixtralForCausalLM, MixtralConfig, **GATED, num_local_experts=4, num_experts_per_tok=2),
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "dropout_rate": 0.0,
+    },
+    "bart": {"model_type": "bart", **BART},
+    "llama": {"model_type": "llama", **GATED, "tie_word_embeddings": False},
+    "llama-tied": {"model_type": "llama", **GATED, "tie_word_embeddings": True},
+    "qwen2": {"model_type": "qwen2", **GATED, "tie_word_embeddings": True},
+    "qwen3": {"model_type": "qwen3", **GATED, "head_dim": 8},
+    "mistral": {"model_type": "mistral", **SLIDING},
+    "gemma2": {"model_type": "gemma2", **SLIDING},
+    "gemma3": {"model_type": "gemma3_text", **SLIDING, "layer_types": MIXED_LAYERS},
+    "phi": {"model_type": "phi", **DENSE, "intermediate_size": 64},
+    "phi3": {"model_type": "phi3", **GATED},
+    "falcon": {"model_type": "falcon", **DENSE, "bias": True},
+    "gpt2": {"model_type": "gpt2", **GPT2, "loss_type": "ForCausalLM"},
+    "gpt-neox": {"model_type": "gpt_neox", **DENSE, "intermediate_size": 64, "use_parallel_residual": True},
+    "mixtral": {"model_type": "mixtral", **GATED, "num_local_experts": 4, "num_experts_per_tok": 2},
 }
 
 EAGER_ONLY = ("bloom", "gemma2")
@@ -124,4 +76,12 @@ def build_family_model(name: str, attention: str) -> PreTrainedModel:
 
     Raises `KeyError` for an unknown family and `ValueError` for "sdpa" where the family is in `EAGER_ONLY`.
     """
-    return FAMILIES[name](attention)
+    return build_model(AutoConfig.for_model(**FAMILIES[name]), attention)
+
+
+def build_model(config: PreTrainedConfig, attention: str | None = None) -> PreTrainedModel:
+    """Build a model of a configuration with random weights."""
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = kind.from_config(config, attn_implementation=attention)
+    assert isinstance(model, PreTrainedModel)
+    return model

@@ -22,7 +22,6 @@ from greencore.training import BaselineCallback, GreenTrainerCallback
 from greencore.training.data.tokenisation import Collator, Example
 from greencore.training.methods.adapters import with_adapter
 from greencore.training.methods.baselines import Baseline
-from greencore.training.methods.selection_callback import SelectionCallback
 from greencore.training.models.loading import load_model, resolve_model_folder
 from greencore.training.models.precision import choose_device, supports_bf16
 from runtime.catalogue import read_catalogue
@@ -38,17 +37,6 @@ class Arm:
     method: Baseline | Literal["greentrainer"]
     rho: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
-
-    def callback(self) -> SelectionCallback:
-        if self.method == "greentrainer":
-            return GreenTrainerCallback(self.rho, **self.options)
-        return BaselineCallback(self.method)
-
-    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Return the model that the arm trains, with the arm's adapter, if any."""
-        if self.method in ("lora", "prefix"):
-            return cast(PreTrainedModel, with_adapter(self.method, model))
-        return model
 
 
 @dataclass(frozen=True)
@@ -96,8 +84,11 @@ def run_fine_tuning(
     where = choose_device()
     model = load_model(folder)
     model.to(where)  # type: ignore[arg-type]
-    model = arm.prepare(model)
-    callback = arm.callback()
+    if arm.method in ("lora", "prefix"):
+        model = cast(PreTrainedModel, with_adapter(arm.method, model))
+    callback = (
+        GreenTrainerCallback(arm.rho, **arm.options) if arm.method == "greentrainer" else BaselineCallback(arm.method)
+    )
     assert isinstance(tokenizer.pad_token_id, int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of schedules and pinning, which would clutter the output

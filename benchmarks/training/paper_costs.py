@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import publish
-from benchmarks.training.paper_models import MODELS, make_batch
-from greencore.backprop import BudgetTooSmall, Profile, profile, select
+from benchmarks.training.paper_models import BATCH, TARGET, TOKENS, profile_model
+from greencore.backprop import BudgetTooSmall, Profile, select
 
 ROWS = {"SciTLDR": 1992, "DialogSum": 12460}
-BATCH, EPOCHS, TOKENS = 4, 5, 512
-TARGET = 64  # target tokens of FLAN-T5: the paper's generation length on SciTLDR
+EPOCHS = 5
 FLOPS_PER_MAC = 2
 DRAWS = 3
 CLOSE = 0.01
@@ -81,19 +80,13 @@ def _near(rows: list[dict[str, Any]], data: str) -> bool:
 
 
 def _model_rows(name: str) -> list[dict[str, Any]]:
-    costs = _profiled(name, TARGET)
+    costs = profile_model(name)
     paper = PAPER[name]
     everything = [tensor.name for tensor in costs.tensors]
     return [
         _row(name, FULL, paper.get(FULL), costs, everything),
         *(_row(name, rho, paper.get(rho), costs, _chosen(costs, rho)) for rho in sorted({*SHARES, *paper} - {FULL})),
     ]
-
-
-def _profiled(name: str, target: int) -> Profile:
-    model = MODELS[name]()
-    encoder = bool(model.config.is_encoder_decoder)
-    return profile(model, make_batch(model, rows=BATCH, tokens=TOKENS, target=target if encoder else None))
 
 
 def _chosen(costs: Profile, rho: float) -> list[str]:
@@ -134,7 +127,7 @@ def _flan_t5_lengths() -> tuple[float, dict[int, tuple[float, float]]]:
     """Return the target length at which full fine-tuning has the paper's cost, and the costs at several lengths."""
     costs = {}
     for length in (1, 8, 64, 128):
-        profiled = _profiled("FLAN-T5-XL", length)
+        profiled = profile_model("FLAN-T5-XL", target=length)
         costs[length] = profiled.product_step_flops([tensor.name for tensor in profiled.tensors])
     lengths = {length: tuple(_peta_macs(flops, data) for data in ROWS) for length, flops in costs.items()}
     low, high = (lengths[length][0] for length in (1, 8))

@@ -3,23 +3,17 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+from transformers import BloomConfig, LlamaConfig, OPTConfig, PreTrainedConfig, PreTrainedModel, T5Config
+
+from benchmarks.training.families import build_model
+from greencore.backprop import Profile, profile
+
+BATCH, TOKENS = 4, 512
+TARGET = 64  # target tokens of FLAN-T5: the paper's generation length on SciTLDR
 
 
 def _opt(layers: int, width: int, heads: int, *, embedded: int | None = None) -> PreTrainedModel:
     return _on_meta(
-        OPTForCausalLM,
         OPTConfig(
             vocab_size=50272,
             hidden_size=width,
@@ -34,7 +28,7 @@ def _opt(layers: int, width: int, heads: int, *, embedded: int | None = None) ->
 
 
 def _bloomz_3b() -> PreTrainedModel:
-    return _on_meta(BloomForCausalLM, BloomConfig(vocab_size=250880, hidden_size=2560, n_layer=30, n_head=32))
+    return _on_meta(BloomConfig(vocab_size=250880, hidden_size=2560, n_layer=30, n_head=32))
 
 
 def _flan_t5_xl() -> PreTrainedModel:
@@ -49,7 +43,7 @@ def _flan_t5_xl() -> PreTrainedModel:
     )
     config.decoder_start_token_id = config.pad_token_id = 0
     config.tie_word_embeddings = False  # the constructor ignores this argument
-    model = _on_meta(T5ForConditionalGeneration, config)
+    model = _on_meta(config)
     model.set_input_embeddings(model.get_input_embeddings())  # encoder and decoder still share theirs
     return model
 
@@ -64,14 +58,12 @@ def _llama(layers: int, *, vocabulary: int, width: int, inner: int, heads: int, 
         num_key_value_heads=heads // 3,
         tie_word_embeddings=tied,
     )
-    return _on_meta(LlamaForCausalLM, config)
+    return _on_meta(config)
 
 
-def _on_meta(model: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+def _on_meta(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
-        built = model._from_config(config)
-    assert isinstance(built, PreTrainedModel)
-    return built
+        return build_model(config)
 
 
 MODELS: Mapping[str, Callable[[], PreTrainedModel]] = {
@@ -86,8 +78,9 @@ MODELS: Mapping[str, Callable[[], PreTrainedModel]] = {
 }
 
 
-def make_batch(model: PreTrainedModel, *, rows: int, tokens: int, target: int | None = None) -> dict[str, torch.Tensor]:
-    """Build a batch of a shape on the meta device; `target` is the length of an encoder-decoder's labels."""
-    ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
-    labels = ids if target is None else torch.zeros(rows, target, dtype=torch.long, device="meta")
-    return {"input_ids": ids, "labels": labels}
+def profile_model(name: str, *, target: int = TARGET) -> Profile:
+    """Profile a training step of a model; `target` is the length of an encoder-decoder's labels."""
+    model = MODELS[name]()
+    ids = torch.zeros(BATCH, TOKENS, dtype=torch.long, device="meta")
+    labels = torch.zeros(BATCH, target, dtype=torch.long, device="meta") if model.config.is_encoder_decoder else ids
+    return profile(model, {"input_ids": ids, "labels": labels})

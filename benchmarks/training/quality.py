@@ -20,13 +20,13 @@ from typing import Any
 
 import transformers
 from matplotlib import pyplot
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from benchmarks.report import RESULTS, publish
 from benchmarks.training.finetuning import MODEL, Arm, model_folder, run_fine_tuning
 from greencore.dataset import PromptRow
 from greencore.training.data.prompt_formats import TLDR
-from greencore.training.data.tokenisation import TokenisedRows, tokenise_rows
+from greencore.training.data.tokenisation import tokenise_rows
 from greencore.training.evaluation.evaluate import compute_mean_loss, evaluate
 from greencore.training.evaluation.rouge import ROUGE_METRICS
 from greencore.training.models.loading import load_model, load_tokenizer
@@ -67,24 +67,24 @@ PAPER = Scale(None, None, None, epochs=5, max_length=512, max_new_tokens=64, bea
 QUICK = Scale(72, 24, 24, epochs=1, max_length=128, max_new_tokens=32, beams=1, learning_rates=(1e-4, 5e-4))
 
 
-@dataclass(frozen=True)
-class TokenisedSplits:
-    """The three tokenised splits, with the rows and the references of the test split."""
-
-    train: TokenisedRows
-    validation: TokenisedRows
-    test: TokenisedRows
-    test_rows: list[PromptRow]
-    references: list[list[str]]
-
-
 class Comparison:
-    """Runs arms, and keeps the results of each run."""
+    """Runs arms on the splits in a folder, and keeps the results of each run in `work`."""
 
-    def __init__(self, model_folder: Path, data: TokenisedSplits, scale: Scale, work: Path) -> None:
-        self._model_folder, self._data, self._scale, self._work = model_folder, data, scale, work
-        self._tokenizer = load_tokenizer(model_folder)
-        self.train_rows = len(data.train.examples)
+    def __init__(self, folder: Path, scale: Scale, work: Path) -> None:
+        """Tokenise the first rows of each split. Raises ValueError naming the file and line that is invalid."""
+        transformers.utils.logging.disable_progress_bar()
+        self._scale, self._work = scale, work
+        self._model_folder = model_folder()
+        self._tokenizer = load_tokenizer(self._model_folder)
+        sizes = {"train": scale.train_rows, "validation": scale.validation_rows, "test": scale.test_rows}
+        parts = {name: _read_rows(folder / f"{name}.jsonl", amount) for name, amount in sizes.items()}
+        rows = {name: [PromptRow(row["source"], row["targets"][0]) for row in part] for name, part in parts.items()}
+        self._train, self._validation, self._test = (
+            tokenise_rows(part, self._tokenizer, max_length=scale.max_length, prompt_format=TLDR)
+            for part in rows.values()
+        )
+        self._test_rows, self._references = rows["test"], [row["targets"] for row in parts["test"]]
+        self.train_rows = len(self._train.examples)
         self.full_steps = -(-self.train_rows // scale.batch_size) * scale.epochs
 
     def choose_learning_rate(self, arm: Arm) -> float:
@@ -108,7 +108,7 @@ class Comparison:
             arm,
             self._model_folder,
             self._tokenizer,
-            self._data.train.examples,
+            self._train.examples,
             learning_rate=learning_rate,
             seed=seed,
             steps=steps,
@@ -132,19 +132,19 @@ class Comparison:
         return self._score(load_model(self._model_folder))
 
     def _score(self, model: PreTrainedModel) -> dict[str, float]:
-        data, scale = self._data, self._scale
-        validation = compute_mean_loss(model, self._tokenizer, data.validation, batch_size=scale.batch_size)
+        scale = self._scale
+        validation = compute_mean_loss(model, self._tokenizer, self._validation, batch_size=scale.batch_size)
         test = evaluate(
             model,
             self._tokenizer,
-            data.test_rows,
-            data.test,
+            self._test_rows,
+            self._test,
             batch_size=8,
             max_new_tokens=scale.max_new_tokens,
             beams=scale.beams,
             prompt_format=TLDR,
             max_prompt_length=scale.max_length,
-            references=data.references,
+            references=self._references,
         )
         assert test.rouge is not None
         return {"validation_loss": validation, "test_perplexity": test.perplexity, **test.rouge}
@@ -226,18 +226,7 @@ def summarise_findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def read_splits(folder: Path, tokenizer: PreTrainedTokenizerBase, scale: Scale) -> TokenisedSplits:
-    """Read the first rows of each split. Raises ValueError naming the file and line that is invalid."""
-    sizes = {"train": scale.train_rows, "validation": scale.validation_rows, "test": scale.test_rows}
-    parts = {name: _rows(folder / f"{name}.jsonl", amount) for name, amount in sizes.items()}
-    rows = {name: [PromptRow(row["source"], row["targets"][0]) for row in part] for name, part in parts.items()}
-    train, validation, test = (
-        tokenise_rows(part, tokenizer, max_length=scale.max_length, prompt_format=TLDR) for part in rows.values()
-    )
-    return TokenisedSplits(train, validation, test, rows["test"], [row["targets"] for row in parts["test"]])
-
-
-def _rows(file: Path, amount: int | None) -> list[dict[str, Any]]:
+def _read_rows(file: Path, amount: int | None) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(file.read_text().splitlines()[:amount], start=1):
         row = json.loads(line)
@@ -247,21 +236,20 @@ def _rows(file: Path, amount: int | None) -> list[dict[str, Any]]:
     return rows
 
 
-def load_comparison(data: Path, scale: Scale, work: Path) -> Comparison:
-    """Load a comparison on the data of a folder. Raises ValueError naming an invalid file and line."""
-    transformers.utils.logging.disable_progress_bar()
-    folder = model_folder()
-    return Comparison(folder, read_splits(data, load_tokenizer(folder), scale), scale, work)
+def build_parser(module: str) -> argparse.ArgumentParser:
+    """Build the parser of the options that all benchmarks on these data share."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train, validation and test .jsonl")
+    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="where finished runs are kept")
+    return parser
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.quality")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train, validation and test .jsonl")
+    parser = build_parser("benchmarks.training.quality")
     parser.add_argument("--quick", action="store_true", help="about an hour on two cores")
-    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="where finished runs are kept")
     options = parser.parse_args()
     scale = QUICK if options.quick else PAPER
-    comparison = load_comparison(options.data, scale, options.work)
+    comparison = Comparison(options.data, scale, options.work)
     zero_shot = comparison.score_untrained()
     rows = compare(comparison, scale.seeds)
     before = mean(zero_shot[score] for score in ROUGE_METRICS)
@@ -271,17 +259,8 @@ def main() -> int:
         f"{MODEL}, {comparison.train_rows} rows, {scale.epochs} epochs",
         rows,
         columns=[
-            "arm",
-            "equal",
-            "rate",
-            "steps",
-            "FLOPs of full",
-            "R1/R2/RL",
-            "ROUGE",
-            "± sd",
-            "perplexity",
-            "seconds",
-            "Wh",
+            *("arm", "equal", "rate", "steps", "FLOPs of full"),
+            *("R1/R2/RL", "ROUGE", "± sd", "perplexity", "seconds", "Wh"),
         ],
         notes=[
             f"zero-shot: ROUGE {before:.2f}, perplexity {zero_shot['test_perplexity']:.2f}",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import publish
-from benchmarks.training.paper_models import MODELS, make_batch
-from greencore.backprop import BudgetTooSmall, Profile, importance_curve, profile, select
+from benchmarks.training.paper_models import profile_model
+from greencore.backprop import BudgetTooSmall, Profile, importance_curve, select
 from greencore.backprop.cost.profile import StepFlops, build_profile
 from greencore.backprop.selection.select_tensors import select_with_bound
 
@@ -40,14 +40,8 @@ REFERENCE_SHORT = 106
 def main() -> int:
     """Measure, print and write; return 1 where a check fails."""
     rows: list[dict[str, Any]] = []
-    for name, target in (
-        ("SmolLM2-135M", None),
-        ("OPT-2.7B", None),
-        ("FLAN-T5-XL", 64),
-        ("a Llama of 166 layers", None),
-    ):
-        model = MODELS[name]()
-        costs = profile(model, make_batch(model, rows=4, tokens=512, target=target))
+    for name in ("SmolLM2-135M", "OPT-2.7B", "FLAN-T5-XL", "a Llama of 166 layers"):
+        costs = profile_model(name)
         rows += [_measured(name, costs, rho) for rho in SHARES]
     optimal = sum(_small_case_is_optimal(np.random.default_rng(seed)) for seed in range(SMALL_CASES))
     largest = [row for row in rows if row["tensors"] == 558]

@@ -199,15 +199,8 @@ def main() -> int:
         f"One epoch of {MODEL}, {options.rows} rows in batches of {BATCH}",
         rows,
         columns=[
-            "arm",
-            "share",
-            "share with probe",
-            "s per step",
-            "time share",
-            "probe seconds",
-            "probe share",
-            "tracing seconds",
-            *PEAKS,
+            *("arm", "share", "share with probe", "s per step", "time share"),
+            *("probe seconds", "probe share", "tracing seconds", *PEAKS),
         ],
         notes=[
             "s per step and time share: from the epoch's start to its end, probe and selection included; probe share:"
