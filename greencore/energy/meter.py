@@ -80,18 +80,17 @@ class EnergyMeter:
                 raise ValueError(f"{name} is {power}: expected a finite number of watts that is at least 0")
         self._on_interval = on_interval
         self._interval_seconds = min(interval_seconds, LONGEST_INTERVAL_SECONDS - MARGIN_SECONDS)
-        self._powers = cpu_power_w, ram_power_w
+        self._source = EnergySource(
+            cpu_power_w, ram_power_w, assumed_gpu_power_w=assumed_gpu_power_w, monotonic=monotonic
+        )
         self._gpu_ids = gpu_ids
-        self._assumed_gpu_power_w = assumed_gpu_power_w
         self._clock, self._monotonic = clock, monotonic
         self._lock = threading.RLock()
         self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._source: EnergySource | None = None
+        self._thread = threading.Thread(target=self._close_regularly, name="energy-meter", daemon=True)
         self._process_id: int | None = None
         self._pending: deque[EnergyInterval] = deque()
         self._error: Exception | None = None
-        self._tracker_total_kwh: float | None = None
 
     @property
     def tracker_total_kwh(self) -> float | None:
@@ -101,12 +100,11 @@ class EnergyMeter:
         the total covers the same components by the same methods: it differs only where an interval is missing. None
         also where a part of the energy was estimated without CodeCarbon.
         """
-        return self._tracker_total_kwh
+        return self._source.total_kwh
 
     @property
     def gpu_uuids(self) -> tuple[str, ...]:
         """UUIDs of the GPUs that an open meter meters."""
-        assert self._source is not None
         return self._source.gpu_uuids
 
     def unreported_period(self) -> UnreportedPeriod:
@@ -117,18 +115,12 @@ class EnergyMeter:
     def __enter__(self) -> Self:
         if self._process_id is not None:
             raise RuntimeError("this EnergyMeter was opened before: create a new one")
+        self._source.open(self._gpu_ids)
         self._process_id = os.getpid()
-        cpu_power_w, ram_power_w = self._powers
-        source = EnergySource(
-            cpu_power_w, ram_power_w, assumed_gpu_power_w=self._assumed_gpu_power_w, monotonic=self._monotonic
-        )
-        source.open(self._gpu_ids)
-        self._source = source
         self._timeline = Timeline(self._clock, self._monotonic)
         self._start, self._start_seconds = self._timeline.now()
         self._reported_until = self._start, self._start_seconds
         self._due = self._monotonic() + self._interval_seconds
-        self._thread = threading.Thread(target=self._close_regularly, name="energy-meter", daemon=True)
         self._thread.start()
         return self
 
@@ -150,7 +142,6 @@ class EnergyMeter:
     ) -> None:
         self._check_open()
         self._closing.set()
-        assert self._thread is not None
         self._thread.join()
         try:
             with self._lock:
@@ -164,11 +155,9 @@ class EnergyMeter:
                 raise
             # The error that ends the block takes precedence: the meter's failure is a note on it.
             error.add_note(f"the energy meter failed too: {failure!r}")
-        finally:
-            self._source = None
 
     def _check_open(self) -> None:
-        if self._source is None:
+        if self._process_id is None or self._closing.is_set():
             raise RuntimeError("the EnergyMeter is not open: use it as a context manager")
         if os.getpid() != self._process_id:
             raise RuntimeError(
@@ -195,7 +184,6 @@ class EnergyMeter:
 
     def _close(self, *, last: bool = False) -> EnergyInterval:
         """Measure the energy since the last close and queue it as intervals to be reported."""
-        assert self._source is not None
         reading = self._source.read(self._start_seconds, last=last)
         interval = EnergyInterval(
             start=self._start,
@@ -212,8 +200,6 @@ class EnergyMeter:
         self._timeline.follow_jump(reading.until)
         self._start, self._start_seconds = self._timeline.at(reading.until), reading.until
         self._due = self._monotonic() + self._interval_seconds
-        if last:
-            self._tracker_total_kwh = self._source.total_kwh
         return interval
 
     def _report_pending(self) -> None:

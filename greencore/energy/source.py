@@ -3,13 +3,15 @@
 import logging
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import psutil
 
-from greencore.energy.caller import CallTimedOut, TimeoutExecutor
 from greencore.energy.codecarbon.gpus import COUNTER_SECONDS, KNOWN_POWERS, POWER_SECONDS
 from greencore.energy.codecarbon.tracker import CodeCarbonTracker, start_tracker
 from greencore.energy.devices import GpuId, GpuNotFound
@@ -24,6 +26,12 @@ READ_SECONDS = 10.0
 # CodeCarbon's defaults for an unknown processor and for memory.
 CPU_THREAD_POWER_W = 4.0
 RAM_POWER_W_PER_GIB = 0.375
+
+Result = TypeVar("Result")
+
+
+class CallTimedOut(Exception):
+    """A call of CodeCarbon exceeded its timeout, or an earlier call is still running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +56,9 @@ class EnergyReading:
 class _ComponentMeter:
     """State of a component: its last known powers, CodeCarbon's last total, and energy estimated ahead of the meter."""
 
-    configured_w: float | None = None
-    design_w: float = 0.0
+    name: str
+    configured_w: float | None
+    design_w: float
     billed_kwh: float = 0.0
     ahead_kwh: float = 0.0
     powers_w: deque[float] = field(default_factory=lambda: deque(maxlen=KNOWN_POWERS))
@@ -99,10 +108,10 @@ class EnergySource:
     ) -> None:
         self._monotonic, self._samples = monotonic, samples
         memory_gib = psutil.virtual_memory().total / 2**30
-        self._cpu = _ComponentMeter(configured_w=cpu_power_w, design_w=CPU_THREAD_POWER_W * (os.cpu_count() or 1))
-        self._ram = _ComponentMeter(configured_w=ram_power_w, design_w=RAM_POWER_W_PER_GIB * memory_gib)
-        self._gpu = _ComponentMeter(design_w=assumed_gpu_power_w)
-        self._executor = TimeoutExecutor("energy-source")
+        self._cpu = _ComponentMeter("cpu", cpu_power_w, design_w=CPU_THREAD_POWER_W * (os.cpu_count() or 1))
+        self._ram = _ComponentMeter("ram", ram_power_w, design_w=RAM_POWER_W_PER_GIB * memory_gib)
+        self._gpu = _ComponentMeter("gpu", None, design_w=assumed_gpu_power_w)
+        self._call_thread: threading.Thread | None = None
         self._tracker: CodeCarbonTracker | None = None
         self._estimated = False
         self._total_kwh: float | None = None
@@ -130,11 +139,10 @@ class EnergySource:
         """Start CodeCarbon. Raises `GpuNotFound` where `gpu_ids` names a GPU that does not exist."""
         cpu_w, ram_w = self._cpu.configured_w, self._ram.configured_w
         try:
-            self._tracker = self._executor.call(
+            self._tracker = self._call(
                 lambda: start_tracker(cpu_w, ram_w, gpu_ids, samples=self._samples), seconds=OPEN_SECONDS
             )
         except GpuNotFound:
-            self._executor.close()
             raise
         except Exception as error:  # noqa: BLE001  (a job continues without its meter)
             log.warning("CodeCarbon could not be started, energy is estimated: %r", error)
@@ -150,15 +158,34 @@ class EnergySource:
         totals = self._totals(last=last)
         until = self._monotonic()
         seconds = max(0.0, until - since)
-        reading = EnergyReading(
+        return EnergyReading(
             until,
-            cpu=self._read(self._cpu, "cpu", totals, seconds),
-            gpu=self._read(self._gpu, "gpu", totals, seconds),
-            ram=self._read(self._ram, "ram", totals, seconds),
+            cpu=self._read(self._cpu, totals, seconds),
+            gpu=self._read(self._gpu, totals, seconds),
+            ram=self._read(self._ram, totals, seconds),
         )
-        if last:
-            self._executor.close()
-        return reading
+
+    def _call(self, work: Callable[[], Result], *, seconds: float) -> Result:
+        """Return the result of `work`, made in a daemon thread since CodeCarbon may hang, or raise its error.
+
+        Raises `CallTimedOut` after `seconds`, or at once, without starting `work`, where an earlier call still runs.
+        """
+        if self._call_thread is not None and self._call_thread.is_alive():
+            raise CallTimedOut("an earlier call is still running")
+        answer: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(work())
+            except BaseException as error:  # noqa: BLE001  (raised in the caller's thread)
+                answer.set_exception(error)
+
+        self._call_thread = threading.Thread(target=run, name="energy-source", daemon=True)
+        self._call_thread.start()
+        self._call_thread.join(seconds)
+        if not answer.done():
+            raise CallTimedOut(f"no answer within {seconds:g} s")
+        return answer.result()
 
     def _totals(self, *, last: bool) -> dict[str, float] | None:
         if self._tracker is None:
@@ -166,9 +193,9 @@ class EnergySource:
         try:
             if last:
                 self._tracker.stop_sampling()
-                self._total_kwh = self._executor.call(self._tracker.stop, seconds=READ_SECONDS)
+                self._total_kwh = self._call(self._tracker.stop, seconds=READ_SECONDS)
             else:
-                self._executor.call(self._tracker.measure, seconds=READ_SECONDS)
+                self._call(self._tracker.measure, seconds=READ_SECONDS)
             return self._tracker.totals_kwh()
         except CallTimedOut as error:
             # Each of CodeCarbon's samples, one a second, would hang in another thread.
@@ -178,38 +205,26 @@ class EnergySource:
             log.warning("the energy meter failed, energy is estimated: %r", error)
         return None
 
-    def _read(
-        self, part: _ComponentMeter, name: str, totals: dict[str, float] | None, seconds: float
-    ) -> ComponentEnergy:
-        metered_kwh = None if totals is None else part.metered(totals[name])
+    def _read(self, part: _ComponentMeter, totals: dict[str, float] | None, seconds: float) -> ComponentEnergy:
+        gpu = part.name == "gpu"
+        metered_kwh = None if totals is None else part.metered(totals[part.name])
         if metered_kwh is None:
             kwh, basis = part.estimate(seconds)
             part.ahead_kwh += kwh
             self._estimated = True
             if basis == CONFIGURED:
                 return ComponentEnergy(kwh, CONFIGURED)
-            return ComponentEnergy(
-                kwh, NONE if kwh == 0 and name == "gpu" else unresponsive_method("CodeCarbon", basis)
-            )
-        method = self._method(name)
-        skipped = method == RAPL and self._tracker is not None and self._tracker.skipped_rapl()
+            return ComponentEnergy(kwh, NONE if kwh == 0 and gpu else unresponsive_method("CodeCarbon", basis))
+        assert self._tracker is not None
+        method = CONFIGURED if part.configured_w is not None else self._tracker.method(part.name)
+        skipped = method == RAPL and self._tracker.skipped_rapl()
         # An estimate from a power is never 0, and a processor's counter changes within a second.
-        expected = name != "gpu" and method != NONE and part.configured_w is None and seconds >= COUNTER_SECONDS
+        expected = not gpu and method != NONE and part.configured_w is None and seconds >= COUNTER_SECONDS
         if skipped or (expected and metered_kwh == 0):
             kwh, basis = part.estimate(seconds)
             # A file that can be read again counts from then on; a counter that stopped may catch up.
             part.ahead_kwh += 0.0 if skipped else kwh
             self._estimated = True
-            return ComponentEnergy(
-                max(kwh, metered_kwh), unresponsive_method(RAPL if method == RAPL else "CodeCarbon", basis)
-            )
+            meter = RAPL if method == RAPL else "CodeCarbon"
+            return ComponentEnergy(max(kwh, metered_kwh), unresponsive_method(meter, basis))
         return ComponentEnergy(part.bill(metered_kwh, seconds), method)
-
-    def _method(self, name: str) -> str:
-        tracker = self._tracker
-        assert tracker is not None
-        if name == "cpu":
-            return CONFIGURED if self._cpu.configured_w is not None else tracker.cpu_method
-        if name == "ram":
-            return CONFIGURED if self._ram.configured_w is not None else tracker.ram_method
-        return tracker.gpu_method

@@ -56,35 +56,22 @@ class CodeCarbonTracker:
         files = [file for part in self._processors() for file in part._intel_interface._rapl_files]
         return not files or any(file.sample_skipped for file in files)
 
-    @property
-    def cpu_method(self) -> str:
-        """Measurement method of the processor: "RAPL", "TDP estimate", ..., or "none"."""
+    def method(self, component: str) -> str:
+        """Return the measurement method of "cpu", "gpu" or "ram": "RAPL", "TDP estimate", ..., or "none".
+
+        For the GPUs see `GpuEnergyReader.method`.
+        """
         for part in self._tracker._hardware:
             match type(part).__name__:
-                case "CPU":
+                case "CPU" if component == "cpu":
                     return _CPU_MODES.get(part._mode, str(part._mode))
-                case "AppleSiliconChip" if part.chip_part == "CPU":
-                    return "powermetrics"
-                case "Raspberry" if part.chip_part == "CPU":
-                    return "PMIC"
-        return NONE
-
-    @property
-    def gpu_method(self) -> str:
-        """Measurement method of the GPUs in the last interval (see `GpuEnergyReader.method`)."""
-        chips = [part for part in self._tracker._hardware if type(part).__name__ == "AppleSiliconChip"]
-        return "powermetrics" if any(chip.chip_part == "GPU" for chip in chips) else self.gpus.method
-
-    @property
-    def ram_method(self) -> str:
-        """Measurement method of the memory: "capacity estimate", "PMIC" or "none"."""
-        for part in self._tracker._hardware:
-            match type(part).__name__:
-                case "RAM":
+                case "RAM" if component == "ram":
                     return CAPACITY_ESTIMATE
-                case "Raspberry" if part.chip_part == "RAM":
+                case "AppleSiliconChip" if part.chip_part == component.upper():
+                    return "powermetrics"
+                case "Raspberry" if part.chip_part == component.upper():
                     return "PMIC"
-        return NONE
+        return self.gpus.method if component == "gpu" else NONE
 
     def _processors(self) -> list[Any]:
         return [part for part in self._tracker._hardware if type(part).__name__ == "CPU"]
