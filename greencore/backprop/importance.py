@@ -20,14 +20,6 @@ class NotFinite(ValueError):
     """The probe's loss, or a tensor's gradient or importance, is not a finite number."""
 
 
-@dataclass(frozen=True)
-class ImportanceMeasurement:
-    """I_k by parameter name, and the forward-backward passes of each batch: one, or two where it clips."""
-
-    values: dict[str, float]
-    passes: tuple[int, ...]
-
-
 def importance(
     model: torch.nn.Module,
     batch: Batch | Sequence[Batch],
@@ -39,31 +31,7 @@ def importance(
     loss_scale: float = 1.0,
     average: GradientAverager | None = None,
 ) -> dict[str, float]:
-    """Return the importance I_k by parameter name: the values of `measure_importance`."""
-    return measure_importance(
-        model,
-        batch,
-        optimizer,
-        metric,
-        names=names,
-        max_grad_norm=max_grad_norm,
-        loss_scale=loss_scale,
-        average=average,
-    ).values
-
-
-def measure_importance(
-    model: torch.nn.Module,
-    batch: Batch | Sequence[Batch],
-    optimizer: torch.optim.Optimizer,
-    metric: Metric = "dw_grad",
-    *,
-    names: Collection[str] | None = None,
-    max_grad_norm: float | None = None,
-    loss_scale: float = 1.0,
-    average: GradientAverager | None = None,
-) -> ImportanceMeasurement:
-    """Measure the importance I_k of the named tensors, or of all that `optimizer` holds, as a mean over batches.
+    """Measure the importance I_k of the named tensors, or of all that `optimizer` holds, by name: a mean over batches.
 
     `"dw_grad"` is paper Eq. 10, I_k = −Σ Δw · ∂L/∂w with the gradient at c = 0, not scaled: the predicted loss
     reduction of one step on tensor k alone, in units of the loss. `"dw"` (Σ|Δw|) and `"grad"` (Σ|∂L/∂w|) are the
@@ -104,38 +72,32 @@ def measure_importance(
         for index, one in enumerate(batches):
             for name, value in probe.measure_batch(index, one).items():
                 totals[name] += value
-    return ImportanceMeasurement({name: total / len(batches) for name, total in totals.items()}, tuple(probe.passes))
+    return {name: total / len(batches) for name, total in totals.items()}
 
 
+@dataclass
 class _BatchProbe:
-    """Measures importance batch by batch and counts the passes of each batch."""
+    """Measures importance batch by batch."""
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        tensors: NamedParameters,
-        dry_run: OptimizerDryRun,
-        metric: Metric,
-        max_grad_norm: float | None,
-        loss_scale: float,
-        average: GradientAverager | None,
-    ) -> None:
-        self.passes: list[int] = []
-        self._model, self._tensors, self._dry_run, self._metric = model, tensors, dry_run, metric
-        self._max_grad_norm, self._loss_scale, self._average = max_grad_norm, loss_scale, average
-        self._gpus = _list_cuda_devices(model)
+    model: torch.nn.Module
+    tensors: NamedParameters
+    dry_run: OptimizerDryRun
+    metric: Metric
+    max_grad_norm: float | None
+    loss_scale: float
+    average: GradientAverager | None
 
     def measure_batch(self, index: int, batch: Batch) -> dict[str, float]:
         """Measure I_k on one batch for every tensor whose gradient arrives; the loss does not depend on others."""
-        random = torch.get_rng_state(), [torch.cuda.get_rng_state(gpu) for gpu in self._gpus]
-        self.passes.append(0)
+        gpus = _list_cuda_devices(self.model)
+        random = torch.get_rng_state(), [torch.cuda.get_rng_state(gpu) for gpu in gpus]
         values, norms = self._run_pass(index, batch, 1.0)
         coefficient = self._compute_clip_coefficient(norms)
-        if coefficient < 1.0 and self._metric == "grad":
+        if coefficient < 1.0 and self.metric == "grad":
             values = {name: value * coefficient for name, value in values.items()}
         elif coefficient < 1.0:
             torch.set_rng_state(random[0])
-            for gpu, state in zip(self._gpus, random[1], strict=True):
+            for gpu, state in zip(gpus, random[1], strict=True):
                 torch.cuda.set_rng_state(state, gpu)
             values, _ = self._run_pass(index, batch, coefficient)
         _check_finite("importance", values)
@@ -145,7 +107,7 @@ class _BatchProbe:
         self, index: int, batch: Batch, coefficient: float
     ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
         """Run one forward and backward pass: I_k under gradients times `coefficient`, and their norms before."""
-        names: dict[torch.Tensor, str] = {parameter: name for name, parameter in self._tensors.items()}
+        names: dict[torch.Tensor, str] = {parameter: name for name, parameter in self.tensors.items()}
         found: dict[str, torch.Tensor] = {}
         norms: dict[str, torch.Tensor] = {}
 
@@ -156,34 +118,33 @@ class _BatchProbe:
             if name in found:
                 raise ValueError(f"the gradient of {name} arrives in parts: checkpoint with use_reentrant=False")
             with torch.no_grad():
-                if self._loss_scale != 1.0:
-                    gradient.mul_(1.0 / self._loss_scale)
-                if self._average is not None:
-                    self._average(index, gradient)
-                if self._max_grad_norm is not None or self._loss_scale != 1.0:
+                if self.loss_scale != 1.0:
+                    gradient.mul_(1.0 / self.loss_scale)
+                if self.average is not None:
+                    self.average(index, gradient)
+                if self.max_grad_norm is not None or self.loss_scale != 1.0:
                     norms[name] = torch.linalg.vector_norm(gradient)
                 found[name] = self._measure_tensor(parameter, gradient, coefficient)
 
-        self.passes[index] += 1
-        with _restore_buffers(self._model), _hook_gradients(self._tensors, arrive):
-            output = self._model(**batch)
+        with _restore_buffers(self.model), _hook_gradients(self.tensors, arrive):
+            output = self.model(**batch)
             loss = getattr(output, "loss", None)
             if loss is None:
                 raise ValueError("the model returned no loss: the batch needs labels")
-            if self._average is None and not torch.isfinite(loss):
+            if self.average is None and not torch.isfinite(loss):
                 raise NotFinite(f"the probe's loss is {loss.item()}: importance cannot be measured")
             if loss.requires_grad:
                 # the optimiser's own arithmetic must not be autocast
                 with torch.autocast(loss.device.type, enabled=False):
-                    (loss * self._loss_scale).backward()
+                    (loss * self.loss_scale).backward()
         return _to_floats(found), norms
 
     def _measure_tensor(self, parameter: torch.Tensor, gradient: torch.Tensor, coefficient: float) -> torch.Tensor:
         """Compute I_k of one tensor, left on its device: reading it would stall the backward pass on a GPU."""
-        if self._metric == "grad":
+        if self.metric == "grad":
             return gradient.abs().sum(dtype=torch.promote_types(gradient.dtype, torch.float32))
-        update = self._dry_run.compute_update(parameter, gradient, coefficient)
-        if self._metric == "dw":
+        update = self.dry_run.compute_update(parameter, gradient, coefficient)
+        if self.metric == "dw":
             return update.abs_().sum()
         return -update.mul_(gradient).sum()
 
@@ -191,13 +152,13 @@ class _BatchProbe:
         """Compute the factor of `clip_grad_norm_` for gradients of these norms: 1 where nothing is clipped."""
         if not norms:
             return 1.0
-        scaled = f" at a loss scale of {self._loss_scale:g}" if self._loss_scale != 1.0 else ""
+        scaled = f" at a loss scale of {self.loss_scale:g}" if self.loss_scale != 1.0 else ""
         _check_finite("gradient's norm", _to_floats(norms), scaled)
-        if self._max_grad_norm is None:
+        if self.max_grad_norm is None:
             return 1.0
         first = next(iter(norms.values())).device
         total = torch.linalg.vector_norm(torch.stack([norm.to(first) for norm in norms.values()]))
-        return min(1.0, float(self._max_grad_norm / (total + 1e-6)))
+        return min(1.0, float(self.max_grad_norm / (total + 1e-6)))
 
 
 def _resolve_parameters(

@@ -11,7 +11,7 @@ import torch.distributed
 from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from greencore.backprop.importance import Metric, NotFinite, measure_importance
+from greencore.backprop.importance import Metric, NotFinite, importance
 from greencore.training.data.tokenisation import to_device
 from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, is_stream
 from greencore.training.methods.modes import in_evaluation_mode
@@ -63,29 +63,35 @@ class ImportanceProbe:
             to_device(batch, args.device)
             for batch in _draw_batches(dataloader, args, number=number, amount=self._batches)
         ]
-        encoder, wasted, scale = is_encoder_decoder(model), 0.0, _get_loss_scale(optimizer)
-        pass_flops = [costs.step_flops(names, get_step_shape(batch, encoder=encoder)) for batch in batches]
-        while True:
-            try:
-                with _disable_dropout(model):
-                    measured = measure_importance(
-                        model,
-                        batches,
-                        optimizer,
-                        self._metric,
-                        names=names,
-                        max_grad_norm=args.max_grad_norm or None,
-                        loss_scale=scale,
-                        average=_build_gradient_averager(batches) if args.world_size > 1 else None,
-                    )
-                break
-            except NotFinite:
-                if scale <= 1:
-                    raise
-                # fp16 overflowed at the scaler's current scale; a training step would be skipped and the scale halved
-                scale, wasted = scale / 2, wasted + pass_flops[0]
-        spent = sum(passes * flops for passes, flops in zip(measured.passes, pass_flops, strict=True))
-        return ProbeResult(measured.values, round(wasted + spent), time.perf_counter() - started)
+        encoder, scale, flops = is_encoder_decoder(model), _get_loss_scale(optimizer), 0.0
+
+        def count_pass(_: Any, args: Any, batch: Mapping[str, Any]) -> None:
+            nonlocal flops
+            flops += costs.step_flops(names, get_step_shape(batch, encoder=encoder))
+
+        hook = model.register_forward_pre_hook(count_pass, with_kwargs=True)
+        try:
+            while True:
+                try:
+                    with _disable_dropout(model):
+                        values = importance(
+                            model,
+                            batches,
+                            optimizer,
+                            self._metric,
+                            names=names,
+                            max_grad_norm=args.max_grad_norm or None,
+                            loss_scale=scale,
+                            average=_build_gradient_averager(batches) if args.world_size > 1 else None,
+                        )
+                    return ProbeResult(values, round(flops), time.perf_counter() - started)
+                except NotFinite:
+                    if scale <= 1:
+                        raise
+                    # fp16 overflowed at the scaler's current scale; a step would be skipped and the scale halved
+                    scale /= 2
+        finally:
+            hook.remove()
 
 
 def _draw_batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: int) -> Iterator[Mapping[str, Any]]:

@@ -1,7 +1,8 @@
 """Models and optimisers in mid-run, and importance by its naive definition."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -98,6 +99,15 @@ def build_mid_run_optimizer(
             group["initial_lr"] = group["lr"]
             group["lr"] *= 0.7
     return optimizer
+
+
+@contextmanager
+def counting_passes(model: PreTrainedModel) -> Iterator[list[int]]:
+    """Count the forward passes of the block, by appending to the list."""
+    passes: list[int] = []
+    hook = model.register_forward_pre_hook(lambda *_: passes.append(1))
+    yield passes
+    hook.remove()
 
 
 def copied_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:

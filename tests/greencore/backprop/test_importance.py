@@ -11,7 +11,7 @@ from transformers import (
 )
 
 from greencore.backprop import NotFinite, importance
-from greencore.backprop.importance import ImportanceMeasurement, Metric, measure_importance
+from greencore.backprop.importance import Metric
 from tests.greencore.backprop.probes import (
     FAMILIAR,
     OPTIMIZERS,
@@ -19,6 +19,7 @@ from tests.greencore.backprop.probes import (
     Batch,
     approx_values,
     build_mid_run_optimizer,
+    counting_passes,
     in_precision,
     make_batch_like,
     reference_importance,
@@ -65,9 +66,10 @@ def test_clipping_is_that_of_the_norm_over_all_tensors(name: str, precision: str
     expected = reference_importance(model, batch, optimizer, max_grad_norm=0.05)
     for metric in get_args(Metric):
         torch.manual_seed(7)
-        found = measure_importance(model, batch, optimizer, metric, max_grad_norm=0.05)
-        assert found.values == approx_values(expected[metric])
-        assert found.passes == ((1,) if metric == "grad" else (2,))
+        with counting_passes(model) as passes:
+            found = importance(model, batch, optimizer, metric, max_grad_norm=0.05)
+        assert found == approx_values(expected[metric])
+        assert len(passes) == (1 if metric == "grad" else 2)
 
 
 class Turning(torch.optim.SGD):
@@ -88,20 +90,21 @@ def test_only_the_forward_pass_runs_under_the_callers_autocast(batch: Batch) -> 
     with torch.autocast("cpu", torch.bfloat16):
         model(**batch)  # leaves casts of trainable weights in autocast's cache
         with FlopCounterMode(display=False) as counted:
-            found = measure_importance(model, batch, optimizer, names=upper, max_grad_norm=0.05)
+            found = importance(model, batch, optimizer, names=upper, max_grad_norm=0.05)
         model.requires_grad_(False)
         assert not model(**batch).loss.requires_grad
     in_precision(model, "autocast")
     with FlopCounterMode(display=False) as expected:
-        assert measure_importance(model, batch, optimizer, names=upper, max_grad_norm=0.05) == found
+        assert importance(model, batch, optimizer, names=upper, max_grad_norm=0.05) == found
     assert counted.get_total_flops() == expected.get_total_flops()
 
 
 def test_gradients_within_the_norm_are_not_clipped(model: PreTrainedModel, batch: Batch) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    assert measure_importance(model, batch, optimizer, max_grad_norm=1e6) == ImportanceMeasurement(
-        importance(model, batch, optimizer), (1,)
-    )
+    with counting_passes(model) as passes:
+        found = importance(model, batch, optimizer, max_grad_norm=1e6)
+    assert len(passes) == 1
+    assert found == importance(model, batch, optimizer)
 
 
 def test_several_batches_give_the_mean_of_their_own(model: PreTrainedModel, batch: Batch) -> None:
@@ -109,9 +112,10 @@ def test_several_batches_give_the_mean_of_their_own(model: PreTrainedModel, batc
     optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
     batches = [batch, make_batch_like(batch), make_batch_like(batch, seed=3)]
     each = [importance(model, one, optimizer) for one in batches]
-    found = measure_importance(model, batches, optimizer)
-    assert found.values == pytest.approx({name: sum(one[name] for one in each) / 3 for name in each[0]}, rel=1e-9)
-    assert found.passes == (1, 1, 1)
+    with counting_passes(model) as passes:
+        found = importance(model, batches, optimizer)
+    assert found == pytest.approx({name: sum(one[name] for one in each) / 3 for name in each[0]}, rel=1e-9)
+    assert len(passes) == 3
 
 
 def test_named_tensors_alone_are_measured_and_the_backward_pass_ends_at_the_deepest(
@@ -150,8 +154,8 @@ def test_tensors_without_a_part_in_the_loss_have_zero_importance(batch: Batch) -
 def test_a_scaled_loss_gives_the_same_and_its_overflow_is_named(batch: Batch) -> None:
     model = tiny_opt()
     optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
-    free = measure_importance(model, batch, optimizer, max_grad_norm=0.05)
-    assert measure_importance(model, batch, optimizer, max_grad_norm=0.05, loss_scale=2.0**16) == free
+    free = importance(model, batch, optimizer, max_grad_norm=0.05)
+    assert importance(model, batch, optimizer, max_grad_norm=0.05, loss_scale=2.0**16) == free
     with pytest.raises(NotFinite, match=r"gradient's norm of \S+ is (inf|nan) at a loss scale of 1e\+38"):
         importance(
             model, batch, build_mid_run_optimizer(OPTIMIZERS["rprop"], model, batch), metric="dw", loss_scale=1e38
