@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.report import publish
 from benchmarks.training.paper_models import profile_model
 from greencore.backprop import BudgetTooSmall, Profile, importance_curve, select
-from greencore.backprop.cost.profile import StepFlops, build_profile
+from greencore.backprop.cost.profile import build_profile
 from greencore.backprop.selection.select_tensors import select_with_bound
 
 SHARES = (0.4, 0.5, 0.7, 0.9)
@@ -133,7 +133,7 @@ def _small_profile(draw: np.random.Generator) -> Profile:
         if mask:
             flops[mask] = flops.get(mask, 0) + _flops(draw)
     names = tuple((f"t{tensor}", 1) for tensor in range(len(holders)))
-    return build_profile(names, forward=sum(flops.values()) // 2 + 1, total=flops, counted=StepFlops(0, ()))
+    return build_profile(names, forward=sum(flops.values()) // 2 + 1, total=flops)
 
 
 def _flops(draw: np.random.Generator) -> int:

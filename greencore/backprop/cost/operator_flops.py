@@ -36,53 +36,17 @@ class OpFlops:
 
 ZERO_FLOPS = OpFlops()
 
-# Operators without arithmetic: they move, cast, select, count, sample or fill. Views need no entry.
+# Operators without arithmetic. Views need no entry.
 ZERO_FLOP_OPERATORS = {
-    aten._index_put_impl_,
-    aten._to_copy,
-    aten._unsafe_view,
-    aten.bernoulli_,
-    aten.cat,
-    aten.clone,
-    aten.constant_pad_nd,
-    aten.copy_,
-    aten.embedding,
-    aten.embedding_dense_backward,
-    aten.empty,
-    aten.empty_like,
-    aten.fill,
-    aten.fill_,
-    aten.full,
-    aten.full_like,
-    aten.gather,
-    aten.histc,
-    aten.index,
-    aten.index_put,
-    aten.index_put_,
-    aten.index_select,
-    aten.lift_fresh,
-    aten.masked_fill,
-    aten.masked_fill_,
-    aten.new_empty,
-    aten.new_empty_strided,
-    aten.new_ones,
-    aten.new_zeros,
-    aten.nll_loss_backward,
-    aten.ones,
-    aten.ones_like,
-    aten.scalar_tensor,
-    aten.scatter,
-    aten.select_backward,
-    aten.slice_backward,
-    aten.sort,
-    aten.stack,
-    aten.topk,
-    aten.tril,
-    aten.triu,
-    aten.where,
-    aten.zero_,
-    aten.zeros,
-    aten.zeros_like,
+    *(aten.cat, aten.clone, aten.constant_pad_nd, aten.copy_, aten.lift_fresh, aten.stack),  # move
+    *(aten._to_copy, aten._unsafe_view),  # cast
+    *(aten.embedding, aten.gather, aten.index, aten.index_select, aten.tril, aten.triu, aten.where),  # select
+    *(aten.embedding_dense_backward, aten.nll_loss_backward, aten.select_backward, aten.slice_backward),
+    *(aten._index_put_impl_, aten.index_put, aten.index_put_, aten.scatter, aten.masked_fill, aten.masked_fill_),
+    *(aten.bernoulli_, aten.histc, aten.sort, aten.topk),  # sample, count, order
+    *(aten.empty, aten.empty_like, aten.new_empty, aten.new_empty_strided, aten.scalar_tensor),  # fill
+    *(aten.fill, aten.fill_, aten.full, aten.full_like, aten.ones, aten.ones_like, aten.new_ones),
+    *(aten.zero_, aten.zeros, aten.zeros_like, aten.new_zeros),
 }
 
 # Elementary operations per element of the output.
@@ -137,28 +101,16 @@ FUSED_ATTENTION_BACKWARD = {
     aten._efficient_attention_backward,
 }
 
-
-def _count_cpu_attention_flops(args: tuple[Any, ...]) -> int:
-    query, key, value = args[:3]
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
-
-
-def _count_cpu_attention_backward_flops(args: tuple[Any, ...]) -> int:
-    grad_out, query, key, value = args[:4]
-    return int(sdpa_backward_flop_count(grad_out.shape, query.shape, key.shape, value.shape))
-
-
-def _count_grouped_matmul_flops(args: tuple[Any, ...]) -> int:
-    """Count rows sorted into groups, each multiplied by its group's matrix or for that matrix's gradient."""
-    left, right = args[:2]
-    return 2 * int(left.numel()) * int(right.shape[-1])
-
-
-# Matrix products without an entry in torch's counter: fused attention of the CPU, grouped products of experts.
-UNCOUNTED_MATMULS: dict[Any, Callable[[tuple[Any, ...]], int]] = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _count_cpu_attention_flops,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _count_cpu_attention_backward_flops,
-    aten._grouped_mm: _count_grouped_matmul_flops,
+# Matrix products without an entry in torch's counter: fused attention of the CPU, and grouped products of experts, of
+# rows sorted into groups, each multiplied by its group's matrix or for that matrix's gradient.
+UNCOUNTED_MATMULS: dict[Any, Callable[..., int]] = {
+    aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_: sdpa_flop_count(
+        query.shape, key.shape, value.shape
+    ),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, query, key, value, *_: (
+        sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+    ),
+    aten._grouped_mm: lambda left, right, *_: 2 * left.numel() * right.shape[-1],
 }
 
 
@@ -168,7 +120,7 @@ def count_operator_flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if packet in flop_registry:
         products = counted = int(flop_registry[packet](*args, **kwargs, out_val=out))
     elif packet in UNCOUNTED_MATMULS:
-        products, counted = UNCOUNTED_MATMULS[packet](args), 0
+        products, counted = int(UNCOUNTED_MATMULS[packet](*args)), 0
     else:
         return OpFlops(total=_count_elementwise_flops(func, packet, args, out))
     return OpFlops(counted, products, products + _count_fused_elementwise_flops(packet, args, products, out))

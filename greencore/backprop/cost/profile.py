@@ -10,7 +10,7 @@ from operator import attrgetter
 import torch
 
 from greencore.backprop.cost.operator_flops import OpFlops
-from greencore.backprop.cost.trace import Batch, StepTrace, trace_step
+from greencore.backprop.cost.trace import Batch, trace_step
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class StepFlops:
         return self.forward + shared + _sum_conditional_flops(self.conditional, mask)
 
 
+NO_FLOPS = StepFlops(0, ())
+
+
 @dataclass(frozen=True)
 class Profile:
     """Exact FLOPs of one training step for every set of trained tensors; built by `profile`.
@@ -79,8 +82,8 @@ class Profile:
     exclusive: tuple[int, ...]
     shared: tuple[SharedCost, ...]
     counted: StepFlops
-    products: StepFlops = StepFlops(0, ())
-    conditional: tuple[ConditionalCost, ...] = ()
+    products: StepFlops
+    conditional: tuple[ConditionalCost, ...]
 
     def step_flops(self, names: Collection[str]) -> int:
         """Return the FLOPs of a step that trains exactly these tensors: T_fp and what Eq. 5 adds to it.
@@ -139,10 +142,6 @@ def profile(model: torch.nn.Module, batch: Batch, *, names: Collection[str] | No
     `greencore.backprop.TraceError`.
     """
     trace = trace_step(model, batch, None if names is None else frozenset(names))
-    return _build_from_trace(trace)
-
-
-def _build_from_trace(trace: StepTrace) -> Profile:
     shared: dict[int, OpFlops] = defaultdict(OpFlops)
     conditional: dict[tuple[int, int], OpFlops] = defaultdict(OpFlops)
     for cost in trace.backward:
@@ -174,8 +173,8 @@ def build_profile(
     *,
     forward: int,
     total: Mapping[int, int],
-    counted: StepFlops,
-    products: StepFlops | None = None,
+    counted: StepFlops = NO_FLOPS,
+    products: StepFlops = NO_FLOPS,
     conditional: tuple[ConditionalCost, ...] = (),
 ) -> Profile:
     """Build a profile from backward FLOPs by the set of tensors (bit mask) that needs them."""
@@ -198,7 +197,7 @@ def build_profile(
         exclusive=tuple(exclusive),
         shared=tuple(shared),
         counted=counted,
-        products=products or counted,
+        products=products,
         conditional=conditional,
     )
 

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from greencore.backprop import Profile
-from greencore.backprop.cost.profile import ConditionalCost, StepFlops, build_profile
+from greencore.backprop.cost.profile import ConditionalCost, build_profile
 
 AMOUNT = st.integers(0, 60)  # FLOPs of an operator
 
@@ -29,7 +29,7 @@ def profiles(draw: st.DrawFn) -> Profile:
         mask = sum(1 << member for member in members)
         costs[mask] = costs.get(mask, 0) + flops
     forward = draw(st.integers(1, 200))
-    return build_profile(tuple((name, 1) for name in tensors), forward=forward, total=costs, counted=StepFlops(0, ()))
+    return build_profile(tuple((name, 1) for name in tensors), forward=forward, total=costs)
 
 
 @st.composite
@@ -81,7 +81,7 @@ def conditional(draw: st.DrawFn, plain: st.SearchStrategy[Profile]) -> Profile:
         if draw(st.booleans())
     )
     names = tuple((tensor.name, 1) for tensor in base.tensors)
-    return build_profile(names, forward=base.forward_flops, total=total, counted=StepFlops(0, ()), conditional=changes)
+    return build_profile(names, forward=base.forward_flops, total=total, conditional=changes)
 
 
 def _assemble(holders: list[int], operators: list[tuple[set[int], int]], draw: st.DrawFn) -> Profile:
@@ -92,4 +92,4 @@ def _assemble(holders: list[int], operators: list[tuple[set[int], int]], draw: s
         if mask:
             costs[mask] = costs.get(mask, 0) + flops
     tensors = tuple((f"t{tensor}", 1) for tensor in range(len(holders)))
-    return build_profile(tensors, forward=draw(st.integers(1, 200)), total=costs, counted=StepFlops(0, ()))
+    return build_profile(tensors, forward=draw(st.integers(1, 200)), total=costs)
