@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedModel
 from benchmarks.report import publish
 from benchmarks.training.families import EAGER_ONLY, FAMILIES, build_model
 from greencore.backprop import importance
-from greencore.training.methods.batch_shapes import StepShape
+from greencore.training.methods.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.step_costs import StepCosts
 
 LAYERS = 12
@@ -52,7 +52,7 @@ def _measured(name: str) -> dict[str, Any]:
     model = _deep(name)
     encoder = bool(model.config.is_encoder_decoder)
     lengths = (TOKENS, TARGET) if encoder else (TOKENS,)
-    costs = StepCosts(model, batch_size=ROWS, shortest=lengths, longest=lengths)
+    costs = StepCosts(model, BatchShapes(ROWS, lengths, lengths))
     batch = _batch(int(model.config.vocab_size), encoder=encoder)
     shape = StepShape(ROWS, lengths)
     counted_full, total_full = _counted(model, batch, costs.tensors), costs.full_flops(shape)

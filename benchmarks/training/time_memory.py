@@ -36,7 +36,7 @@ from greencore.dataset import PromptRow
 from greencore.training.data.prompt_formats import TLDR
 from greencore.training.data.tokenisation import Collator, Example, tokenise_rows
 from greencore.training.methods.batch_shapes import measure_batch_shapes
-from greencore.training.methods.selection_callback import build_step_costs
+from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_meta_model, load_tokenizer
 from greencore.training.models.precision import choose_device, supports_bf16
 
@@ -147,7 +147,7 @@ def find_rho_floor(rows: int) -> float:
         collate_fn=Collator(tokenizer.pad_token_id),
     )
     shapes = measure_batch_shapes(batches, batch_size=BATCH, encoder=False, longest_of_stream=MAX_LENGTH)
-    return build_step_costs(model, shapes, [name for name, _ in model.named_parameters()]).floor
+    return StepCosts(model, shapes).floor
 
 
 def _synchronized_time() -> float:

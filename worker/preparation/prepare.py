@@ -23,7 +23,7 @@ from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.tokenisation import round_up_length
 from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.methods.baselines import Baseline, count_method_flops
-from greencore.training.methods.batch_shapes import StepShape, is_encoder_decoder, row_lengths
+from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder, row_lengths
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import ModelError, load_meta_model, load_tokenizer, resolve_model_folder
 from greencore.training.run import tokenise_with
@@ -150,29 +150,21 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
     ends = (positions.input_tokens, positions.output_tokens)
     lengths = [tuple(map(round_up_length, row, ends)) for row in row_lengths(tokens.examples, encoder=encoder)]
     shortest, longest = (tuple(end(part) for part in zip(*lengths, strict=True)) for end in (min, max))
-    costs = StepCosts(meta_model, batch_size=hyperparameters.batch_size, shortest=shortest, longest=longest)
+    shapes = BatchShapes(hyperparameters.batch_size, shortest, longest)
+    costs = StepCosts(meta_model, shapes)
     if job.method == "greentrainer":
         _, lowest = parse_stored_policy(job.policy).lowest_rho()
         if lowest < costs.floor:
             raise BudgetTooSmall(lowest, costs.floor)
     steps = -(-len(lengths) // hyperparameters.batch_size)
-    shapes, shuffles = count_shuffled_batch_shapes(lengths, hyperparameters.batch_size)
-    _, full = costs.count_flops((), shapes)
-    per_epoch = full / shuffles
+    counted, shuffles = count_shuffled_batch_shapes(lengths, hyperparameters.batch_size)
+    per_epoch = costs.count_flops(costs.tensors, counted) / shuffles
     # Of the model alone: counting a method's FLOPs may add an adapter to it.
     parameters = sum(parameter.numel() for parameter in meta_model.parameters())
     max_length = get_position_limits(meta_model).row_tokens
     method_flops = None
     if job.method != "greentrainer":
-        spent = count_method_flops(
-            cast(Baseline, job.method),
-            meta_model,
-            costs,
-            shapes,
-            batch_size=hyperparameters.batch_size,
-            shortest=shortest,
-            longest=longest,
-        )
+        spent = count_method_flops(cast(Baseline, job.method), meta_model, costs, counted, shapes)
         method_flops = round(spent / shuffles * hyperparameters.epochs)
     return JobEstimate(
         training_rows=len(training),
@@ -229,7 +221,7 @@ def measure_catalogue() -> None:
             (min(length, (max_length or length) // share),) * (2 if is_encoder_decoder(meta_model) else 1)
             for length, share in zip(REFERENCE_LENGTHS, (2, 1), strict=True)
         )
-        costs = StepCosts(meta_model, batch_size=REFERENCE_ROWS, shortest=shortest, longest=longest)
+        costs = StepCosts(meta_model, BatchShapes(REFERENCE_ROWS, shortest, longest))
         with database.session() as session:
             ModelRepository(session).put(
                 name,

@@ -8,7 +8,7 @@ import torch
 from transformers import DataCollatorWithFlattening, PreTrainedModel
 
 from greencore.training.data.tokenisation import IGNORED_LABEL, Example, round_up_length
-from greencore.training.methods.modes import in_evaluation_mode
+from greencore.training.methods.modes import in_mode
 
 _MAX_LEAK = 1e-3  # relative to a token's effect on its own example; rounding is far below
 
@@ -66,7 +66,7 @@ def _measure_leak(model: PreTrainedModel, mask_dtype: torch.dtype | None) -> flo
     ids = torch.arange(1, 9, device=model.device)[None]
     other = ids.clone()
     other[0, 0] = 9
-    with in_evaluation_mode(model):
+    with in_mode(model, training=False):
         one, two = (
             model(input_ids=row, position_ids=positions, attention_mask=mask, use_cache=False).logits
             for row in (ids, other)

@@ -17,7 +17,7 @@ from greencore.training.data.tokenisation import Collator, TokenisedRows, get_re
 from greencore.training.evaluation.rouge import compute_rouge
 from greencore.training.evaluation.token_loss import sum_token_loss
 from greencore.training.methods.batch_shapes import is_encoder_decoder
-from greencore.training.methods.modes import in_evaluation_mode
+from greencore.training.methods.modes import in_mode
 
 BEAMS, DEFAULT_NEW_TOKENS = 4, 64  # paper §4, for SciTLDR; DialogSum's summaries have up to 128 tokens
 
@@ -113,7 +113,7 @@ def compute_mean_loss(
     """Return the mean loss per learned token in nats, without other terms of the model's loss."""
     collate = Collator(choose_padding_token_id(model, tokenizer), get_position_limits(model))
     total, tokens = 0.0, 0
-    with in_evaluation_mode(model):
+    with in_mode(model, training=False):
         for start in range(0, len(tokenised.examples), batch_size):
             batch = to_device(collate(tokenised.examples[start : start + batch_size]), model.device)
             loss, learned = sum_token_loss(model(**batch).logits, batch["labels"], encoder=is_encoder_decoder(model))
@@ -136,7 +136,7 @@ def _generate(
     prompts = [prompt or [tokenizer.eos_token_id] for prompt in prompts]  # the end of text also precedes a text's start
     written = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    with in_evaluation_mode(model):
+    with in_mode(model, training=False):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             texts = _generate_batch(model, tokenizer, [prompts[index] for index in batch], max_new_tokens, beams)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -11,9 +11,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
-from greencore.backprop.cost.by_length import Lengths
-from greencore.training.methods.batch_shapes import StepShape
-from greencore.training.methods.modes import in_evaluation_mode
+from greencore.training.methods.batch_shapes import BatchShapes, StepShape
+from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts
 
 Baseline = Literal["full", "top2", "lora", "prefix", "bitfit", "layernorm", "qv", "progressive"]
@@ -81,11 +80,8 @@ def count_method_flops(
     method: Baseline,
     model: PreTrainedModel,
     full_costs: StepCosts,
-    shapes: Mapping[StepShape, int],
-    *,
-    batch_size: int,
-    shortest: Lengths,
-    longest: Lengths,
+    steps: Mapping[StepShape, int],
+    shapes: BatchShapes,
 ) -> int:
     """Count the FLOPs of the steps by `method`; `full_costs` are those of the model, which may be on the meta device.
 
@@ -93,15 +89,12 @@ def count_method_flops(
     Raises `BaselineError` for a model without a tensor that the method trains.
     """
     if method not in ("lora", "prefix"):
-        return full_costs.count_flops(list_trained_tensors(method, model, epoch=0, epochs=1), shapes)[0]
+        return full_costs.count_flops(list_trained_tensors(method, model, epoch=0, epochs=1), steps)
     from greencore.training.methods.adapters import with_adapter
 
     adapted = with_adapter(method, model)
     own = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
-    costs = StepCosts(
-        cast(PreTrainedModel, adapted), batch_size=batch_size, shortest=shortest, longest=longest, names=own
-    )
-    return costs.count_flops(own, shapes)[0]
+    return StepCosts(adapted, shapes, names=own).count_flops(own, steps)
 
 
 def _list_top_block_parameters(model: PreTrainedModel, *, epoch: int, epochs: int) -> list[nn.Parameter]:
@@ -141,7 +134,7 @@ def forward_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
     visible = 1 if model.config.pad_token_id == 0 else 0  # transformers warns of pad tokens alone
     # on the meta device transformers reads values, but not of fake tensors
     fake = FakeTensorMode(allow_non_fake_inputs=True) if model.device.type == "meta" else nullcontext()
-    with in_evaluation_mode(model), fake:
+    with in_mode(model, training=False), fake:
         token = torch.full((1, 1), visible, device=model.device)
         inputs = {"input_ids": token} | ({"decoder_input_ids": token} if model.config.is_encoder_decoder else {})
         return model(**inputs, use_cache=use_cache)

@@ -83,11 +83,11 @@ class EpochLedger:
 
     def count_flops(self, costs: StepCosts, full_costs: StepCosts) -> tuple[int, int]:
         """Sum the FLOPs so far, forward and backward: of the selected tensors, and of training all tensors."""
-        spent = full = 0
-        for selection, shapes in zip(self.selections, self._steps, strict=True):
-            spent += costs.count_flops(selection.tensors, shapes)[0]
-            full += full_costs.count_flops((), shapes)[1]
-        return spent, full
+        counted = list(zip(self.selections, self._steps, strict=True))
+        return (
+            sum(costs.count_flops(selection.tensors, steps) for selection, steps in counted),
+            sum(full_costs.count_flops(full_costs.tensors, steps) for _, steps in counted),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the ledger as JSON."""

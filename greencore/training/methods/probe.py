@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from greencore.backprop.importance import Metric, NotFinite, importance
 from greencore.training.data.tokenisation import to_device
 from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, is_stream
-from greencore.training.methods.modes import in_evaluation_mode
+from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts
 
 
@@ -148,7 +148,7 @@ def _disable_dropout(model: torch.nn.Module) -> Iterator[None]:
         for name, rate in vars(module).items()
         if "dropout" in name and isinstance(rate, float)
     ]
-    with in_evaluation_mode(model):
+    with in_mode(model, training=False):
         for module in recomputing:
             module.training = True  # of this module alone: whether it recomputes depends on its own flag
         for module, name, _ in rates:

@@ -12,12 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from greencore.backprop import BudgetTooSmall, TensorCost
 from greencore.backprop.selection.importance_curve import ConcaveCurve
 from greencore.training.finite_checks import check_gradients, check_model
-from greencore.training.methods.batch_shapes import (
-    BatchShapes,
-    get_step_shape,
-    is_encoder_decoder,
-    measure_batch_shapes,
-)
+from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, measure_batch_shapes
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport
 from greencore.training.methods.step_costs import StepCosts
 
@@ -80,7 +75,7 @@ class SelectionCallback(TrainerCallback, ABC):
             encoder=self._encoder,
             longest_of_stream=_get_position_limit(model),
         )
-        self._costs = build_step_costs(model, self._shapes, self._parameters)
+        self._costs = StepCosts(model, self._shapes, names=self._parameters.keys())
         self._full_costs = self._build_full_costs(model)
         self._hook = model.register_forward_pre_hook(self._count_step, with_kwargs=True)
         saved = _get_callback_state(state).get(STATE_KEY)
@@ -150,7 +145,7 @@ class SelectionCallback(TrainerCallback, ABC):
         frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         disabled = getattr(model, "disable_adapter", nullcontext)
         with disabled():
-            return build_step_costs(model, self._shapes, frozen)
+            return StepCosts(model, self._shapes, names=frozen)
 
     def _build_report(self, args: TrainingArguments) -> EpochReport:
         ledger = self._current_ledger
@@ -210,13 +205,6 @@ def _apply_optimizer_state_policy(
 def _get_callback_state(state: TrainerState) -> dict[str, Any]:
     """Return the callbacks' state in a checkpoint: a mapping once it is made, whatever its annotation says."""
     return cast(dict[str, Any], state.stateful_callbacks)
-
-
-def build_step_costs(model: torch.nn.Module, shapes: BatchShapes, names: Iterable[str]) -> StepCosts:
-    """Trace the costs of batches of these shapes, with the named tensors trainable. Raises `TraceError`."""
-    return StepCosts(
-        model, batch_size=shapes.rows, shortest=shapes.shortest, longest=shapes.longest, names=tuple(names)
-    )
 
 
 def _disable_input_require_grads(model: torch.nn.Module) -> None:

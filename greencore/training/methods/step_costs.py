@@ -1,5 +1,6 @@
 """FLOPs of a run's steps at every batch length, and selections whose budget holds at each of them."""
 
+import itertools
 from collections.abc import Collection, Mapping
 from functools import cached_property
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from greencore.backprop import BudgetTooSmall, Selection, TensorCost, profile, select
+from greencore.backprop import BudgetTooSmall, Profile, Selection, TensorCost, profile, select
 from greencore.backprop.cost.by_length import (
     Lengths,
     choose_trace_lengths,
@@ -16,38 +17,31 @@ from greencore.backprop.cost.by_length import (
 )
 from greencore.backprop.selection.importance_curve import ConcaveCurve, importance_curve
 from greencore.backprop.selection.select_tensors import build_selection
-from greencore.training.methods.batch_shapes import StepShape, is_encoder_decoder
-from greencore.training.methods.modes import preserve_modes
+from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
+from greencore.training.methods.modes import in_mode
 
 
 class StepCosts:
     """FLOPs of a model's steps at every sequence length, from a few traces (`greencore.backprop.cost.by_length`)."""
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        *,
-        batch_size: int,
-        shortest: Lengths,
-        longest: Lengths,
-        names: Collection[str] | None = None,
-    ) -> None:
-        """Trace batches of `batch_size` rows between the shortest and the longest length. Raises `TraceError`.
+    def __init__(self, model: torch.nn.Module, shapes: BatchShapes, *, names: Collection[str] | None = None) -> None:
+        """Trace batches of these shapes. Raises `TraceError`.
 
-        Lengths are (tokens,), or (source tokens, target tokens) for an encoder-decoder. The model is traced in
-        training mode, in which gradient checkpointing recomputes. `names` limits what counts as trainable.
+        The model is traced in training mode, in which gradient checkpointing recomputes. `names` limits what counts as
+        trainable.
         """
-        self._batch_size = batch_size
-        self._trace_lengths = choose_trace_lengths(shortest, longest)
+        self._batch_size = shapes.rows
+        self._trace_lengths = choose_trace_lengths(shapes.shortest, shapes.longest)
         device = next(model.parameters()).device
-        with preserve_modes(model):
-            model.train()  # traced as a step runs
+        with in_mode(model, training=True):  # traced as a step runs
             self._profiles = tuple(
-                profile(model, _make_batch(batch_size, lengths, device, encoder=is_encoder_decoder(model)), names=names)
+                profile(
+                    model, _make_batch(shapes.rows, lengths, device, encoder=is_encoder_decoder(model)), names=names
+                )
                 for lengths in self._trace_lengths
             )
         self._longest = self._profiles[0]
-        self._share_weights = _compute_share_weights(self._trace_lengths, shortest, longest)
+        self._share_weights = _compute_share_weights(self._trace_lengths, shapes)
         self._interpolation_weights: dict[Lengths, NDArray[np.float64]] = {}
 
     @property
@@ -72,13 +66,10 @@ class StepCosts:
         """Return the FLOPs of one step of this shape that trains every tensor."""
         return self._interpolate(shape, [profile.full_flops for profile in self._profiles])
 
-    def count_flops(self, names: Collection[str], shapes: Mapping[StepShape, int]) -> tuple[int, int]:
-        """Sum the FLOPs of the counted steps: with only `names` trained, and with all tensors."""
-        spent, full = [p.step_flops(names) for p in self._profiles], [p.full_flops for p in self._profiles]
-        return (
-            round(sum(steps * self._interpolate(shape, spent) for shape, steps in shapes.items())),
-            round(sum(steps * self._interpolate(shape, full) for shape, steps in shapes.items())),
-        )
+    def count_flops(self, names: Collection[str], steps: Mapping[StepShape, int]) -> int:
+        """Sum the FLOPs of the counted steps that train exactly these tensors."""
+        flops = [profile.step_flops(names) for profile in self._profiles]
+        return round(sum(count * self._interpolate(shape, flops) for shape, count in steps.items()))
 
     def fit_row_polynomial(self, names: Collection[str]) -> tuple[float, ...]:
         """Fit the FLOPs of a row in a step that trains exactly these tensors, by `fit_length_polynomial`.
@@ -102,9 +93,7 @@ class StepCosts:
 
         The counts are all FLOPs, and the matrix products that torch's FlopCounterMode counts.
         """
-        total = self._share_weights @ [float(p.step_flops(names)) for p in self._profiles]
-        counted = self._share_weights @ [float(p.matmul_step_flops(names)) for p in self._profiles]
-        return float(max((total / self._full_at_bounds[0]).max(), (counted / self._full_at_bounds[1]).max()))
+        return float((self._compute_flops_at_bounds(names) / self._full_at_bounds).max())
 
     def select(self, importance: Mapping[str, float], rho: float) -> Selection:
         """Select the most important tensors that keep every step within ρ. Raises `BudgetTooSmall`.
@@ -137,9 +126,13 @@ class StepCosts:
         return {name: self.compute_max_share([name]) for name in self.tensors}
 
     @cached_property
-    def _full_at_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        total = self._share_weights @ [float(profile.full_flops) for profile in self._profiles]
-        return total, self._share_weights @ [float(p.matmul_step_flops(self.tensors)) for p in self._profiles]
+    def _full_at_bounds(self) -> NDArray[np.float64]:
+        return self._compute_flops_at_bounds(self.tensors)
+
+    def _compute_flops_at_bounds(self, names: Collection[str]) -> NDArray[np.float64]:
+        """Compute the FLOPs [2, bounds] of a step, by both counts, at the lengths where its share may be largest."""
+        counts = (Profile.step_flops, Profile.matmul_step_flops)
+        return np.stack([self._share_weights @ [float(count(p, names)) for p in self._profiles] for count in counts])
 
     def _interpolate(self, shape: StepShape, flops_at_nodes: list[int]) -> float:
         if shape.lengths in self._trace_lengths:
@@ -175,7 +168,7 @@ def _raise_to_positive(importance: Mapping[str, float]) -> dict[str, float]:
     return {name: value if value > 0 else least * 1e-6 for name, value in importance.items()}
 
 
-def _compute_share_weights(traced: tuple[Lengths, ...], shortest: Lengths, longest: Lengths) -> NDArray[np.float64]:
+def _compute_share_weights(traced: tuple[Lengths, ...], shapes: BatchShapes) -> NDArray[np.float64]:
     """Compute the weights of the traced costs at the lengths where a step's share can be largest.
 
     With one length a share is a ratio of two linear functions, so it is largest at an end. With two it may be largest
@@ -183,10 +176,8 @@ def _compute_share_weights(traced: tuple[Lengths, ...], shortest: Lengths, longe
     """
     if len(traced[0]) == 1:
         return np.eye(len(traced))
-    axes = [np.arange(low, high + 1) for low, high in zip(shortest, longest, strict=True)]
-    return compute_interpolation_weights(
-        traced, [(int(source), int(target)) for source in axes[0] for target in axes[1]]
-    )
+    axes = [range(low, high + 1) for low, high in zip(shapes.shortest, shapes.longest, strict=True)]
+    return compute_interpolation_weights(traced, list(itertools.product(*axes)))
 
 
 def _make_batch(rows: int, lengths: Lengths, device: torch.device, *, encoder: bool) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from greencore.backprop import profile
-from greencore.training.methods.batch_shapes import StepShape
+from greencore.training.methods.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.step_costs import StepCosts
 from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
 from worker.preparation.prepare import count_shuffled_batch_shapes
@@ -28,7 +28,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[PreTrainedModel]:
 def test_the_flops_of_any_row_follow_from_the_measured_terms(model: PreTrainedModel) -> None:
     encoder = model.config.is_encoder_decoder
     shortest, longest = ((length,) * (2 if encoder else 1) for length in REFERENCE_LENGTHS)
-    costs = compute_row_costs(model, StepCosts(model, batch_size=REFERENCE_ROWS, shortest=shortest, longest=longest))
+    costs = compute_row_costs(model, StepCosts(model, BatchShapes(REFERENCE_ROWS, shortest, longest)))
 
     for rows, source, target in ((1, 40, 24), (3, 200, 136), (2, 1000, 400)):
         ids = torch.zeros(rows, source, dtype=torch.long, device="meta")
@@ -43,7 +43,7 @@ def test_the_flops_of_any_row_follow_from_the_measured_terms(model: PreTrainedMo
 
 def test_each_method_has_its_share_or_the_reason_why_it_has_none(model: PreTrainedModel) -> None:
     lengths = (2 if model.config.is_encoder_decoder else 1) * (64,)
-    costs = StepCosts(model, batch_size=4, shortest=lengths, longest=(512,) * len(lengths))
+    costs = StepCosts(model, BatchShapes(4, lengths, (512,) * len(lengths)))
 
     methods = compute_row_costs(model, costs).methods
 

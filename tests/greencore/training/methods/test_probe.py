@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from greencore.backprop import NotFinite
 from greencore.dataset import Row
 from greencore.training.data.tokenisation import Collator, tokenise_rows
+from greencore.training.methods.batch_shapes import BatchShapes
 from greencore.training.methods.probe import ImportanceProbe, ProbeResult
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_model, load_tokenizer
@@ -31,7 +32,7 @@ def model(model_folder: Path) -> PreTrainedModel:
 
 @pytest.fixture
 def costs(model: PreTrainedModel) -> StepCosts:
-    return StepCosts(model, batch_size=4, shortest=(8,), longest=(64,))
+    return StepCosts(model, BatchShapes(4, (8,), (64,)))
 
 
 def probed(
