@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import transformers
 from transformers import (
@@ -27,7 +27,7 @@ from greencore.training.data.chat_template import CLOCK_FILE_NAME, TemplateClock
 from greencore.training.data.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
 from greencore.training.data.held_out_rows import count_held_out_duplicates, split_rows
 from greencore.training.data.positions import get_position_limits
-from greencore.training.data.prompt_formats import PromptFormat, resolve_prompt_format
+from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.target_language import configure_target_language
 from greencore.training.data.tokenisation import (
     Collator,
@@ -75,17 +75,12 @@ class TrainingResult:
     """
 
     completed: bool
-    artifact: Path | None
-    before: Evaluation | None
-    after: Evaluation | None
-    sample: SampleCompletion | None
-    epochs: tuple[EpochReport, ...]
+    artifact: Path | None = None
+    before: Evaluation | None = None
+    after: Evaluation | None = None
+    sample: SampleCompletion | None = None
+    epochs: tuple[EpochReport, ...] = ()
     held_out_duplicates: int = 0
-
-    @classmethod
-    def stopped(cls, before: Evaluation | None = None, epochs: tuple[EpochReport, ...] = ()) -> Self:
-        """Return the result of a run that the listener stopped, after its first evaluation and these epochs."""
-        return cls(completed=False, artifact=None, before=before, after=None, sample=None, epochs=epochs)
 
 
 def fine_tune(
@@ -122,17 +117,19 @@ def fine_tune(
         with raise_on_stop(setup.model, listener):
             before = setup.evaluator.evaluate_once(setup.model, folder / "before.json")
     except TrainingStopped:
-        return TrainingResult.stopped()
+        return TrainingResult(completed=False)
 
-    trained = _train(setup, hyperparameters, rho, method, folder=folder, checkpoints=checkpoints, listener=listener)
-    if not trained.completed:
-        return TrainingResult.stopped(before.evaluation, trained.epochs)
-
+    model, epochs, completed = _train(
+        setup, hyperparameters, rho, method, folder=folder, checkpoints=checkpoints, listener=listener
+    )
+    stopped = TrainingResult(completed=False, before=before.evaluation, epochs=epochs)
+    if not completed:
+        return stopped
     try:
-        with raise_on_stop(trained.model, listener):
-            after = setup.evaluator.evaluate(trained.model)
+        with raise_on_stop(model, listener):
+            after = setup.evaluator.evaluate(model)
     except TrainingStopped:
-        return TrainingResult.stopped(before.evaluation, trained.epochs)
+        return stopped
     if after.evaluation is not None:
         check_held_out_loss(after.evaluation.loss, "after training")
 
@@ -141,7 +138,7 @@ def fine_tune(
 
     delta_base = model_folder if hyperparameters.result == "delta" and method != "prefix" else None
     artifact = _save_result(
-        trained.model,
+        model,
         setup.tokenizer,
         method,
         result_folder or folder / "artifacts",
@@ -149,7 +146,7 @@ def fine_tune(
         base_name=model_name or model_folder.name,
     )
     return TrainingResult(
-        True, artifact, before.evaluation, after.evaluation, sample, trained.epochs, setup.held_out_duplicates
+        True, artifact, before.evaluation, after.evaluation, sample, epochs, setup.held_out_duplicates
     )
 
 
@@ -184,32 +181,29 @@ def _set_up(
     clock = TemplateClock(folder / CLOCK_FILE_NAME)
     prompt_format = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, clock)
     train_set, held_out_set = (
-        tokenise_with(part, tokenizer, hyperparameters, prompt_format, encoder=is_encoder_decoder(model))
+        tokenise_rows(
+            part,
+            tokenizer,
+            max_length=hyperparameters.max_length,
+            prompt_format=prompt_format,
+            encoder=is_encoder_decoder(model),
+        )
         for part in (training, held_out)
     )
     refuse_unknown_tokens(model, tokenizer, (*train_set.examples, *held_out_set.examples))
     set_stop_tokens(model, tokenizer, find_turn_end_token_of_rows(training, tokenizer, prompt_format))
     configure_target_language(model, tokenizer)
     evaluator = Evaluator(
-        tokenizer,
-        held_out,
-        held_out_set,
-        hyperparameters,
+        tokenizer=tokenizer,
+        rows=held_out,
+        tokens=held_out_set,
+        settings=hyperparameters,
         prompt_format=prompt_format,
         sample_prompt_format=resolve_sample_format(rows, prompt_format, tokenizer),
         bf16=supports_bf16(choose_device()),
     )
     collator = Collator(choose_padding_token_id(model, tokenizer), positions)
     return _Setup(model, tokenizer, train_set, collator, evaluator, duplicates)
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """The trained model, the reports of the epochs trained, and whether training is complete or was stopped."""
-
-    model: PreTrainedModel
-    epochs: tuple[EpochReport, ...]
-    completed: bool
 
 
 def _train(
@@ -221,8 +215,11 @@ def _train(
     folder: Path,
     checkpoints: CheckpointFolder,
     listener: TrainingListener,
-) -> _Trained:
-    """Train by a method from the newest checkpoint on, with an adapter around the model for "lora" and "prefix"."""
+) -> tuple[PreTrainedModel, tuple[EpochReport, ...], bool]:
+    """Train by a method from the newest checkpoint on, with an adapter around the model for "lora" and "prefix".
+
+    Returns the trained model, the reports of the epochs trained, and whether training is complete or was stopped.
+    """
     model, config = setup.model, setup.model.config
     use_cache = getattr(config, "use_cache", None)
     if method in ("lora", "prefix"):
@@ -248,21 +245,7 @@ def _train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         completed = trainer.state.global_step >= trainer.state.max_steps or progress.ended_early
     _set_use_cache(config, use_cache)  # the Trainer switches it off, and generation needs it
-    return _Trained(model, tuple(adaptive.epochs), completed)
-
-
-def tokenise_with(
-    rows: Sequence[Row],
-    tokenizer: PreTrainedTokenizerBase,
-    hyperparameters: Hyperparameters,
-    prompt_format: PromptFormat,
-    *,
-    encoder: bool,
-) -> TokenisedRows:
-    """Tokenise rows as a run with these hyperparameters does. Raises `ModelError`, `InvalidRow`."""
-    return tokenise_rows(
-        rows, tokenizer, max_length=hyperparameters.max_length, prompt_format=prompt_format, encoder=encoder
-    )
+    return model, tuple(adaptive.epochs), completed
 
 
 def _build_training_arguments(folder: Path, hyperparameters: Hyperparameters, *, bf16: bool) -> TrainingArguments:

@@ -20,13 +20,12 @@ from greencore.training.data.end_of_text import refuse_unknown_tokens
 from greencore.training.data.held_out_rows import count_held_out_duplicates, split_rows
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
-from greencore.training.data.tokenisation import round_up_length
+from greencore.training.data.tokenisation import round_up_length, tokenise_rows
 from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.methods.baselines import Baseline, count_method_flops
 from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder, row_lengths
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import ModelError, load_meta_model, load_tokenizer, resolve_model_folder
-from greencore.training.run import tokenise_with
 from runtime.catalogue import read_catalogue
 from runtime.private_files import make_private_folder
 from runtime.settings import Settings, get_settings
@@ -141,9 +140,11 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
     positions = get_position_limits(meta_model, method=job.method)
     positions.check_max_length(hyperparameters.max_length)
     form = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
-    tokens = tokenise_with(training, tokenizer, hyperparameters, form, encoder=encoder)
     # The held-out rows, too: a row that cannot be tokenised is refused now.
-    rest = tokenise_with(held_out, tokenizer, hyperparameters, form, encoder=encoder)
+    tokens, rest = (
+        tokenise_rows(part, tokenizer, max_length=hyperparameters.max_length, prompt_format=form, encoder=encoder)
+        for part in (training, held_out)
+    )
     refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
     if hyperparameters.sample_prompt is not None:
         resolve_sample_format(rows, form, tokenizer)

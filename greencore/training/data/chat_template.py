@@ -68,9 +68,9 @@ class RenderedTurn:
 def render_conversation(
     messages: Messages,
     tokenizer: PreTrainedTokenizerBase,
-    *,
-    generation_prompt: bool,
     clock: TemplateClock | None = None,
+    *,
+    generation_prompt: bool = True,
 ) -> str:
     """Render a conversation of (role, content); with `generation_prompt` up to where the assistant begins.
 
@@ -116,8 +116,8 @@ def render_last_turn(
     if len(messages) < 2:
         raise ConversationRefused("there is no message before the assistant's, so it answers none")
     content, clock = messages[-1][1], clock or TemplateClock()
-    given = render_conversation(messages[:-1], tokenizer, generation_prompt=True, clock=clock)
-    whole = render_conversation(messages, tokenizer, generation_prompt=False, clock=clock)
+    given = render_conversation(messages[:-1], tokenizer, clock)
+    whole = render_conversation(messages, tokenizer, clock, generation_prompt=False)
     learned = whole[len(given) :] if whole.startswith(given) else _close_thought(given, whole, content)
     if learned is None:
         raise ConversationRefused(

@@ -6,7 +6,7 @@ from typing import get_args
 from transformers import PreTrainedTokenizerBase
 
 from greencore.hyperparameters import FormatName
-from greencore.training.data.chat_template import Messages, TemplateClock, render_conversation
+from greencore.training.data.chat_template import TemplateClock, render_conversation
 from greencore.training.models.loading import ModelError
 
 _SOURCE = "⟦source⟧"
@@ -48,17 +48,7 @@ def resolve_prompt_format(
         return fixed[name] if clock is None else replace(fixed[name], clock=clock)
     if name != "chat":
         raise ValueError(f"there is no prompt format {name!r}: expected one of {', '.join(get_args(FormatName))}")
-    prefix, found, suffix = render_chat_prompt([("user", _SOURCE)], tokenizer, clock).partition(_SOURCE)
+    prefix, found, suffix = render_conversation([("user", _SOURCE)], tokenizer, clock).partition(_SOURCE)
     if not found:
         raise ModelError("the model's chat template leaves out the user's message")
     return PromptFormat("chat", prefix, suffix, templated=True, clock=clock)
-
-
-def render_chat_prompt(
-    messages: Messages, tokenizer: PreTrainedTokenizerBase, clock: TemplateClock | None = None
-) -> str:
-    """Render a conversation of (role, content) by the tokenizer's chat template, with the generation prompt.
-
-    Raises `ModelError` for a tokenizer without a template, or where the template rejects the conversation.
-    """
-    return render_conversation(messages, tokenizer, generation_prompt=True, clock=clock)

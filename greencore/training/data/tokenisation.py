@@ -1,7 +1,8 @@
 """Tokenisation of rows: labels on the completion and the end of text, prompts shortened to the maximum length."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -15,10 +16,11 @@ from greencore.training.data.chat_template import (
     Messages,
     RenderedTurn,
     find_turn_end_token,
+    render_conversation,
     render_last_turn,
 )
 from greencore.training.data.positions import UNBOUNDED, PositionLimits
-from greencore.training.data.prompt_formats import PLAIN, PromptFormat, render_chat_prompt
+from greencore.training.data.prompt_formats import PLAIN, PromptFormat
 from greencore.training.data.special_text import encode_marked, mark_special_tokens, remove_marks
 from greencore.training.models.loading import ModelError
 
@@ -91,17 +93,16 @@ def tokenise_rows(
     max_length: int,
     prompt_format: PromptFormat = PLAIN,
     encoder: bool = False,
-    max_target_length: int | None = None,
 ) -> TokenisedRows:
     """Tokenise rows to at most `max_length` tokens, including the end of text.
 
     The prompt is tokenised by itself, as for generation; the completion's tokens follow (see
     `tokenise_continuation`), then the end of text, unless a chat template ends the turn with a token. A row that
     is too long is shortened in its prompt (see `tokenise_prompt`), then at the end of its completion; both are counted.
-    With `encoder` the encoder reads a prompt of up to `max_length` tokens, and the completion has up to
-    `max_target_length` (default: `max_length`). Raises `ModelError` for a tokenizer without an end of text or a usable
-    chat template, and for plain text with an encoder, which has no prompt to read; `UnusableRow` for a conversation
-    that the template rejects, and for a text without tokens.
+    With `encoder` the encoder reads a prompt of up to `max_length` tokens, and the completion has up to as many. Raises
+    `ModelError` for a tokenizer without an end of text or a usable chat template, and for plain text with an encoder,
+    which has no prompt to read; `UnusableRow` for a conversation that the template rejects, and for a text without
+    tokens.
     """
     if tokenizer.eos_token_id is None:
         raise ModelError("the tokenizer has no end-of-text token, so a completion would never end")
@@ -112,11 +113,10 @@ def tokenise_rows(
                 'an encoder-decoder model reads a prompt and writes a completion: {"text"} gives it no prompt'
             )
         completion = _tokenise_target(row, tokenizer, prompt_format, encoder=encoder)
-        window = (max_target_length or max_length) if encoder else max_length
-        if len(completion) > window:
+        if len(completion) > max_length:
             completions += 1
             code = completion[-1:] if encoder and completion[-1] != tokenizer.eos_token_id else []  # the language code
-            completion = [*completion[: window - len(code)], *code]
+            completion = [*completion[: max_length - len(code)], *code]
         room = max_length if encoder else max_length - len(completion)
         prompt, shortened = tokenise_prompt(
             row, tokenizer, max_length=room, prompt_format=prompt_format, encoder=encoder
@@ -158,7 +158,8 @@ def tokenise_prompt(
         part = source if length >= len(source) else source[:length].rstrip()
         if messages:
             earlier, role = messages[:-2], messages[-2][0]
-            return _render_chat_prompt(row, (*earlier, (role, part)), tokenizer, prompt_format)
+            with _name_row(row):
+                return render_conversation((*earlier, (role, part)), tokenizer, prompt_format.clock)
         return prompt_format.wrap(part) if isinstance(row, PromptRow) else ""
 
     opening = [] if messages or encoder else _get_opening_tokens(tokenizer)
@@ -242,24 +243,13 @@ def _to_messages(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: Pr
 def _render_turn(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> RenderedTurn:
     messages = _to_messages(row, tokenizer, prompt_format)
     if messages:
-        try:
+        with _name_row(row):
             return render_last_turn(messages, tokenizer, clock=prompt_format.clock)
-        except ConversationRefused as error:
-            raise UnusableRow(row.line, _field(row), str(error)) from error
     if isinstance(row, PromptRow):
         given = prompt_format.wrap(mark_special_tokens(row.prompt, tokenizer))
         return RenderedTurn(given, mark_special_tokens(row.completion, tokenizer), has_end_token=False)
     assert isinstance(row, TextRow)
     return RenderedTurn("", mark_special_tokens(row.text, tokenizer), has_end_token=False)
-
-
-def _render_chat_prompt(
-    row: Row, messages: Messages, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat
-) -> str:
-    try:
-        return render_chat_prompt(messages, tokenizer, prompt_format.clock)
-    except ConversationRefused as error:
-        raise UnusableRow(row.line, _field(row), str(error)) from error
 
 
 def _tokenise_target(
@@ -278,6 +268,15 @@ def _tokenise_target(
         reason = "gives no tokens with this model's tokenizer, so there is nothing to learn from it"
         raise UnusableRow(row.line, _field(row), reason)
     return learned if turn.has_end_token and not encoder else _append_end_token(learned, tokenizer)
+
+
+@contextmanager
+def _name_row(row: Row) -> Iterator[None]:
+    """Raise a `ConversationRefused` of the block as the `UnusableRow` that names this row."""
+    try:
+        yield
+    except ConversationRefused as error:
+        raise UnusableRow(row.line, _field(row), str(error)) from error
 
 
 def _field(row: Row) -> str:

@@ -62,13 +62,16 @@ def evaluate(
     asked = [index for index, row in enumerate(rows) if not isinstance(row, TextRow)]
     if not asked:
         return Evaluation(loss, None, len(rows))
-    longest, max_new_tokens = _compute_token_limits(model, max_new_tokens, max_prompt_length)
-    encoder = bool(model.config.is_encoder_decoder)
-    prompts = [
-        tokenise_prompt(rows[index], tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder)[0]
-        for index in asked
-    ]
-    written = _generate(model, tokenizer, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, beams=beams)
+    written = generate_completions(
+        model,
+        tokenizer,
+        [rows[index] for index in asked],
+        max_new_tokens=max_new_tokens,
+        beams=beams,
+        prompt_format=prompt_format,
+        max_prompt_length=max_prompt_length,
+        batch_size=batch_size,
+    )
     ends = end_token_ids(model, tokenizer)
     expected: list[str | Sequence[str]] = [
         get_reference_text(rows[index], tokenizer, prompt_format, ends=ends)
@@ -79,31 +82,42 @@ def evaluate(
     return Evaluation(loss, compute_rouge(expected, written), len(rows))
 
 
+@torch.inference_mode()
 def generate_completions(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Row],
     *,
     max_new_tokens: int = DEFAULT_NEW_TOKENS,
     beams: int = 1,
     prompt_format: PromptFormat = PLAIN,
+    max_prompt_length: int | None = None,
+    batch_size: int | None = None,
 ) -> list[str]:
-    """Generate a completion for each prompt in `prompt_format`, up to the end of text.
+    """Generate a completion for each prompt, or row's prompt, in `prompt_format`, up to the end of text.
 
     Decoding is greedy, or by beam search with `beams` beams, of at most `max_new_tokens` tokens; prompts are shortened
-    to the model's remaining positions.
+    to `max_prompt_length` tokens and the model's remaining positions. Prompts are batched by length, which pads least:
+    `batch_size` at a time, by default all.
     """
-    longest, max_new_tokens = _compute_token_limits(model, max_new_tokens)
-    encoder = bool(model.config.is_encoder_decoder)
-    tokens = [
-        tokenise_prompt(
-            PromptRow(prompt, ""), tokenizer, max_length=longest, prompt_format=prompt_format, encoder=encoder
-        )[0]
-        for prompt in prompts
-    ]
-    return _generate(
-        model, tokenizer, tokens, batch_size=max(1, len(prompts)), max_new_tokens=max_new_tokens, beams=beams
-    )
+    longest, max_new_tokens = _compute_token_limits(model, max_new_tokens, max_prompt_length)
+    tokens = []
+    for prompt in prompts:
+        row = PromptRow(prompt, "") if isinstance(prompt, str) else prompt
+        prompt_tokens, _ = tokenise_prompt(
+            row, tokenizer, max_length=longest, prompt_format=prompt_format, encoder=is_encoder_decoder(model)
+        )
+        tokens.append(prompt_tokens or [tokenizer.eos_token_id])  # the end of text also precedes a text's start
+    written = [""] * len(tokens)
+    order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
+    batch_size = batch_size or max(1, len(order))
+    with in_mode(model, training=False):
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            texts = _generate_batch(model, tokenizer, [tokens[index] for index in batch], max_new_tokens, beams)
+            for index, text in zip(batch, texts, strict=True):
+                written[index] = text
+    return written
 
 
 @torch.inference_mode()
@@ -120,29 +134,6 @@ def compute_mean_loss(
             total += float(loss)
             tokens += learned
     return total / tokens
-
-
-@torch.inference_mode()
-def _generate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    *,
-    batch_size: int,
-    max_new_tokens: int,
-    beams: int,
-) -> list[str]:
-    """Generate text for each tokenised prompt, batched by length to minimise padding."""
-    prompts = [prompt or [tokenizer.eos_token_id] for prompt in prompts]  # the end of text also precedes a text's start
-    written = [""] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    with in_mode(model, training=False):
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            texts = _generate_batch(model, tokenizer, [prompts[index] for index in batch], max_new_tokens, beams)
-            for index, text in zip(batch, texts, strict=True):
-                written[index] = text
-    return written
 
 
 def _generate_batch(

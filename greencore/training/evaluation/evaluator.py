@@ -28,6 +28,7 @@ class EvaluationResult:
     bf16: bool
 
 
+@dataclass(kw_only=True)
 class Evaluator:
     """Evaluates a model on the held-out rows (tokenised as `tokens`) and completes the sample prompt.
 
@@ -36,48 +37,38 @@ class Evaluator:
     run's first start after `evaluate_once`.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        rows: Sequence[Row],
-        tokens: TokenisedRows,
-        hyperparameters: Hyperparameters,
-        *,
-        prompt_format: PromptFormat,
-        sample_prompt_format: PromptFormat,
-        bf16: bool,
-    ) -> None:
-        self.bf16 = bf16
-        self._tokenizer, self._rows, self._tokens, self._settings = tokenizer, rows, tokens, hyperparameters
-        self._prompt_format, self._sample_prompt_format = prompt_format, sample_prompt_format
+    tokenizer: PreTrainedTokenizerBase
+    rows: Sequence[Row]
+    tokens: TokenisedRows
+    settings: Hyperparameters
+    prompt_format: PromptFormat
+    sample_prompt_format: PromptFormat
+    bf16: bool
 
     def evaluate(self, model: PreTrainedModel) -> EvaluationResult:
         """Evaluate the held-out rows and complete the sample prompt."""
-        with bf16_autocast(model.device, enabled=self.bf16):
-            return self._evaluate(model)
-
-    def _evaluate(self, model: PreTrainedModel) -> EvaluationResult:
-        settings = self._settings
+        settings = self.settings
         evaluation, sample = None, None
-        if self._rows:
-            evaluation = evaluate(
-                model,
-                self._tokenizer,
-                self._rows,
-                self._tokens,
-                batch_size=settings.batch_size,
-                max_new_tokens=settings.max_new_tokens,
-                prompt_format=self._prompt_format,
-                max_prompt_length=settings.max_length,
-            )
-        if settings.sample_prompt is not None:
-            [sample] = generate_completions(
-                model,
-                self._tokenizer,
-                [settings.sample_prompt],
-                max_new_tokens=settings.max_new_tokens,
-                prompt_format=self._sample_prompt_format,
-            )
+        with bf16_autocast(model.device, enabled=self.bf16):
+            if self.rows:
+                evaluation = evaluate(
+                    model,
+                    self.tokenizer,
+                    self.rows,
+                    self.tokens,
+                    batch_size=settings.batch_size,
+                    max_new_tokens=settings.max_new_tokens,
+                    prompt_format=self.prompt_format,
+                    max_prompt_length=settings.max_length,
+                )
+            if settings.sample_prompt is not None:
+                [sample] = generate_completions(
+                    model,
+                    self.tokenizer,
+                    [settings.sample_prompt],
+                    max_new_tokens=settings.max_new_tokens,
+                    prompt_format=self.sample_prompt_format,
+                )
         return EvaluationResult(evaluation, sample, self.bf16)
 
     def evaluate_once(self, model: PreTrainedModel, file: Path) -> EvaluationResult:
@@ -99,10 +90,10 @@ class Evaluator:
 
     def loss(self, model: PreTrainedModel) -> float | None:
         """Return the held-out loss without generating; None where no rows are held out."""
-        if not self._rows:
+        if not self.rows:
             return None
         with bf16_autocast(model.device, enabled=self.bf16):
-            return compute_mean_loss(model, self._tokenizer, self._tokens, batch_size=self._settings.batch_size)
+            return compute_mean_loss(model, self.tokenizer, self.tokens, batch_size=self.settings.batch_size)
 
 
 def _parse_result(stored: Any) -> EvaluationResult:

@@ -7,8 +7,8 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row, TextRow
-from greencore.training.data.chat_template import ConversationRefused, render_last_turn
-from greencore.training.data.prompt_formats import render_chat_prompt, resolve_prompt_format
+from greencore.training.data.chat_template import ConversationRefused, render_conversation, render_last_turn
+from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.tokenisation import UnusableRow, get_reference_text, tokenise_prompt, tokenise_rows
 from greencore.training.models.loading import ModelError
 from tests.greencore.training.data.chat_templates import (
@@ -41,7 +41,7 @@ def learned(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, st
     [example] = tokenise_rows([MessagesRow(tuple(messages))], tokenizer, max_length=500).examples
     given, _ = tokenise_prompt(MessagesRow(tuple(messages)), tokenizer, max_length=500)
     assert list(example.input_ids[: len(given)]) == given
-    assert given == tokenizer(render_chat_prompt(messages[:-1], tokenizer), add_special_tokens=False)["input_ids"]
+    assert given == tokenizer(render_conversation(messages[:-1], tokenizer), add_special_tokens=False)["input_ids"]
     return str(tokenizer.decode([label for label in example.labels if label >= 0]))
 
 
@@ -169,7 +169,7 @@ def test_a_dictionary_of_templates_needs_a_default() -> None:
     with pytest.raises(ModelError, match="none is named default"):
         resolve_prompt_format("chat", tokenizer)
     tokenizer.chat_template = {"tool_use": "no", "default": CHATML}
-    assert render_chat_prompt([("user", "a")], tokenizer) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    assert render_conversation([("user", "a")], tokenizer) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_an_invalid_template_raises_a_model_error() -> None:

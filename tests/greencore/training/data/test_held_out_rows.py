@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from greencore.dataset import MessagesRow, PromptRow, Row, TextRow
 from greencore.hyperparameters import Hyperparameters
+from greencore.training.data.chat_template import render_conversation
 from greencore.training.data.held_out_rows import count_held_out_duplicates, split_rows
-from greencore.training.data.prompt_formats import PLAIN, TLDR, render_chat_prompt, resolve_prompt_format
+from greencore.training.data.prompt_formats import PLAIN, TLDR, resolve_prompt_format
 from greencore.training.evaluation.evaluate import generate_completions
 from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.models.loading import load_model, load_tokenizer
@@ -56,7 +57,7 @@ def test_a_sample_prompt_has_the_format_of_the_rows(model_folder: Path) -> None:
     tokenizer.chat_template = CHAT
     conversations: list[Row] = [MessagesRow((("user", "w1"), ("assistant", "w2")))] * 3
     form = resolve_sample_format([*conversations, TextRow("w1")], PLAIN, tokenizer)
-    asked = render_chat_prompt([("user", "w5 w6")], tokenizer)
+    asked = render_conversation([("user", "w5 w6")], tokenizer)
     assert asked == "w60 w5 w6 w61 "
     assert generate_completions(
         model, tokenizer, ["w5 w6"], max_new_tokens=4, prompt_format=form

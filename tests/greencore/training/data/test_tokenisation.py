@@ -190,11 +190,11 @@ def test_a_long_conversation_loses_its_earlier_turns() -> None:
 
 
 def test_an_encoder_reads_the_prompt_and_the_decoder_learns_the_completion(tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = [PromptRow("w1 w2 w3 w4", "w5 w6"), PromptRow("w1", "w5 w6 w7 w8")]
-    tokens = tokenise_rows(rows, tokenizer, max_length=5, prompt_format=SUMMARIZE, encoder=True, max_target_length=4)
+    rows = [PromptRow("w1 w2 w3 w4", "w5 w6"), PromptRow("w1", "w5 w6 w7 w8 w9")]
+    tokens = tokenise_rows(rows, tokenizer, max_length=5, prompt_format=SUMMARIZE, encoder=True)
     long, short = tokens.examples
     assert (long.input_ids, long.labels) == ((1, 3, 4, 5, 0), (7, 8, 0))
-    assert (short.input_ids, short.labels) == ((1, 3, 0), (7, 8, 9, 10))
+    assert (short.input_ids, short.labels) == ((1, 3, 0), (7, 8, 9, 10, 11))
     assert (tokens.shortened_prompts, tokens.shortened_completions) == (1, 1)
 
 
