@@ -25,7 +25,6 @@ from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedTokenizerBase,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
@@ -70,23 +69,17 @@ class EpochTimer(TrainerCallback):
     def __init__(self) -> None:
         self.began = self.seconds = self.tracing_seconds = self.loaded_mib = 0.0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         for parameter in kwargs["model"].parameters():
             parameter.detach().sum()  # a memory-mapped weight counts only once it is read
         self.loaded_mib = _allocated_mib()
         self.began = _synchronized_time()
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self._started = _synchronized_time()
         self.tracing_seconds = self._started - self.began
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self.seconds = _synchronized_time() - self._started
 
 

@@ -81,9 +81,7 @@ class ListenerCallback(TrainerCallback):
         self._listener, self._adaptive, self._evaluator = listener, adaptive, evaluator
         self.ended_early = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         precision = "bf16 autocast" if args.bf16 else "fp32"
         self._listener.on_training_started(
             steps=state.max_steps,
@@ -94,20 +92,11 @@ class ListenerCallback(TrainerCallback):
         )
         self._listener.on_tensors_profiled(self._adaptive.tensor_costs)
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         if not is_within_epoch(state):
             self._listener.on_epoch_started(count_whole_epochs(state))
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
             self._listener.on_step_finished(done=state.global_step, steps=state.max_steps, loss=logs["loss"])
 

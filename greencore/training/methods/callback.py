@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from greencore.backprop import BudgetTooSmall, NotFinite
 from greencore.backprop.importance import Metric
@@ -58,9 +58,7 @@ class GreenTrainerCallback(SelectionCallback):
         self._reselect_every = reselect_every
         self._charge_probe = charge_probe
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         ledger = self._current_ledger
         due = self._reselect_every is not None and state.global_step - ledger.current.step >= self._reselect_every
         if due and ledger.rho < 1:

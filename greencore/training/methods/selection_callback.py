@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import Any, Literal, cast, get_args
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.backprop import BudgetTooSmall, TensorCost
@@ -58,9 +58,7 @@ class SelectionCallback(TrainerCallback, ABC):
     ) -> EpochLedger:
         """Return the ledger of the epoch that begins, with its first selection."""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         check_model(model)
         optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
@@ -81,9 +79,7 @@ class SelectionCallback(TrainerCallback, ABC):
         saved = _get_callback_state(state).get(STATE_KEY)
         self._ledger = EpochLedger.from_json(saved) if saved else None
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         done = state.epoch or 0.0
         epoch = int(done + 1e-6)
         resumed = self._ledger is not None and self._ledger.epoch == epoch and done - epoch > 1e-6
@@ -92,28 +88,22 @@ class SelectionCallback(TrainerCallback, ABC):
         self._apply_selection(state, kwargs["optimizer"])
         self._in_epoch = True
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self._in_epoch = False
         report = self._build_report(args)
         self.epochs.append(report)
         if self._on_epoch:
             self._on_epoch(report)
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         if getattr(kwargs["optimizer"], "scaler", None) is None:  # fp16's scaler skips such a step
             gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
             check_gradients(state.global_step + 1, gradients, clipped=bool(args.max_grad_norm))
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         _get_callback_state(state)[STATE_KEY] = self._current_ledger.to_json()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self._hook.remove()
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
