@@ -12,7 +12,6 @@ from greencore.training.checkpoints.folder import (
     CHECKPOINT_PREFIX,
     CheckpointDamaged,
     CheckpointFolder,
-    find_latest_checkpoint,
     verify_checkpoint,
 )
 from store.lifecycle import checkpoints
@@ -50,7 +49,7 @@ class RegisteredCheckpoints(CheckpointFolder):
                 kept.add(row.name)
                 found = found or path
         if not known and self._writer.lease.attempt > 1:
-            found = find_latest_checkpoint(self.folder)  # written before checkpoints were registered
+            found = super().find_newest()  # written before checkpoints were registered
             kept |= {found.name} if found else set()
         self._writer.check_lease()
         self._remove_unregistered(kept, ATTEMPT_FILES)

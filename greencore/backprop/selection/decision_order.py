@@ -116,7 +116,8 @@ class _SearchTreeBuilder:
 
     def build(self, tensors: int, shared: Iterable[SharedCost]) -> SearchTree:
         """Build the tree of these tensors, with the shared costs that are not paid yet."""
-        costs = sorted(_restrict_to_tensors(tensors, shared), key=lambda cost: _lowest(cost.needed_by))
+        costs = [SharedCost(cost.needed_by & tensors, cost.flops) for cost in shared if cost.needed_by & tensors]
+        costs.sort(key=lambda cost: _lowest(cost.needed_by))
         blocked = _find_blocked_cuts(costs, tensors)
         order = list(iter_set_bits(tensors))
         groups: list[TensorGroup] = []
@@ -179,11 +180,6 @@ class _SearchTreeBuilder:
             if needed_by:
                 total[subsets & needed_by != 0] += cost.flops
         return total
-
-
-def _restrict_to_tensors(tensors: int, shared: Iterable[SharedCost]) -> list[SharedCost]:
-    """Restrict shared costs to these tensors."""
-    return [SharedCost(cost.needed_by & tensors, cost.flops) for cost in shared if cost.needed_by & tensors]
 
 
 def _find_blocked_cuts(costs: list[SharedCost], tensors: int) -> list[bool]:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from greencore.energy.devices import Gpu, GpuId, GpuSelection, select_gpus, select_visible_gpus
+from greencore.energy.devices import Gpu, GpuId, select_gpus, select_visible_gpus
 from greencore.energy.interval import JOULES_PER_KWH
 from greencore.energy.methods import (
     DESIGN_POWER,
@@ -119,17 +119,9 @@ class GpuEnergyReader:
 
 def install_gpu_reader(hardware: Sequence[Any], gpu_ids: Sequence[GpuId] | None) -> GpuEnergyReader:
     """Restrict CodeCarbon's hardware to the given GPUs, or else to the visible ones, and install their reader."""
-    parts = [part for part in hardware if type(part).__name__ == "GPU"]
-    notes = _select_gpus(parts, gpu_ids).notes
-    reader = GpuEnergyReader([device for part in parts for device in part.devices.devices], notes)
-    for part in parts:
-        part.devices.get_delta = reader.get_delta
-    return reader
-
-
-def _select_gpus(parts: Sequence[Any], gpu_ids: Sequence[GpuId] | None) -> GpuSelection:
     from codecarbon.core.gpu import AMDGPUDevice, NvidiaGPUDevice
 
+    parts = [part for part in hardware if type(part).__name__ == "GPU"]
     # CodeCarbon 3.3 can select GPUs, but finds none by UUID (it strips the G of "GPU-"), meters all of them where
     # CUDA_VISIBLE_DEVICES is empty, and takes an index as that of the bus.
     devices: list[Any] = [device for part in parts for device in part.devices.devices]
@@ -147,7 +139,10 @@ def _select_gpus(parts: Sequence[Any], gpu_ids: Sequence[GpuId] | None) -> GpuSe
         part.devices.device_count = len(kept)
         part.gpu_ids = list(selection.indices)
         part._gpu_ids_resolved = True
-    return selection
+    reader = GpuEnergyReader([device for part in parts for device in part.devices.devices], selection.notes)
+    for part in parts:
+        part.devices.get_delta = reader.get_delta
+    return reader
 
 
 def _mig_parent(uuid: str) -> int | None:

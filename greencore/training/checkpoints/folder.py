@@ -32,8 +32,10 @@ class CheckpointFolder:
         self.folder = folder
 
     def find_newest(self) -> Path | None:
-        """Return the checkpoint to resume from; None where there is none."""
-        return find_latest_checkpoint(self.folder)
+        """Return the newest complete checkpoint, to resume from; an incomplete one never has its final name."""
+        paths = self.folder.glob(f"{CHECKPOINT_PREFIX}*")
+        steps = {int(step): path for path in paths if (step := path.name.removeprefix(CHECKPOINT_PREFIX)).isdigit()}
+        return steps[max(steps)] if steps else None
 
     def checkpoint_name(self, step: int) -> str:
         """Return the folder name of the checkpoint of a step."""
@@ -66,14 +68,6 @@ class CheckpointFolder:
     def on_checkpoint_failed(self, step: int, error: DiskFull) -> None:
         """Raise the error of a full disk: a run continues without checkpoints only where a subclass allows it."""
         raise error
-
-
-def find_latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a run; an incomplete one never has its final name."""
-    found = [
-        path for path in folder.glob(f"{CHECKPOINT_PREFIX}*") if path.name.removeprefix(CHECKPOINT_PREFIX).isdigit()
-    ]
-    return max(found, key=lambda path: int(path.name.removeprefix(CHECKPOINT_PREFIX)), default=None)
 
 
 def verify_checkpoint(checkpoint: Path) -> None:

@@ -1,7 +1,7 @@
 """Shapes of training batches: the number of rows, and the length of the rows with padding."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,13 +77,9 @@ def row_lengths(dataset: Sequence[Mapping[str, Any]] | Any, *, encoder: bool) ->
     """Return the tokens of every row, without padding."""
     columns = ("input_ids", "labels") if encoder else ("input_ids",)
     try:
-        return [tuple(len(row[column]) for column in columns) for row in _rows(dataset)]
+        return [tuple(len(row[column]) for column in columns) for row in map(dataset.__getitem__, range(len(dataset)))]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"the training rows have no {' and '.join(columns)}: tokenise them before training, since their lengths"
             " determine the FLOPs of a step"
         ) from error
-
-
-def _rows(dataset: Any) -> Iterable[Any]:
-    return (dataset[index] for index in range(len(dataset)))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from greencore.backprop import NotFinite
 from greencore.dataset import PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.checkpoints.folder import find_latest_checkpoint
+from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.data.held_out_rows import split_rows
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.callback import GreenTrainerCallback
@@ -96,7 +96,7 @@ def test_a_resumed_run_fails_with_the_same_step(overflowing: Path, tmp_path: Pat
     with pytest.raises(NotFinite) as undisturbed:
         run(overflowing, rows_with(3), tmp_path / "undisturbed", "full", first)
     run(overflowing, rows_with(3), tmp_path / "stopped", "full", stopped)
-    assert find_latest_checkpoint(tmp_path / "stopped") is not None
+    assert CheckpointFolder(tmp_path / "stopped").find_newest() is not None
     with pytest.raises(NotFinite) as failure:
         run(overflowing, rows_with(3), tmp_path / "stopped", "full", resumed)
     assert str(failure.value) == str(undisturbed.value)
@@ -120,7 +120,7 @@ def test_non_finite_weights_after_the_last_step_are_not_saved(model_folder: Path
     with pytest.raises(NotFinite, match=r"after step 1 \S+ is not finite"):
         run(model_folder, rows, tmp_path, "full", Watch(), learning_rate=1e39)
     assert not (tmp_path / "artifacts").exists()
-    assert find_latest_checkpoint(tmp_path) is None
+    assert CheckpointFolder(tmp_path).find_newest() is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from greencore.backprop import TensorCost
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.checkpoints.folder import find_latest_checkpoint
+from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.run import fine_tune
@@ -93,7 +93,7 @@ def test_a_stopped_run_resumes_from_its_last_epoch_to_the_same_weights(
     assert [report.epoch for report in second.epochs] == [1, 2]
     # A stop during the final evaluation leaves nothing to train.
     assert not run(model_folder, rows, tmp_path / "evaluated", StopsAfterTraining())
-    assert find_latest_checkpoint(tmp_path / "evaluated") is not None
+    assert CheckpointFolder(tmp_path / "evaluated").find_newest() is not None
     third = Watch()
     assert run(model_folder, rows, tmp_path / "evaluated", third)
     assert third.steps == 0
@@ -137,7 +137,7 @@ def test_a_checkpoint_is_complete_and_holds_no_pickle(model_folder: Path, rows: 
     run(model_folder, rows, tmp_path, Watch(stop_after=6))
     half_written = tmp_path / ".checkpoint"
     half_written.mkdir()
-    checkpoint = find_latest_checkpoint(tmp_path)
+    checkpoint = CheckpointFolder(tmp_path).find_newest()
     assert checkpoint is not None
     assert {path.suffix for path in checkpoint.iterdir()} == {".json", ".safetensors"}
     assert json.loads((checkpoint / "trainer_state.json").read_text())["epoch"] == 1.75

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from greencore.dataset import PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.checkpoints.folder import CheckpointUnusable, find_latest_checkpoint
+from greencore.training.checkpoints.folder import CheckpointFolder, CheckpointUnusable
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.models.delta import DELTA_FILE_NAME, apply_delta
@@ -123,7 +123,7 @@ def test_a_run_stopped_in_training_and_in_its_last_evaluation_ends_as_an_uninter
 
 def assert_holds_trained_weights(result: TrainingResult, folder: Path) -> None:
     """Check that the artifact, loaded by transformers, equals the last checkpoint."""
-    checkpoint = find_latest_checkpoint(folder)
+    checkpoint = CheckpointFolder(folder).find_newest()
     assert checkpoint is not None
     assert result.artifact is not None
     encoder = AutoConfig.from_pretrained(result.artifact).is_encoder_decoder
@@ -153,7 +153,7 @@ def test_a_checkpoint_in_the_published_names_is_still_read(
 ) -> None:
     undisturbed = run(folders[family], rows, tmp_path / "undisturbed", "greentrainer")
     run(folders[family], rows, tmp_path / "stopped", "greentrainer", StopsAt(3))
-    checkpoint = find_latest_checkpoint(tmp_path / "stopped")
+    checkpoint = CheckpointFolder(tmp_path / "stopped").find_newest()
     assert checkpoint is not None
     model, file = load_model(folders[family]), checkpoint / "weights.safetensors"
     write_tensors(model, load_file(file), named_tensors(model))
@@ -169,7 +169,7 @@ def test_an_adapters_checkpoint_in_the_published_names_is_still_read(
 ) -> None:
     undisturbed = run(folders["gpt2"], rows, tmp_path / "undisturbed", method)
     run(folders["gpt2"], rows, tmp_path / "stopped", method, StopsAt(3))
-    checkpoint = find_latest_checkpoint(tmp_path / "stopped")
+    checkpoint = CheckpointFolder(tmp_path / "stopped").find_newest()
     assert checkpoint is not None
     file = checkpoint / "weights.safetensors"
     prefix = {"prompt_encoder.default.embedding.weight": "prompt_embeddings"}
