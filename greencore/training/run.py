@@ -9,7 +9,6 @@ from typing import Any, Literal, cast
 
 import transformers
 from transformers import (
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -244,7 +243,11 @@ def _train(
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         completed = trainer.state.global_step >= trainer.state.max_steps or progress.ended_early
-    _set_use_cache(config, use_cache)  # the Trainer switches it off, and generation needs it
+    # the Trainer switches the cache off, and generation needs it
+    if use_cache is None:  # a composite configuration has no such field
+        vars(config).pop("use_cache", None)
+    else:
+        config.use_cache = use_cache
     return model, tuple(adaptive.epochs), completed
 
 
@@ -268,13 +271,6 @@ def _build_training_arguments(folder: Path, hyperparameters: Hyperparameters, *,
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def _set_use_cache(config: PreTrainedConfig, use_cache: bool | None) -> None:
-    if use_cache is None:  # a composite configuration has no such field
-        vars(config).pop("use_cache", None)
-    else:
-        config.use_cache = use_cache
 
 
 def _is_training_complete(checkpoint: Path, listener: TrainingListener) -> bool:
@@ -311,7 +307,9 @@ def _save_result(
         else:
             model.save_pretrained(working)
             if hasattr(model, "peft_config"):
-                _set_adapter_base_name(working / "adapter_config.json", base_name)
+                adapter = working / "adapter_config.json"  # while saving, peft would look up a changed name on the hub
+                config = json.loads(adapter.read_text()) | {"base_model_name_or_path": base_name}
+                adapter.write_text(json.dumps(config, indent=2) + "\n")
                 cast(Any, model).get_base_model().generation_config.save_pretrained(working)
                 (working / "README.md").unlink(missing_ok=True)  # peft's generic model card
         tokenizer.save_pretrained(working)
@@ -320,9 +318,3 @@ def _save_result(
         shutil.rmtree(destination)
     working.rename(destination)
     return destination
-
-
-def _set_adapter_base_name(adapter_config: Path, base_name: str) -> None:
-    """Set the base's name in the saved file, since peft would look up a changed name on the hub while saving."""
-    config = json.loads(adapter_config.read_text())
-    adapter_config.write_text(json.dumps(config | {"base_model_name_or_path": base_name}, indent=2) + "\n")

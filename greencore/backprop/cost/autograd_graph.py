@@ -11,18 +11,21 @@ from greencore.backprop.cost.operator_flops import OpFlops
 Node = Any
 """A node of torch's autograd graph: `torch.autograd.graph.Node`, which torch does not type."""
 
+ANY_TENSOR = -1
+"""Bit mask of every tensor."""
+
 
 @dataclass(frozen=True)
 class BackwardFlops:
     """FLOPs of a step beyond its plain forward pass, and the trained tensors that need them (bit masks).
 
-    They are spent if a tensor of `needed_by` is trained and, unless `when` is None, a tensor of `when` as well. With a
-    `when` they may be negative: the saving of running other operators.
+    They are spent if a tensor of `needed_by` is trained and a tensor of `when` as well. With a `when` they may be
+    negative: the saving of running other operators.
     """
 
     flops: OpFlops
     needed_by: int
-    when: int | None = None
+    when: int = ANY_TENSOR
 
 
 def get_gradient_node(tensor: torch.Tensor) -> Node:

@@ -9,6 +9,7 @@ from operator import attrgetter
 
 import torch
 
+from greencore.backprop.cost.autograd_graph import ANY_TENSOR
 from greencore.backprop.cost.operator_flops import OpFlops
 from greencore.backprop.cost.trace import Batch, trace_step
 
@@ -29,19 +30,14 @@ class TensorCost:
 
 @dataclass(frozen=True)
 class SharedCost:
-    """Backward FLOPs that several tensors need, spent once if any bit of `needed_by` is selected."""
+    """Backward FLOPs spent once if any bit of `needed_by` and any bit of `when` is selected.
+
+    With a `when` they may be negative: what running other operators saves.
+    """
 
     needed_by: int
     flops: int
-
-
-@dataclass(frozen=True)
-class ConditionalCost:
-    """FLOPs spent, or where negative saved, if any bit of `needed_by` and any bit of `when` is selected."""
-
-    when: int
-    needed_by: int
-    flops: int
+    when: int = ANY_TENSOR
 
 
 @dataclass(frozen=True)
@@ -50,12 +46,10 @@ class StepFlops:
 
     forward: int
     backward: tuple[SharedCost, ...]
-    conditional: tuple[ConditionalCost, ...] = ()
 
     def total(self, mask: int) -> int:
         """Return the FLOPs of a step that trains the tensors of the bit mask."""
-        shared = sum(cost.flops for cost in self.backward if cost.needed_by & mask)
-        return self.forward + shared + _sum_conditional_flops(self.conditional, mask)
+        return self.forward + _sum_flops(self.backward, mask)
 
 
 NO_FLOPS = StepFlops(0, ())
@@ -69,8 +63,8 @@ class Profile:
     multiply-accumulate is 2 FLOPs (the paper's "PFLOPs" are multiply-accumulates, so half of these).
 
     A step costs `forward_flops`, the `exclusive` FLOPs of each selected tensor, every `shared` cost that a selected
-    tensor needs, and the `conditional` costs, where the selection changes which operators run. The sum without the
-    conditional costs is an upper bound.
+    tensor needs, and the `conditional` costs (with a `when`), where the selection changes which operators run. The sum
+    without the conditional costs is an upper bound.
 
     Matrix products are separate from all else (normalisation, activation, softmax, bias, residual sums):
     `product_step_flops` and `elementwise_step_flops` add up to `step_flops`.
@@ -83,7 +77,7 @@ class Profile:
     shared: tuple[SharedCost, ...]
     counted: StepFlops
     products: StepFlops
-    conditional: tuple[ConditionalCost, ...]
+    conditional: tuple[SharedCost, ...]
 
     def step_flops(self, names: Collection[str]) -> int:
         """Return the FLOPs of a step that trains exactly these tensors: T_fp and what Eq. 5 adds to it.
@@ -92,7 +86,7 @@ class Profile:
         """
         mask = self.mask(names)
         own = sum(cost for index, cost in enumerate(self.exclusive) if mask >> index & 1)
-        return own + StepFlops(self.forward_flops, self.shared, self.conditional).total(mask)
+        return own + self.forward_flops + _sum_flops((*self.shared, *self.conditional), mask)
 
     def product_step_flops(self, names: Collection[str]) -> int:
         """Return the matrix products of `step_flops`, including those of fused attention and grouped experts."""
@@ -142,29 +136,23 @@ def profile(model: torch.nn.Module, batch: Batch, *, names: Collection[str] | No
     `greencore.backprop.TraceError`.
     """
     trace = trace_step(model, batch, None if names is None else frozenset(names))
-    shared: dict[int, OpFlops] = defaultdict(OpFlops)
-    conditional: dict[tuple[int, int], OpFlops] = defaultdict(OpFlops)
+    spent: dict[tuple[int, int], OpFlops] = defaultdict(OpFlops)
     for cost in trace.backward:
-        if cost.when is not None:
-            conditional[cost.when, cost.needed_by] += cost.flops
-        elif cost.needed_by:
-            shared[cost.needed_by] += cost.flops
+        if cost.needed_by:
+            spent[cost.needed_by, cost.when] += cost.flops
 
     def select_kind(kind: Callable[[OpFlops], int]) -> StepFlops:
-        return StepFlops(
-            kind(trace.forward),
-            tuple(SharedCost(mask, kind(flops)) for mask, flops in shared.items() if kind(flops)),
-            tuple(ConditionalCost(*key, kind(flops)) for key, flops in conditional.items() if kind(flops)),
-        )
+        costs = ((needed_by, kind(flops), when) for (needed_by, when), flops in spent.items())
+        return StepFlops(kind(trace.forward), tuple(SharedCost(*cost) for cost in costs if cost[1]))
 
     total = select_kind(attrgetter("total"))
     return build_profile(
         trace.tensors,
         forward=total.forward,
-        total={cost.needed_by: cost.flops for cost in total.backward},
+        total={cost.needed_by: cost.flops for cost in total.backward if cost.when == ANY_TENSOR},
         counted=select_kind(attrgetter("counted")),
         products=select_kind(attrgetter("products")),
-        conditional=total.conditional,
+        conditional=tuple(cost for cost in total.backward if cost.when != ANY_TENSOR),
     )
 
 
@@ -175,7 +163,7 @@ def build_profile(
     total: Mapping[int, int],
     counted: StepFlops = NO_FLOPS,
     products: StepFlops = NO_FLOPS,
-    conditional: tuple[ConditionalCost, ...] = (),
+    conditional: tuple[SharedCost, ...] = (),
 ) -> Profile:
     """Build a profile from backward FLOPs by the set of tensors (bit mask) that needs them."""
     exclusive = [0] * len(tensors)
@@ -193,7 +181,7 @@ def build_profile(
             for index, (name, params) in enumerate(tensors)
         ),
         forward_flops=forward,
-        full_flops=forward + sum(total.values()) + _sum_conditional_flops(conditional, everything),
+        full_flops=forward + sum(total.values()) + _sum_flops(conditional, everything),
         exclusive=tuple(exclusive),
         shared=tuple(shared),
         counted=counted,
@@ -202,7 +190,7 @@ def build_profile(
     )
 
 
-def _sum_conditional_flops(costs: Iterable[ConditionalCost], mask: int) -> int:
+def _sum_flops(costs: Iterable[SharedCost], mask: int) -> int:
     return sum(cost.flops for cost in costs if cost.needed_by & mask and cost.when & mask)
 
 

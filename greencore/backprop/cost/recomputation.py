@@ -46,12 +46,6 @@ class CheckpointedBlock:
         return masks[1:]
 
 
-@dataclass
-class _SavedTensor:
-    tensor: torch.Tensor
-    marker: int
-
-
 @contextmanager
 def record_checkpointed_blocks(model: torch.nn.Module, recorder: OperatorRecorder) -> Iterator[list[CheckpointedBlock]]:
     """Run the model's checkpointed blocks without recomputation, and record them."""
@@ -82,13 +76,13 @@ def _run_block(
             return tensor.detach()
         marker = recorder.add_marker()
         ran.saved.append((len(recorder.forward), marker))
-        return _SavedTensor(tensor.detach(), marker)
+        return tensor.detach(), marker
 
-    def unpack(saved: _SavedTensor | torch.Tensor) -> torch.Tensor:
+    def unpack(saved: tuple[torch.Tensor, int] | torch.Tensor) -> torch.Tensor:
         if isinstance(saved, torch.Tensor):
             return saved
-        recorder.attach_marker(saved.tensor, saved.marker)
-        return saved.tensor
+        recorder.attach_marker(*saved)
+        return saved[0]
 
     if reentrant:
         out = block(*args)

@@ -56,7 +56,7 @@ class LagrangianBounds:
 
     def prune_below(self, target: float) -> Pruning:
         """Return the part of the tree that may hold more than `target`."""
-        return self._priced.prune_below(target)
+        return self._priced.prune_below(target)[0]
 
 
 class _RelaxedTree:
@@ -127,17 +127,13 @@ class _RelaxedTree:
         best = set(self._relaxed_values[self._bounds > target].argmin(axis=1).tolist())
         return best.union(*(priced.find_tightest_prices(target) for _, _, priced in self._subtrees))
 
-    def prune_below(self, target: float) -> Pruning:
-        """Return the part of the tree that may hold more than `target`."""
-        return self._prune_below(target)[0]
-
-    def _prune_below(self, target: float) -> tuple[Pruning, NDArray[np.float64], int]:
+    def prune_below(self, target: float) -> tuple[Pruning, NDArray[np.float64], int]:
         """Return the pruning and, at the root, the greatest relaxed values by price and the FLOPs for groups."""
         reach = np.full(self._gained.shape, -np.inf)
         budget = np.full(len(reach), -1, dtype=np.int64)
         subtrees = []
         for spent, subtree, priced in self._subtrees:
-            pruning, relaxed_values, left = priced._prune_below(target)
+            pruning, relaxed_values, left = priced.prune_below(target)
             subtrees.append((spent, subtree, pruning))
             reach[-1], budget[-1] = np.maximum(reach[-1], relaxed_values), max(budget[-1], left)
         open_ = self._bounds > target

@@ -1,6 +1,6 @@
 """Variants of a profile's costs, in each of which it is fixed which conditional costs apply.
 
-Most profiles have one variant. Where training a tensor changes which operators run (`ConditionalCost`), one variant
+Most profiles have one variant. Where training a tensor changes which operators run (`Profile.conditional`), one variant
 bars that tensor and one trains it.
 """
 

@@ -49,7 +49,8 @@ def encode_marked(
         return list(tokens(text, add_special_tokens=add_special_tokens)["input_ids"])
     if (pattern := _pattern(tokenizer)) is None or not pattern.search(text):
         plain = list(tokens(remove_marks(text), add_special_tokens=False, split_special_tokens=True)["input_ids"])
-        if not _special_ids(tokenizer).intersection(plain):  # a word or piece tokenizer may still find them
+        # a word or piece tokenizer may still find them
+        if not special_token_ids(tokenizer).intersection(plain) - {tokenizer.unk_token_id}:
             if not add_special_tokens:
                 return plain
             return list(tokens(remove_marks(text), add_special_tokens=True, split_special_tokens=True)["input_ids"])
@@ -61,9 +62,10 @@ def encode_marked(
     return [token for token, (start, end) in places if start == end or text[start:end].strip(MARK)]
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the ids of all special tokens."""
     added = {token for token, content in tokenizer.added_tokens_decoder.items() if content.special}
-    return (added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+    return added | set(tokenizer.all_special_ids)
 
 
 def _pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from greencore.training.data.special_text import special_token_ids
+
 
 def set_target_language(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Set the tokenizer's target language to that of the configurations in the model's folder.
@@ -49,7 +51,5 @@ def configure_target_language(model: PreTrainedModel, tokenizer: PreTrainedToken
 
 def _language_codes(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Return the special tokens that have no other role."""
-    usual = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
-    special = {token for token, content in tokenizer.added_tokens_decoder.items() if content.special}
-    named = {getattr(tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "mask")}
-    return (special | set(tokenizer.all_special_ids)) - {*usual, *named}
+    roles = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")
+    return special_token_ids(tokenizer) - {getattr(tokenizer, f"{role}_token_id", None) for role in roles}

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from greencore.backprop import Profile
-from greencore.backprop.cost.profile import ConditionalCost, build_profile
+from greencore.backprop.cost.profile import SharedCost, build_profile
 
 AMOUNT = st.integers(0, 60)  # FLOPs of an operator
 
@@ -75,7 +75,7 @@ def conditional(draw: st.DrawFn, plain: st.SearchStrategy[Profile]) -> Profile:
     total |= {1 << tensor: flops for tensor, flops in enumerate(base.exclusive)}
     conditions = {1 << draw(st.integers(0, len(base.tensors) - 1)) for _ in range(draw(st.integers(1, 2)))}
     changes = tuple(
-        ConditionalCost(when, needed_by, draw(st.integers(-(flops // 2), 60)))
+        SharedCost(needed_by, draw(st.integers(-(flops // 2), 60)), when)
         for when in conditions
         for needed_by, flops in total.items()
         if draw(st.booleans())
