@@ -24,7 +24,7 @@ from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
 from greencore.training.data.chat_template import CLOCK_FILE_NAME, TemplateClock
 from greencore.training.data.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
-from greencore.training.data.held_out_rows import count_held_out_duplicates, split_rows
+from greencore.training.data.held_out_rows import split_rows
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.target_language import configure_target_language
@@ -174,9 +174,7 @@ def _set_up(
     positions = get_position_limits(model, method=method)
     positions.check_max_length(hyperparameters.max_length)
 
-    eval_share, seed = hyperparameters.eval_share, hyperparameters.seed
-    training, held_out = split_rows(rows, eval_share=eval_share, seed=seed)
-    duplicates = count_held_out_duplicates(rows, eval_share=eval_share, seed=seed)
+    training, held_out, duplicates = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     clock = TemplateClock(folder / CLOCK_FILE_NAME)
     prompt_format = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, clock)
     train_set, held_out_set = (

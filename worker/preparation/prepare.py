@@ -17,7 +17,7 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_stored_policy
 from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.end_of_text import refuse_unknown_tokens
-from greencore.training.data.held_out_rows import count_held_out_duplicates, split_rows
+from greencore.training.data.held_out_rows import split_rows
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.tokenisation import round_up_length, tokenise_rows
@@ -134,7 +134,7 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
     folder = fetch_model_folder(job.model, settings)
     rows = load_rows(rows_in)
     tokenizer = load_tokenizer(folder)
-    training, held_out = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
+    training, held_out, duplicates = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
     meta_model = load_meta_model(folder)
     encoder = is_encoder_decoder(meta_model)
     positions = get_position_limits(meta_model, method=job.method)
@@ -179,9 +179,7 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
         parameters=parameters,
         tensors=len(costs.tensors),
         method_flops=method_flops,
-        held_out_duplicates=count_held_out_duplicates(
-            rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
-        ),
+        held_out_duplicates=duplicates,
         max_length=max_length,
     )
 

@@ -18,7 +18,7 @@ from greencore.backprop.selection.decision_order import iter_set_bits
 from greencore.backprop.selection.knapsack import ParetoFrontier, find_undominated
 from greencore.backprop.selection.search import enumerate_candidates
 from greencore.backprop.selection.select_tensors import BudgetTooSmall, build_value_array
-from greencore.concave_curve import count_worthwhile_segments, find_concave_hull
+from greencore.concave_curve import find_concave_hull
 
 FRONTIER_LIMIT = 4096  # pairs kept in each band
 BUDGET_BANDS = 6  # each with half the FLOPs of the next, so that small budgets are resolved as finely as large ones
@@ -29,22 +29,10 @@ Points = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class ConcaveCurve:
-    """Upper concave hull of an `ImportanceCurve`: `importance` at the shares `rho`, linear in between.
-
-    `per_flop` [points - 1] is the importance that one more FLOP per step brings between two points; it falls.
-    """
+    """Upper concave hull of an `ImportanceCurve`: `importance` at the shares `rho`, linear in between."""
 
     rho: NDArray[np.float64]
     importance: NDArray[np.float64]
-    per_flop: NDArray[np.float64]
-
-    def at(self, rho: float) -> float:
-        """Return the importance at a share, linear between points and constant beyond them."""
-        return float(np.interp(rho, self.rho, self.importance))
-
-    def rho_at(self, price: float) -> float:
-        """Return the share of greatest importance less `price` per FLOP of a step."""
-        return float(self.rho[count_worthwhile_segments(self.per_flop, price)])
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,6 @@ class ImportanceCurve:
 
     rho: NDArray[np.float64]
     importance: NDArray[np.float64]
-    full_flops: int
 
     def at(self, rho: float) -> float:
         """Return the greatest importance within a share. Raises `BudgetTooSmall` below the first point."""
@@ -69,8 +56,7 @@ class ImportanceCurve:
     def concave_hull(self) -> ConcaveCurve:
         """Return the upper concave hull, from the floor to the last point that adds importance."""
         hull = find_concave_hull(self.rho, self.importance, range(len(self.rho)))
-        rho, importance = self.rho[hull], self.importance[hull]
-        return ConcaveCurve(rho, importance, np.diff(importance) / np.diff(rho) / self.full_flops)
+        return ConcaveCurve(self.rho[hull], self.importance[hull])
 
 
 def importance_curve(profile: Profile, importance: Mapping[str, float], *, up_to: float = 1.0) -> ImportanceCurve:
@@ -95,7 +81,7 @@ def importance_curve(profile: Profile, importance: Mapping[str, float], *, up_to
     flops = points[0] + profile.forward_flops
     rho = flops / profile.full_flops
     short = np.floor(rho * profile.full_flops) < flops
-    return ImportanceCurve(np.where(short, np.nextafter(rho, 2.0), rho), points[1], profile.full_flops)
+    return ImportanceCurve(np.where(short, np.nextafter(rho, 2.0), rho), points[1])
 
 
 def _list_variant_points(variant: CostVariant, values: NDArray[np.float64], budget: int) -> Points:

@@ -1,6 +1,6 @@
 """End-of-text and padding tokens of a tokenizer and model, and a check for tokens that the model does not know."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,11 +65,6 @@ def refuse_unknown_tokens(
                     f"a row has the token {text!r} with the id {token}, but the model knows {size} tokens:"
                     " the tokenizer is of another model, or has added tokens that the model lacks"
                 )
-
-
-def truncate_at_end_token(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """Return the tokens before the first that ends a text."""
-    return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
 
 
 def _get_vocabulary_size(model: PreTrainedModel) -> int:

@@ -4,12 +4,13 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.dataset import PromptRow, Row, TextRow
-from greencore.training.data.end_of_text import choose_padding_token_id, end_token_ids, truncate_at_end_token
+from greencore.training.data.end_of_text import choose_padding_token_id, end_token_ids
 from greencore.training.data.positions import UNBOUNDED, get_position_limits
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat
 from greencore.training.data.target_language import get_target_language_settings
@@ -166,7 +167,7 @@ def _generate_batch(
             **get_target_language_settings(model, tokenizer),
         )
     start = 1 if encoder else length  # an encoder-decoder's output begins with the decoder's start token
-    written = [truncate_at_end_token(row, ends) for row in tokens[:, start:].tolist()]
+    written = [list(takewhile(lambda token: token not in ends, row)) for row in tokens[:, start:].tolist()]
     return [str(text) for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
 

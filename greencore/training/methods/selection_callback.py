@@ -71,7 +71,7 @@ class SelectionCallback(TrainerCallback, ABC):
             kwargs["train_dataloader"],
             batch_size=args.per_device_train_batch_size,
             encoder=self._encoder,
-            longest_of_stream=_get_position_limit(model),
+            longest_of_stream=getattr(getattr(model, "config", None), "max_position_embeddings", None) or 2048,
         )
         self._costs = StepCosts(model, self._shapes, names=self._parameters.keys())
         self._full_costs = self._build_full_costs(model)
@@ -207,12 +207,6 @@ def _disable_input_require_grads(model: torch.nn.Module) -> None:
     reentrant = [getattr(recompute, "keywords", {}).get("use_reentrant", True) for recompute in recomputing]
     if recomputing and not any(reentrant):
         getattr(model, "disable_input_require_grads", lambda: None)()
-
-
-def _get_position_limit(model: torch.nn.Module) -> int:
-    """Return the most tokens that a row of a stream can have: the model's positions, or 2048."""
-    window = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    return int(window or 2048)
 
 
 def _sum_over_processes(values: tuple[int, ...], args: TrainingArguments) -> tuple[int, ...]:

@@ -107,7 +107,10 @@ class StepCosts:
             try:
                 chosen = select(self._longest, worth, rho - margin)
             except BudgetTooSmall:
-                names = [self._choose_best_single_tensor(importance, rho)]
+                fitting = self.list_affordable_tensors(rho)
+                if not fitting:
+                    raise BudgetTooSmall(rho, self.floor) from None
+                names = [max(fitting, key=lambda name: importance[name])]
                 break
             names = list(chosen.names)
             excess = self.compute_max_share(names) - rho
@@ -144,13 +147,6 @@ class StepCosts:
                 )[0]
             flops = float(self._interpolation_weights[shape.lengths] @ flops_at_nodes)
         return flops * shape.rows / self._batch_size
-
-    def _choose_best_single_tensor(self, importance: Mapping[str, float], rho: float) -> str:
-        """Return the most important tensor that fits alone. Raises `BudgetTooSmall`."""
-        fitting = self.list_affordable_tensors(rho)
-        if not fitting:
-            raise BudgetTooSmall(rho, self.floor)
-        return max(fitting, key=lambda name: importance[name])
 
     def _fill_budget(self, names: list[str], worth: Mapping[str, float], rho: float) -> list[str]:
         """Add tensors that fit at all lengths by both counts, the most important per FLOP of own gradient first."""

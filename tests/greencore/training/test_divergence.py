@@ -132,7 +132,7 @@ def test_non_finite_weights_before_training_raise_a_model_error(tmp_path: Path, 
 
 
 def test_a_non_finite_held_out_loss_before_training_raises_a_model_error(overflowing: Path, tmp_path: Path) -> None:
-    _, [row] = split_rows(list(range(12)), eval_share=0.1, seed=0)  # type: ignore[arg-type]
+    _, [row], _ = split_rows(list(range(12)), eval_share=0.1, seed=0)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="loss on the held-out rows is nan before training"):
         run(overflowing, rows_with(int(row)), tmp_path, "full", Watch(), eval_share=0.1)  # type: ignore[call-overload]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from greencore.dataset import MessagesRow, PromptRow, Row, TextRow
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.data.chat_template import render_conversation
-from greencore.training.data.held_out_rows import count_held_out_duplicates, split_rows
+from greencore.training.data.held_out_rows import split_rows
 from greencore.training.data.prompt_formats import PLAIN, TLDR, resolve_prompt_format
 from greencore.training.evaluation.evaluate import generate_completions
 from greencore.training.evaluation.evaluator import resolve_sample_format
@@ -32,12 +32,11 @@ CHAT = (
 @settings(max_examples=60, deadline=None)
 def test_no_held_out_row_is_trained_on_and_no_row_is_lost(numbers: list[int], eval_share: float, seed: int) -> None:
     rows: list[Row] = [TextRow(str(number), line=line) for line, number in enumerate(numbers, 1)]
-    training, held_out = split_rows(rows, eval_share=eval_share, seed=seed)
+    training, held_out, duplicates = split_rows(rows, eval_share=eval_share, seed=seed)
     assert training
     assert not set(training) & set(held_out)
     assert sorted(row.line for row in [*training, *held_out]) == [row.line for row in rows]
-    assert (training, held_out) == split_rows(rows, eval_share=eval_share, seed=seed)
-    duplicates = count_held_out_duplicates(rows, eval_share=eval_share, seed=seed)
+    assert (training, held_out, duplicates) == split_rows(rows, eval_share=eval_share, seed=seed)
     assert 0 <= duplicates <= max(1, round(len(rows) * eval_share))
     if len(set(numbers)) == len(numbers) or eval_share == 0:
         assert duplicates == 0
@@ -45,11 +44,11 @@ def test_no_held_out_row_is_trained_on_and_no_row_is_lost(numbers: list[int], ev
 
 def test_rows_without_copies_are_held_out_instead() -> None:
     rows: list[Row] = [*[PromptRow("w1", "w2")] * 30, *[PromptRow(f"w{n}", "w2") for n in range(3, 13)]]
-    training, held_out = split_rows(rows, eval_share=0.2, seed=1)
+    training, held_out, duplicates = split_rows(rows, eval_share=0.2, seed=1)
     assert len(held_out) == 8
     assert PromptRow("w1", "w2") not in held_out
     assert len(training) == 32
-    assert count_held_out_duplicates(rows, eval_share=0.2, seed=1) > 0
+    assert duplicates > 0
 
 
 def test_a_sample_prompt_has_the_format_of_the_rows(model_folder: Path) -> None:
@@ -92,6 +91,6 @@ def test_a_chat_run_puts_its_sample_as_a_users_turn_and_counts_duplicates(
         folder=tmp_path,
     )
     assert asked == ["chat", "chat"]
-    assert result.held_out_duplicates == count_held_out_duplicates(rows, eval_share=0.3, seed=0) > 0
+    assert result.held_out_duplicates == split_rows(rows, eval_share=0.3, seed=0)[2] > 0
     assert result.after is not None
     assert result.after.rows == 3

@@ -85,12 +85,12 @@ def test_a_batch_is_padded_to_its_own_longest_row(tokenizer: PreTrainedTokenizer
 
 def test_the_split_is_the_same_every_time_and_loses_no_row() -> None:
     rows = [TextRow(str(number)) for number in range(40)]
-    training, held_out = split_rows(rows, eval_share=0.1, seed=1)
+    training, held_out, duplicates = split_rows(rows, eval_share=0.1, seed=1)
     assert (len(training), len(held_out)) == (36, 4)
     assert sorted([*training, *held_out], key=lambda row: int(row.text)) == rows  # type: ignore[union-attr]
-    assert split_rows(rows, eval_share=0.1, seed=1) == (training, held_out)
-    assert split_rows(rows[:1], eval_share=0.5, seed=1) == (rows[:1], [])
-    assert split_rows(rows, eval_share=0.0, seed=1) == (rows, [])
+    assert split_rows(rows, eval_share=0.1, seed=1) == (training, held_out, duplicates)
+    assert split_rows(rows[:1], eval_share=0.5, seed=1) == (rows[:1], [], 0)
+    assert split_rows(rows, eval_share=0.0, seed=1) == (rows, [], 0)
 
 
 def test_batches_keep_their_rows(tokenizer: PreTrainedTokenizerBase) -> None:
