@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import transformers
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 
 from greencore.energy import EnergyInterval, EnergyMeter
+from greencore.hyperparameters import Hyperparameters
 from greencore.training import BaselineCallback, GreenTrainerCallback
 from greencore.training.data.tokenisation import Collator, Example
 from greencore.training.methods.adapters import with_adapter
 from greencore.training.methods.baselines import Baseline
 from greencore.training.models.loading import load_model, resolve_model_folder
 from greencore.training.models.precision import choose_device, supports_bf16
+from greencore.training.run import build_training_arguments
 from runtime.catalogue import read_catalogue
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -76,7 +71,7 @@ def run_fine_tuning(
     batch_size: int,
     before: Sequence[TrainerCallback] = (),
 ) -> tuple[PreTrainedModel, TrainingCost]:
-    """Train for `steps` optimiser steps with the paper's settings (§4): AdamW, linear schedule, weight decay 0.01.
+    """Train for `steps` optimiser steps as a run does (and the paper, §4): AdamW, linear schedule, weight decay 0.01.
 
     The callbacks `before` are called before the arm's own.
     """
@@ -94,22 +89,13 @@ def run_fine_tuning(
         warnings.simplefilter("ignore")  # of schedules and pinning, which would clutter the output
         trainer = Trainer(
             model=model,
-            args=TrainingArguments(
-                output_dir="build/benchmark",
-                max_steps=steps,
-                per_device_train_batch_size=batch_size,
-                learning_rate=learning_rate,
-                weight_decay=0.01,
-                lr_scheduler_type="linear",
-                seed=seed,
+            args=build_training_arguments(
+                Path("build/benchmark"),
+                Hyperparameters(learning_rate=learning_rate, batch_size=batch_size, seed=seed),
                 bf16=supports_bf16(where),
-                use_cpu=where.type == "cpu",
-                dataloader_pin_memory=where.type == "cuda",
-                remove_unused_columns=False,
+                max_steps=steps,
                 save_strategy="no",
                 logging_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
             ),
             train_dataset=cast(Any, examples),
             data_collator=Collator(tokenizer.pad_token_id),

@@ -229,7 +229,9 @@ def _train(
     trainer = CheckpointedTrainer(
         checkpoints=checkpoints,
         model=model,
-        args=_build_training_arguments(folder, hyperparameters, bf16=setup.evaluator.bf16),
+        args=build_training_arguments(
+            folder, hyperparameters, bf16=setup.evaluator.bf16, save_strategy="epoch", logging_steps=1
+        ),
         train_dataset=setup.train_set.examples,
         data_collator=setup.collator,
         callbacks=[adaptive, progress],
@@ -249,7 +251,10 @@ def _train(
     return model, tuple(adaptive.epochs), completed
 
 
-def _build_training_arguments(folder: Path, hyperparameters: Hyperparameters, *, bf16: bool) -> TrainingArguments:
+def build_training_arguments(
+    folder: Path, hyperparameters: Hyperparameters, *, bf16: bool, **settings: Any
+) -> TrainingArguments:
+    """Return the arguments of a run's Trainer, with `settings` in addition."""
     where = choose_device()
     return TrainingArguments(
         output_dir=str(folder),
@@ -263,11 +268,10 @@ def _build_training_arguments(folder: Path, hyperparameters: Hyperparameters, *,
         use_cpu=where.type == "cpu",
         dataloader_pin_memory=where.type == "cuda",
         remove_unused_columns=False,
-        save_strategy="epoch",
-        logging_steps=1,
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
+        **settings,
     )
 
 
