@@ -81,12 +81,9 @@ def _near(rows: list[dict[str, Any]], data: str) -> bool:
 
 def _model_rows(name: str) -> list[dict[str, Any]]:
     costs = profile_model(name)
-    paper = PAPER[name]
     everything = [tensor.name for tensor in costs.tensors]
-    return [
-        _row(name, FULL, paper.get(FULL), costs, everything),
-        *(_row(name, rho, paper.get(rho), costs, _chosen(costs, rho)) for rho in sorted({*SHARES, *paper} - {FULL})),
-    ]
+    shares = sorted({*SHARES, *PAPER[name]} - {FULL})
+    return [_row(name, FULL, costs, everything), *(_row(name, rho, costs, _chosen(costs, rho)) for rho in shares)]
 
 
 def _chosen(costs: Profile, rho: float) -> list[str]:
@@ -103,7 +100,8 @@ def _chosen(costs: Profile, rho: float) -> list[str]:
     return list(max(chosen)[1])
 
 
-def _row(name: str, rho: float, paper: tuple[float, float] | None, costs: Profile, names: list[str]) -> dict[str, Any]:
+def _row(name: str, rho: float, costs: Profile, names: list[str]) -> dict[str, Any]:
+    paper = PAPER[name].get(rho)
     row: dict[str, Any] = {
         "model": name,
         "method": "full" if rho == FULL else f"GT-{rho:g}",

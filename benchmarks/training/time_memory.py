@@ -21,20 +21,14 @@ import numpy as np
 import psutil
 import torch
 import transformers
-from torch.utils.data import DataLoader
-from transformers import (
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState, TrainingArguments
 
 from benchmarks.report import publish
 from benchmarks.training.finetuning import MODEL, Arm, model_folder, run_fine_tuning
 from greencore.dataset import PromptRow
 from greencore.training.data.prompt_formats import TLDR
-from greencore.training.data.tokenisation import Collator, Example, tokenise_rows
-from greencore.training.methods.batch_shapes import measure_batch_shapes
+from greencore.training.data.tokenisation import Example, round_up_length, tokenise_rows
+from greencore.training.methods.batch_shapes import BatchShapes
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_meta_model, load_tokenizer
 from greencore.training.models.precision import choose_device, supports_bf16
@@ -132,15 +126,8 @@ def make_synthetic_rows(rows: int, tokenizer: PreTrainedTokenizerBase) -> tuple[
 def find_rho_floor(rows: int) -> float:
     """Return the smallest ρ at which a tensor can be trained on these rows; it falls with the shortest row's length."""
     folder = model_folder()
-    model, tokenizer = load_meta_model(folder), load_tokenizer(folder)
-    assert isinstance(tokenizer.pad_token_id, int)
-    batches: DataLoader[Any] = DataLoader(
-        make_synthetic_rows(rows, tokenizer),  # type: ignore[arg-type]
-        batch_size=BATCH,
-        collate_fn=Collator(tokenizer.pad_token_id),
-    )
-    shapes = measure_batch_shapes(batches, batch_size=BATCH, encoder=False, longest_of_stream=MAX_LENGTH)
-    return StepCosts(model, shapes).floor
+    lengths = [round_up_length(len(row.input_ids)) for row in make_synthetic_rows(rows, load_tokenizer(folder))]
+    return StepCosts(load_meta_model(folder), BatchShapes(BATCH, (min(lengths),), (max(lengths),))).floor
 
 
 def _synchronized_time() -> float:
