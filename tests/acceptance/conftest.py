@@ -109,7 +109,7 @@ class Service:
 
 def write_small_catalogue(folder: Path) -> Path:
     """A catalogue with one model, "small", of which an epoch of 240 short rows takes a few seconds."""
-    small_model(folder / "small")
+    small_model(folder / "small", layers=6)
     catalogue = folder / "catalogue.toml"
     catalogue.write_text('[small]\nsource = "small"\nlicence = "none"\n')
     return catalogue

@@ -1,5 +1,7 @@
 """Fixtures: a small model with a word tokenizer, saved as a folder."""
 
+import gc
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,16 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from greencore.backprop import Profile, profile
 from greencore.dataset import PromptRow, Row
 
 WORDS = ["<end>", "<unknown>", *(f"w{number}" for number in range(62))]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keep_modules_out_of_collections() -> None:
+    """Freeze what is imported: a Trainer's training ends with gc.collect(), which takes longer than a tiny epoch."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +26,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model(tmp_path_factory.mktemp("model"))
 
 
-def small_model(folder: Path, *, layers: int = 6) -> Path:
-    """Decoder over 64 words, with random weights."""
+def small_model(folder: Path, *, layers: int = 3) -> Path:
+    """Decoder over 64 words, with random weights; with fewer layers, a selection may leave much of a budget unused."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(WORDS),
@@ -44,7 +53,27 @@ def words() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", unk_token="<unknown>")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def traced_once() -> Iterator[None]:
+    """Trace equal models once, for tests that are not about costs: tracing takes most of a tiny run."""
+    profiles: dict[Hashable, Profile] = {}
+
+    def profile_once(
+        model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, names: Collection[str] | None = None
+    ) -> Profile:
+        tensors = (*model.named_parameters(), *batch.items())
+        shapes = tuple((name, tensor.shape) for name, tensor in tensors)
+        key = (type(model), shapes, None if names is None else frozenset(names))
+        if key not in profiles:
+            profiles[key] = profile(model, batch, names=names)
+        return profiles[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("greencore.training.methods.step_costs.profile", profile_once)
+        yield
+
+
+@pytest.fixture(scope="session")
 def rows() -> list[Row]:
     """Rows of 10 to 44 words with the same completion, so that it is learned quickly."""
     draw = torch.Generator().manual_seed(2)

@@ -1,10 +1,13 @@
 """Complete runs: result, evaluation, and resuming after a stop."""
 
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -15,7 +18,7 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
-from greencore.training.run import fine_tune
+from greencore.training.run import TrainingResult, fine_tune
 
 HYPERPARAMETERS = Hyperparameters(
     epochs=3, batch_size=4, learning_rate=1e-2, max_length=64, eval_share=0.2, max_new_tokens=6, sample_prompt="w1 w2"
@@ -28,6 +31,7 @@ class Watch(TrainingListener):
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after, self.steps, self.epochs, self.epochs_done = stop_after, 0, list[EpochReport](), -1
+        self.losses: list[float] = []
 
     def on_training_started(
         self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
@@ -39,6 +43,7 @@ class Watch(TrainingListener):
 
     def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self.steps = done
+        self.losses.append(loss)
 
     def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         assert eval_loss is not None
@@ -55,7 +60,7 @@ class StopsAfterTraining(Watch):
         return len(self.epochs) == len(RHO)
 
 
-def run(model_folder: Path, rows: list[Row], folder: Path, listener: TrainingListener | None = None) -> bool:
+def run(model_folder: Path, rows: list[Row], folder: Path, listener: TrainingListener | None = None) -> TrainingResult:
     return fine_tune(
         model_folder=model_folder,
         rows=rows,
@@ -63,18 +68,38 @@ def run(model_folder: Path, rows: list[Row], folder: Path, listener: TrainingLis
         rho=lambda epoch: RHO[epoch],
         folder=folder,
         listener=listener,
-    ).completed
+    )
 
 
-def test_the_result_loads_and_differs_only_where_it_was_trained(
-    model_folder: Path, rows: list[Row], tmp_path: Path
-) -> None:
-    watch = Watch()
-    assert run(model_folder, rows, tmp_path, watch)
-    tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "artifacts")
-    AutoTokenizer.from_pretrained(tmp_path / "artifacts")
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended, and its listener."""
+
+    result: TrainingResult
+    watch: Watch
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model_folder: Path, rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder, watch = tmp_path_factory.mktemp("undisturbed"), Watch()
+    return Run(run(model_folder, rows, folder, watch), watch, folder)
+
+
+@pytest.fixture(scope="module")
+def stopped(model_folder: Path, rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that was stopped within its second epoch."""
+    folder, watch = tmp_path_factory.mktemp("stopped"), Watch(stop_after=6)
+    return Run(run(model_folder, rows, folder, watch), watch, folder)
+
+
+def test_the_result_loads_and_differs_only_where_it_was_trained(undisturbed: Run, model_folder: Path) -> None:
+    assert undisturbed.result.completed
+    tuned = AutoModelForCausalLM.from_pretrained(undisturbed.folder / "artifacts")
+    AutoTokenizer.from_pretrained(undisturbed.folder / "artifacts")
     base = dict(AutoModelForCausalLM.from_pretrained(model_folder).named_parameters())
     changed = {name for name, p in tuned.named_parameters() if not torch.equal(p, base[name])}
+    watch = undisturbed.watch
     assert changed
     assert changed <= {name for report in watch.epochs for name in report.tensors}
     assert [report.rho for report in watch.epochs] == RHO
@@ -83,29 +108,28 @@ def test_the_result_loads_and_differs_only_where_it_was_trained(
 
 
 def test_a_stopped_run_resumes_from_its_last_epoch_to_the_same_weights(
-    model_folder: Path, rows: list[Row], tmp_path: Path
+    undisturbed: Run, stopped: Run, model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
-    assert run(model_folder, rows, tmp_path / "undisturbed")
-    first, second = Watch(stop_after=6), Watch()
-    assert not run(model_folder, rows, tmp_path / "stopped", first)
-    assert not (tmp_path / "stopped" / "artifacts").exists()
-    assert run(model_folder, rows, tmp_path / "stopped", second)
-    assert len(first.epochs) == second.epochs_done == 1
+    assert not stopped.result.completed
+    assert not (stopped.folder / "artifacts").exists()
+    folder, second = Path(shutil.copytree(stopped.folder, tmp_path / "stopped")), Watch()
+    assert run(model_folder, rows, folder, second).completed
+    assert len(stopped.watch.epochs) == second.epochs_done == 1
     assert [report.epoch for report in second.epochs] == [1, 2]
     # A stop during the final evaluation leaves nothing to train.
-    assert not run(model_folder, rows, tmp_path / "evaluated", StopsAfterTraining())
+    assert not run(model_folder, rows, tmp_path / "evaluated", StopsAfterTraining()).completed
     assert CheckpointFolder(tmp_path / "evaluated").find_newest() is not None
     third = Watch()
-    assert run(model_folder, rows, tmp_path / "evaluated", third)
+    assert run(model_folder, rows, tmp_path / "evaluated", third).completed
     assert third.steps == 0
-    expected = load_file(tmp_path / "undisturbed" / "artifacts" / "model.safetensors")
-    for folder in ("stopped", "evaluated"):
-        found = load_file(tmp_path / folder / "artifacts" / "model.safetensors")
+    expected = load_file(undisturbed.folder / "artifacts" / "model.safetensors")
+    for name in ("stopped", "evaluated"):
+        found = load_file(tmp_path / name / "artifacts" / "model.safetensors")
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_a_stop_ends_the_evaluation_before_training(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
-    assert not run(model_folder, rows, tmp_path, Watch(stop_after=0))
+    assert not run(model_folder, rows, tmp_path, Watch(stop_after=0)).completed
     assert not list(tmp_path.iterdir())
 
 
@@ -120,34 +144,33 @@ def test_a_listener_can_end_a_run_after_an_epoch_with_its_result(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
     watch = EndsAfterTwo()
-    assert run(model_folder, rows, tmp_path, watch)
+    assert run(model_folder, rows, tmp_path, watch).completed
     assert [report.epoch for report in watch.epochs] == [0, 1]
     assert (tmp_path / "artifacts" / "model.safetensors").is_file()
 
 
-def test_an_epoch_report_holds_a_curve_of_other_shares(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
-    watch = Watch()
-    assert run(model_folder, rows, tmp_path, watch)
-    for report in watch.epochs:
+def test_an_epoch_report_holds_a_curve_of_other_shares(undisturbed: Run) -> None:
+    assert undisturbed.watch.epochs
+    for report in undisturbed.watch.epochs:
         assert report.curve is not None
         assert report.curve.rho[-1] <= report.rho
         slopes = np.diff(report.curve.importance) / np.diff(report.curve.rho)
         assert (slopes[1:] <= slopes[:-1]).all()
 
 
-def test_a_checkpoint_is_complete_and_holds_no_pickle(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
-    run(model_folder, rows, tmp_path, Watch(stop_after=6))
-    half_written = tmp_path / ".checkpoint"
+def test_a_checkpoint_is_complete_and_holds_no_pickle(stopped: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(stopped.folder, tmp_path / "stopped"))
+    half_written = folder / ".checkpoint"
     half_written.mkdir()
-    checkpoint = CheckpointFolder(tmp_path).find_newest()
+    checkpoint = CheckpointFolder(folder).find_newest()
     assert checkpoint is not None
     assert {path.suffix for path in checkpoint.iterdir()} == {".json", ".safetensors"}
     assert json.loads((checkpoint / "trainer_state.json").read_text())["epoch"] == 1.75
-    assert [path.name for path in tmp_path.glob("checkpoint-*")] == [checkpoint.name]
+    assert [path.name for path in folder.glob("checkpoint-*")] == [checkpoint.name]
 
 
-def test_evaluation_and_sample_are_given_before_and_after(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
-    result = fine_tune(model_folder=model_folder, rows=rows, hyperparameters=HYPERPARAMETERS, rho=0.6, folder=tmp_path)
+def test_evaluation_and_sample_are_given_before_and_after(undisturbed: Run) -> None:
+    result = undisturbed.result
     assert result.before is not None
     assert result.after is not None
     assert result.after.loss < result.before.loss
@@ -157,74 +180,37 @@ def test_evaluation_and_sample_are_given_before_and_after(model_folder: Path, ro
     assert result.sample.before != result.sample.after
 
 
-def test_a_lora_result_is_merged_and_a_stopped_lora_run_resumes(
-    model_folder: Path, rows: list[Row], tmp_path: Path
-) -> None:
-    def lora(folder: Path, listener: TrainingListener | None = None) -> bool:
-        return fine_tune(
-            model_folder=model_folder,
-            rows=rows,
-            hyperparameters=HYPERPARAMETERS,
-            method="lora",
-            folder=folder,
-            listener=listener,
-        ).completed
-
-    assert lora(tmp_path / "whole")
-    assert not lora(tmp_path / "stopped", Watch(stop_after=6))
-    assert lora(tmp_path / "stopped")
-    expected, found = (load_file(tmp_path / part / "artifacts" / "model.safetensors") for part in ("whole", "stopped"))
-    base = load_file(model_folder / "model.safetensors")
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+def test_a_lora_result_is_merged(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
+    result = fine_tune(
+        model_folder=model_folder,
+        rows=rows,
+        hyperparameters=HYPERPARAMETERS.model_copy(update={"epochs": 1}),
+        method="lora",
+        folder=tmp_path,
+    )
+    assert result.completed
+    base, found = (load_file(folder / "model.safetensors") for folder in (model_folder, tmp_path / "artifacts"))
     changed = {name for name in base if not torch.equal(base[name], found[name])}
     assert changed == {name for name in base if name.endswith(("q_proj.weight", "v_proj.weight"))}
-
-
-def test_a_stopped_prefix_run_resumes_to_the_same_adapter(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
-    def prefix(folder: Path, listener: TrainingListener | None = None) -> bool:
-        return fine_tune(
-            model_folder=model_folder,
-            rows=rows,
-            hyperparameters=HYPERPARAMETERS.model_copy(update={"epochs": 2, "eval_share": 0.0}),
-            method="prefix",
-            folder=folder,
-            listener=listener,
-        ).completed
-
-    assert prefix(tmp_path / "whole")
-    assert not prefix(tmp_path / "stopped", Stops(after=6))
-    assert prefix(tmp_path / "stopped")
-    expected, found = (
-        load_file(tmp_path / part / "artifacts" / "adapter_model.safetensors") for part in ("whole", "stopped")
-    )
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-
-
-class Stops(TrainingListener):
-    """Listener that stops the run after a number of steps."""
-
-    def __init__(self, *, after: int) -> None:
-        self._after, self._steps = after, 0
-
-    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
-        self._steps = done
-
-    def should_stop(self) -> bool:
-        return self._steps == self._after
 
 
 def test_a_prompt_format_applies_to_training_and_evaluation(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
-    def loss(prompt_format: str, folder: Path) -> float:
+    def losses(prompt_format: str) -> tuple[float, float]:
+        """The held-out loss before training, and that of the first step."""
+        watch = Watch(stop_after=1)
         result = fine_tune(
             model_folder=model_folder,
             rows=rows,
-            hyperparameters=HYPERPARAMETERS.model_copy(update={"prompt_format": prompt_format, "epochs": 1}),
-            rho=0.6,
-            folder=folder,
+            hyperparameters=HYPERPARAMETERS.model_copy(update={"prompt_format": prompt_format}),
+            method="full",
+            folder=tmp_path / prompt_format,
+            listener=watch,
         )
         assert result.before is not None
-        return result.before.loss
+        return result.before.loss, watch.losses[0]
 
-    assert loss("plain", tmp_path / "plain") != loss("tldr", tmp_path / "tldr")
+    plain, tldr = losses("plain"), losses("tldr")
+    assert plain[0] != tldr[0]
+    assert plain[1] != tldr[1]

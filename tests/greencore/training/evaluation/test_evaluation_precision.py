@@ -1,6 +1,8 @@
 """All evaluations of a run have one precision, so that they differ only by training."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from greencore.training.run import Method, TrainingResult, fine_tune
 pytestmark = pytest.mark.fault(number=7)
 
 HYPERPARAMETERS = Hyperparameters(
-    epochs=2, batch_size=4, learning_rate=1e-12, max_length=64, eval_share=0.3, max_new_tokens=3, sample_prompt="w1 w2"
+    epochs=2, batch_size=4, learning_rate=1e-30, max_length=64, eval_share=0.3, max_new_tokens=3, sample_prompt="w1 w2"
 )
 
 
@@ -42,11 +44,12 @@ class Watch(TrainingListener):
         return over or self._done == self._stop_after
 
 
-@pytest.fixture(params=[True, False], ids=["bf16", "fp32"])
-def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+@pytest.fixture(scope="module", params=[True, False], ids=["bf16", "fp32"])
+def bf16(request: pytest.FixtureRequest) -> Iterator[bool]:
     """Set whether the device supports bfloat16."""
-    monkeypatch.setattr("greencore.training.run.supports_bf16", lambda _: request.param)
-    return bool(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("greencore.training.run.supports_bf16", lambda _: request.param)
+        yield bool(request.param)
 
 
 def run(
@@ -63,18 +66,34 @@ def run(
     )
 
 
-@pytest.mark.parametrize("method", ["greentrainer", "lora"])
-def test_a_run_without_learning_has_equal_evaluations(
-    model_folder: Path, rows: list[Row], tmp_path: Path, bf16: bool, method: Method
-) -> None:
-    watch = Watch()
-    result = run(model_folder, rows, tmp_path, watch, method)
+@pytest.fixture(scope="module")
+def finished(
+    bf16: bool, model_folder: Path, rows: list[Row], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainingResult, Watch, Path]:
+    """A run that has ended, its listener and folder, in which a later call evaluates again but trains nothing."""
+    folder, watch = tmp_path_factory.mktemp("finished"), Watch()
+    return run(model_folder, rows, folder, watch, "greentrainer"), watch, folder
+
+
+def assert_equal_evaluations(result: TrainingResult, watch: Watch, *, bf16: bool) -> None:
     assert result.before is not None
     assert result.after == result.before
     assert watch.losses == [result.before.loss] * HYPERPARAMETERS.epochs
     assert result.sample is not None
     assert result.sample.after == result.sample.before
     assert watch.precision == ("bf16 autocast" if bf16 else "fp32")
+
+
+def test_a_run_without_learning_has_equal_evaluations(finished: tuple[TrainingResult, Watch, Path], bf16: bool) -> None:
+    result, watch, _ = finished
+    assert_equal_evaluations(result, watch, bf16=bf16)
+
+
+def test_a_lora_run_without_learning_has_equal_evaluations(
+    model_folder: Path, rows: list[Row], tmp_path: Path, bf16: bool
+) -> None:
+    watch = Watch()
+    assert_equal_evaluations(run(model_folder, rows, tmp_path, watch, "lora"), watch, bf16=bf16)
 
 
 def test_a_run_resumed_on_other_hardware_keeps_its_precision(
@@ -91,27 +110,20 @@ def test_a_run_resumed_on_other_hardware_keeps_its_precision(
     assert first.precision == second.precision
 
 
-def test_an_evaluation_of_unknown_precision_is_repeated(
-    model_folder: Path, rows: list[Row], tmp_path: Path, bf16: bool
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("", "{", "null", "[]", '{"bf16": true, "evaluation": {}, "sample": null}'),
+        '{"evaluation": null, "sample": "of unknown precision"}',
+    ],
+)
+def test_an_evaluation_in_a_damaged_file_or_of_unknown_precision_is_repeated(
+    finished: tuple[TrainingResult, Watch, Path], damage: str, model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
-    assert not run(model_folder, rows, tmp_path, Watch(stop_after=1)).completed
-    file = tmp_path / "before.json"
+    folder = Path(shutil.copytree(finished[2], tmp_path / "run"))
+    file = folder / "before.json"
     known = json.loads(file.read_text())
-    earlier = {key: value for key, value in known.items() if key != "bf16"}
-    file.write_text(json.dumps(earlier | {"sample": "of another precision"}))
-    result = run(model_folder, rows, tmp_path, Watch())
-    assert result.after == result.before
-    assert json.loads(file.read_text()) == known
-
-
-@pytest.mark.parametrize("damaged", ["", "{", "null", "[]", '{"bf16": true, "evaluation": {}, "sample": null}'])
-def test_an_evaluation_in_a_damaged_file_is_repeated(
-    damaged: str, model_folder: Path, rows: list[Row], tmp_path: Path
-) -> None:
-    assert not run(model_folder, rows, tmp_path, Watch(stop_after=1)).completed
-    file = tmp_path / "before.json"
-    known = json.loads(file.read_text())
-    file.write_text(damaged)
-    result = run(model_folder, rows, tmp_path, Watch())
-    assert result.after == result.before
+    file.write_text(damage)
+    result = run(model_folder, rows, folder, Watch(), "greentrainer")
+    assert result.after == result.before == finished[0].before
     assert json.loads(file.read_text()) == known

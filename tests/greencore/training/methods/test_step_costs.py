@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from greencore.backprop import BudgetTooSmall, profile
+from greencore.backprop import BudgetTooSmall, Profile, profile
 from greencore.training.methods.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_meta_model, load_model
+from tests.greencore.training.conftest import small_model
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("model"), layers=6)  # whose tensors fill any budget
 
 
 @pytest.fixture(scope="module")
@@ -17,15 +23,20 @@ def costs(model_folder: Path) -> StepCosts:
     return StepCosts(load_model(model_folder), BatchShapes(4, (8,), (64,)))
 
 
+@pytest.fixture(scope="module")
+def traced_profiles(model_folder: Path) -> list[Profile]:
+    """Profiles at lengths of which `costs` has traced the first and the last only."""
+    model = load_model(model_folder)
+    batches = [torch.zeros(4, length, dtype=torch.long) for length in (8, 24, 48, 64)]
+    return [profile(model, {"input_ids": ids, "labels": ids}) for ids in batches]
+
+
 @pytest.mark.parametrize("rho", [0.5, 0.7, 0.9])
 def test_a_selection_stays_within_rho_at_every_length_by_either_count(
-    costs: StepCosts, model_folder: Path, rho: float
+    costs: StepCosts, traced_profiles: list[Profile], rho: float
 ) -> None:
     chosen = costs.select({name: 1.0 + index for index, name in enumerate(costs.tensors)}, rho)
-    model = load_model(model_folder)
-    for length in range(8, 65, 8):
-        ids = torch.zeros(4, length, dtype=torch.long)
-        traced = profile(model, {"input_ids": ids, "labels": ids})
+    for traced in traced_profiles:
         assert traced.share(chosen.names) <= rho
         assert traced.matmul_step_flops(chosen.names) <= rho * traced.matmul_step_flops(costs.tensors)
     assert rho - 0.02 < costs.compute_max_share(chosen.names) <= rho

@@ -14,11 +14,14 @@ from greencore.training.models.loading import load_model, load_tokenizer
 
 
 class CountingTrainer(Trainer):
-    """Records the FLOPs that torch counts in every step."""
+    """Records the FLOPs that torch counts in every step, if `counting`: counting takes longer than the step."""
 
     counted: list[int]
+    counting: bool
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if not self.counting:
+            return super().training_step(*args, **kwargs)
         with FlopCounterMode(display=False) as counter:
             loss = super().training_step(*args, **kwargs)
         self.counted.append(counter.get_total_flops())
@@ -35,6 +38,7 @@ def counting_trainer(
     collator: Any = None,
     evaluate: bool = False,
     epochs: int = 3,
+    counting: bool = True,
     **options: Any,
 ) -> tuple[CountingTrainer, PreTrainedModel]:
     """Build a trainer of `data` and of the model in a folder, or of another model with the same vocabulary."""
@@ -64,5 +68,5 @@ def counting_trainer(
         data_collator=collator or Collator(0),
         callbacks=list(callbacks),
     )
-    trainer.counted = []
+    trainer.counted, trainer.counting = [], counting
     return trainer, model
