@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -23,7 +23,7 @@ from runtime.catalogue import read_catalogue
 from runtime.settings import Settings
 from store.database import Database
 from tests.keys import new_key
-from tests.order import interleave_files
+from tests.order import FileScheduling, interleave_files
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -37,6 +37,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell that runs this in the background has it ignore Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
+    """See `tests.order`."""
+    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
