@@ -22,7 +22,7 @@ class FaultPlan:
 
 @pytest.fixture(scope="session")
 def fault_plan() -> FaultPlan:
-    return FaultPlan(kills=50, outage_seconds=60.0) if os.environ.get("CHAOS") == "full" else FaultPlan(3, 4.0)
+    return FaultPlan(kills=50, outage_seconds=60.0) if os.environ.get("CHAOS") == "full" else FaultPlan(2, 4.0)
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ class ServiceUnderTest:
             secret_key="s" * 32,
             open_on_loopback=True,
             rate_limit_per_minute=1_000_000,
-            tick_seconds=0.5,
+            tick_seconds=1.0,
             heartbeat_seconds=0.5,
             lease_seconds=LEASE_SECONDS,
             redispatch_seconds=3.0,
@@ -173,6 +173,11 @@ class ServiceUnderTest:
         wait_until(f"{job_id} can be read", read)
         return found
 
+    def events(self, job_id: str) -> list[dict[str, Any]]:
+        """Return the job's events, oldest first."""
+        answer = self.client.get(f"/jobs/{job_id}/events", params={"limit": 200})
+        return list(reversed(answer.json()["data"]))
+
     def wait_for(self, job_id: str, *statuses: str) -> dict[str, Any]:
         """Wait until the job has one of `statuses`, and return it."""
         seen: dict[str, Any] = {}
@@ -211,7 +216,7 @@ class ServiceUnderTest:
             "api": ("uvicorn", "api.main:app", "--host", LOOPBACK, "--port", str(self.settings.port)),
             "scheduler": ("scheduler",),
             "prepare": ("worker", "prepare"),
-            "worker": ("worker", "train"),
+            "worker": ("tests.slow_worker", "train"),
         }
         return ProcessSpec(
             name=name,
@@ -231,4 +236,4 @@ def wait_until(what: str, done: Callable[[], bool], about: Callable[[], object] 
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not done():
         assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:g} s in vain until {what} {about()}"
-        time.sleep(0.1)
+        time.sleep(0.2)

@@ -4,6 +4,8 @@ import os
 import random
 import time
 
+import pytest
+
 from tests.chaos.conftest import FaultPlan
 from tests.chaos.history import check, check_weights
 from tests.chaos.site import ServiceUnderTest, wait_until
@@ -37,11 +39,13 @@ def test_workers_killed_at_random_moments_lose_no_job_and_change_no_weight(
     check_weights(service.database, jobs, reference_job=reference_job)
 
 
-def test_a_drained_worker_hands_its_job_back_from_the_middle_of_an_epoch(
+def test_a_job_goes_on_from_its_checkpoints_after_a_kill_and_a_drain_in_mid_epoch(
     service: ServiceUnderTest, dataset: str, reference_job: str
 ) -> None:
     job = service.submit(dataset)
-    service.under_way(job)
+    service.under_way(job, epochs=1)
+    service.restart("worker")
+    service.under_way(job, epochs=2)
     asked = time.monotonic()
     assert service.stop("worker") == 0
     assert time.monotonic() - asked < 20
@@ -51,13 +55,26 @@ def test_a_drained_worker_hands_its_job_back_from_the_middle_of_an_epoch(
     service.wait_for(job, "succeeded")
     check(service.database, [job])
     check_weights(service.database, [job], reference_job=reference_job)
-    assert service.job(job)["attempts"] == 2
+
+    events = service.events(job)
+    assert any("fell silent" in (event["data"].get("reason") or "") for event in events)
+    starts = [event["data"]["epochs_done"] for event in events if event["type"] == "training.started"]
+    assert 0 == starts[0] < starts[1] < starts[2]
+    assert len(list(service.settings.job_dir(job).glob("checkpoint-*"))) == 2
+
+    # Lost energy is no saving, and no gate has moved anything.
+    wait_until("it is accounted for", lambda: service.job(job)["counterfactuals"] is not None)
+    ended = service.job(job)
+    full = ended["counterfactuals"]["full_now"]["emissions_gco2e"]
+    lines = [name for name in ended if name.endswith("_saving")]
+    assert ended["lost_work_saving"] < 0 == ended["moved_in_time_saving"] == ended["owner_pause_saving"]
+    assert sum(ended[name] for name in lines) == pytest.approx((full - ended["emissions_gco2e"]) / full)
 
 
 def test_two_workers_race_for_one_job_and_one_of_them_runs_it(
     service: ServiceUnderTest, dataset: str, reference_job: str
 ) -> None:
-    service.start("rival", "worker", "train")
+    service.start("rival", "tests.slow_worker", "train")
     try:
         celery = make_app(service.settings)
         job = service.submit(dataset)
