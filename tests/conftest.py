@@ -93,14 +93,14 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture
 def empty_database_url(postgres_url: str) -> Iterator[str]:
     """URL of a database of this test's own, without a table in it."""
-    with _own_database(postgres_url, template="template1") as url:
+    with own_database(postgres_url, template="template1") as url:
         yield url
 
 
 @pytest.fixture
 def database(postgres_url: str) -> Iterator[Database]:
     """A migrated, empty database of this test's own, which other processes can reach by its URL, too."""
-    with _own_database(postgres_url, template=TEMPLATE) as url:
+    with own_database(postgres_url) as url:
         database = Database(url)
         yield database
         database.dispose()
@@ -133,16 +133,9 @@ def browser() -> "Iterator[Browser]":
 
 @pytest.fixture
 def settings(database: Database, valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings with this test's own database and data folder; nothing comes from the environment."""
-    for name in os.environ:
-        if name.startswith("GREENTUNE_") or name in {"DATABASE_URL", "REDIS_URL"}:
-            monkeypatch.delenv(name)
-    return Settings(
-        database_url=database.url.render_as_string(hide_password=False),
-        redis_url=valkey_url,
-        data_dir=tmp_path / "var",
-        secret_key=SecretStr("a secret of the tests, long enough to be one"),
-    )
+    """Settings with this test's own database and data folder."""
+    url = database.url.render_as_string(hide_password=False)
+    return make_settings(monkeypatch, database_url=url, redis_url=valkey_url, data_dir=tmp_path / "var")
 
 
 @pytest.fixture
@@ -156,8 +149,22 @@ def database_url(server_url: str, name: str) -> str:
     return make_url(server_url).set(database=name).render_as_string(hide_password=False)
 
 
+def make_settings(patch: pytest.MonkeyPatch, *, database_url: str, redis_url: str, data_dir: Path) -> Settings:
+    """Make settings to which the environment adds nothing, and take this service's settings out of it."""
+    for name in os.environ:
+        if name.startswith("GREENTUNE_") or name in {"DATABASE_URL", "REDIS_URL"}:
+            patch.delenv(name)
+    return Settings(
+        database_url=database_url,
+        redis_url=redis_url,
+        data_dir=data_dir,
+        secret_key=SecretStr("a secret of the tests, long enough to be one"),
+    )
+
+
 @contextmanager
-def _own_database(server_url: str, *, template: str) -> Iterator[str]:
+def own_database(server_url: str, *, template: str = TEMPLATE) -> Iterator[str]:
+    """URL of a new database, which is dropped after the block; by default migrated and empty."""
     name = f"test_{uuid4().hex}"
     with _maintenance(server_url) as engine:
         with engine.connect() as connection:

