@@ -70,7 +70,7 @@ def job_page(row: JobDep, page: PageDep) -> HTMLResponse:
     [job] = jobs_out(session, [row])
     epochs = epoch_rows(session, job.id, before=newest_epoch(row) + 1)
     return page.render(
-        "job.html",
+        "job/page.html",
         title=f"{job.status} · {job.id}",
         here="job",
         job=job,

@@ -70,4 +70,4 @@ def older_events(
 def _render(page: Page, row: Job, what: str, rows: RowPage) -> HTMLResponse:
     [job] = jobs_out(page.session, [row])
     shown: dict[str, Any] = {"job": job, "what": what, what: rows}
-    return page.render("job_older.html", title=f"Older {what} of {job.id}", here="job", **shown)
+    return page.render("job/older.html", title=f"Older {what} of {job.id}", here="job", **shown)

@@ -183,7 +183,7 @@ def test_a_job_that_has_not_run_describes_the_curves_and_map_to_come(page: Page,
 
 
 def test_smoothing_weights_by_steps_and_does_not_overweight_the_first_value(page: Page) -> None:
-    module = "job_chart_smoothing.js"
+    module = "job/chart_smoothing.js"
 
     even = figures(page, module, "smoothed([1, 2, 3], [4, 4, 4], 10)")
     assert even == [pytest.approx(4)] * 3
@@ -208,7 +208,7 @@ def test_finer_curves_replace_the_coarser_ones_within_their_time_only(page: Page
         "energy": energy([30, 40, 50], [40, 50, 60], [4, 5, 6]),
     }
 
-    merged = figures(page, "job_chart_columns.js", f"merged({json.dumps(whole)}, {json.dumps(fine)})")
+    merged = figures(page, "job/chart_columns.js", f"merged({json.dumps(whole)}, {json.dumps(fine)})")
 
     assert merged["loss"] == {"step": [1, 40, 60, 99], "at": [1, 40, 60, 99], "value": [1, 7, 8, 3]}
     assert merged["energy"] == energy([0, 30, 40, 50, 60], [30, 40, 50, 60, 100], [3, 4, 5, 6, 10])

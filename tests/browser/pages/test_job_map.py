@@ -115,7 +115,7 @@ def test_a_method_that_trains_everything_has_one_grid(page: Page, dashboard: Das
 
 def layout_of(page: Page, *tensors: tuple[str | None, int | None, str]) -> Any:
     given = [{"name": "", "stack": stack, "layer": layer, "kind": kind} for stack, layer, kind in tensors]
-    return figures(page, "job_map_layout.js", f"layout({json.dumps(given)})")
+    return figures(page, "job/map_layout.js", f"layout({json.dumps(given)})")
 
 
 def test_rows_are_layers_columns_are_kinds_and_stacks_are_separate(page: Page) -> None:
@@ -155,7 +155,7 @@ def test_shades_cover_three_powers_of_ten_below_the_largest(page: Page) -> None:
     epoch = "{trained: [0], trainedSet: new Set([0]), largest: 1, importance: [1, 0.1, 0.001, null, -1]}"
 
     found = figures(
-        page, "job_map_layout.js", f"cellState && [0, 1, 2, 3, 4].map((index) => module.cellState({epoch}, index))"
+        page, "job/map_layout.js", f"cellState && [0, 1, 2, 3, 4].map((index) => module.cellState({epoch}, index))"
     )
 
     assert [part["state"] for part in found] == ["trained", "probed", "probed", "unreached", "probed"]
