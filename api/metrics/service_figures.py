@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, case, column, func, literal, select, true,
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Text
 
-from store.accounting.energy_totals import energy_totals, idle_energy
+from store.accounting.energy_totals import energy_totals
 from store.intensity.provider_health import ProviderRepository
 from store.lifecycle.status import FINAL, HELD_BY_A_WORKER, JobStatus
 from store.tables import EnergyInterval, EnergyTotal, IdleEnergy, IntensityReading, Job, Provider, Worker
@@ -97,13 +97,14 @@ class MetricsRepository:
         """Return all figures; `zones` selects the intensities, and a worker silent for `lease_seconds` is lost."""
         now = self._session.scalar(select(func.now()))
         assert now is not None
+        energy, idle = energy_totals(self._session)
         return ServiceMetrics(
             at=now,
             counts=self._counts(),
             open_jobs=self._open_jobs(),
             intensities=self._intensities(zones),
-            energy=energy_totals(self._session),
-            idle_energy=idle_energy(self._session),
+            energy=energy,
+            idle_energy=idle,
             unpriced_kwh=self._unpriced_kwh(),
             providers=ProviderRepository(self._session).all(),
             processes=self._processes(lease_seconds),

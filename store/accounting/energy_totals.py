@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -61,9 +61,15 @@ def add_to_idle_energy(session: Session, zone: str, kwh: Mapping[str, float]) ->
     _add(session, IdleEnergy, zone, kwh)
 
 
-def energy_totals(session: Session) -> Sequence[EnergyTotal]:
-    """Return the energy used by jobs, by zone and component."""
-    return session.scalars(select(EnergyTotal).order_by(EnergyTotal.zone, EnergyTotal.component)).all()
+def energy_totals(session: Session) -> tuple[Sequence[EnergyTotal], Sequence[IdleEnergy]]:
+    """Return the energy used by jobs and the idle energy, by zone and component, in one consistent read."""
+    used = select(EnergyTotal.zone, EnergyTotal.component, EnergyTotal.kwh, literal(False))
+    unused = select(IdleEnergy.zone, IdleEnergy.component, IdleEnergy.kwh, literal(True))
+    rows = sorted(tuple(row) for row in session.execute(used.union_all(unused)))
+    return (
+        [EnergyTotal(zone=zone, component=part, kwh=kwh) for zone, part, kwh, is_idle in rows if not is_idle],
+        [IdleEnergy(zone=zone, component=part, kwh=kwh) for zone, part, kwh, is_idle in rows if is_idle],
+    )
 
 
 def idle_energy(session: Session) -> Sequence[IdleEnergy]:

@@ -24,7 +24,7 @@ from worker.training.heartbeat import LeaseHeartbeat
 from worker.training.leased_writer import LeasedWriter
 from worker.training.registered_checkpoints import RegisteredCheckpoints
 
-ROOM_BYTES = 600_000
+ROOM_BYTES = 300_000
 SIZE_BYTES = 900_000
 
 
