@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from store.database import LockNamespace, Repository, lock_name
 from store.tables import IdempotencyKey
@@ -24,4 +24,7 @@ class IdempotencyRepository(Repository):
 
     def store_response(self, response: IdempotencyKey) -> None:
         """Store a response, replacing an expired one."""
-        self._session.merge(response)
+        # Deleted rather than updated: retention may delete the expired row at the same time.
+        of_key = IdempotencyKey.owner == response.owner, IdempotencyKey.key == response.key
+        self._session.execute(delete(IdempotencyKey).where(*of_key))
+        self._session.add(response)

@@ -1,6 +1,7 @@
 """A request repeated with its `Idempotency-Key` is executed once, and gets the first response again."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import delete, text
 from starlette.types import Message, Receive, Scope, Send
 
 from api.main import create_app
@@ -16,6 +18,7 @@ from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
+from store.tables import IdempotencyKey
 from tests.api.conftest import MODEL, NOW
 from tests.keys import bearer
 
@@ -138,6 +141,36 @@ def test_concurrent_requests_with_one_key_create_one_job(body: Any, client: Test
     assert len({answer.content for answer in answers}) == 1
     assert [answer.headers.get("idempotency-replayed") for answer in answers].count(None) == 1
     assert job_count(client) == 1
+
+
+def test_an_expired_key_may_be_reused_while_retention_deletes_its_row(
+    body: Any, client: TestClient, settings: Settings, database: Database, operator_key: str
+) -> None:
+    client.post("/jobs", json=body, headers=HEADERS)
+    later = NOW + timedelta(hours=settings.idempotency_hours + 1)
+    with (
+        TestClient(create_app(settings, clock=lambda: later), headers=bearer(operator_key)) as reusing,
+        ThreadPoolExecutor() as threads,
+    ):
+        with database.session() as session:
+            session.execute(delete(IdempotencyKey))
+            response = threads.submit(reusing.post, "/jobs", json=body, headers=HEADERS)
+            wait_for_lock(database)
+        assert response.result().status_code == 201
+        assert "idempotency-replayed" not in response.result().headers
+        assert reusing.post("/jobs", json=body, headers=HEADERS).content == response.result().content
+
+
+def wait_for_lock(database: Database) -> None:
+    """Wait until a connection waits for a lock of another."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    deadline = time.monotonic() + 10
+    while True:
+        with database.session() as session:
+            if session.scalar(waiting):
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
