@@ -6,9 +6,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
@@ -111,7 +111,7 @@ class EnergySource:
         self._cpu = _ComponentMeter("cpu", cpu_power_w, design_w=CPU_THREAD_POWER_W * (os.cpu_count() or 1))
         self._ram = _ComponentMeter("ram", ram_power_w, design_w=RAM_POWER_W_PER_GIB * memory_gib)
         self._gpu = _ComponentMeter("gpu", None, design_w=assumed_gpu_power_w)
-        self._call_thread: threading.Thread | None = None
+        self._answer: Future[Any] | None = None
         self._tracker: CodeCarbonTracker | None = None
         self._estimated = False
         self._total_kwh: float | None = None
@@ -170,9 +170,9 @@ class EnergySource:
 
         Raises `CallTimedOut` after `seconds`, or at once, without starting `work`, where an earlier call still runs.
         """
-        if self._call_thread is not None and self._call_thread.is_alive():
+        if self._answer is not None and not self._answer.done():
             raise CallTimedOut("an earlier call is still running")
-        answer: Future[Result] = Future()
+        self._answer = answer = Future[Result]()
 
         def run() -> None:
             try:
@@ -180,11 +180,13 @@ class EnergySource:
             except BaseException as error:  # noqa: BLE001  (raised in the caller's thread)
                 answer.set_exception(error)
 
-        self._call_thread = threading.Thread(target=run, name="energy-source", daemon=True)
-        self._call_thread.start()
-        self._call_thread.join(seconds)
+        thread = threading.Thread(target=run, name="energy-source", daemon=True)
+        thread.start()
+        # Not by joining the thread: once Ctrl-C interrupts that, Python 3.11 takes a running thread for ended.
+        wait([answer], timeout=seconds)
         if not answer.done():
             raise CallTimedOut(f"no answer within {seconds:g} s")
+        thread.join()  # it ends now: a process that is forked next inherits none
         return answer.result()
 
     def _totals(self, *, last: bool) -> dict[str, float] | None:

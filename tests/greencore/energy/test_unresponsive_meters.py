@@ -1,5 +1,6 @@
 """Energy is estimated, under a method that says so, where a meter does not answer."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -262,3 +263,17 @@ def test_energy_that_is_nan_is_estimated(monkeypatch: pytest.MonkeyPatch) -> Non
     (before, after), _ = metered(spoil)
     assert is_unresponsive(after.cpu_method)
     assert watts(after.cpu_kwh, after) == pytest.approx(watts(before.cpu_kwh, before), rel=0.05)
+
+
+def test_a_call_whose_wait_was_interrupted_still_counts_as_running() -> None:
+    called = source.EnergySource(None, None, assumed_gpu_power_w=0.0, monotonic=time.monotonic)
+    answered, main = threading.Event(), threading.main_thread().ident
+    assert main is not None
+    threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        called._call(answered.wait, seconds=10.0)
+    try:
+        with pytest.raises(source.CallTimedOut, match="an earlier call is still running"):
+            called._call(lambda: None, seconds=10.0)
+    finally:
+        answered.set()
