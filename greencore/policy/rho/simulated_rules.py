@@ -138,10 +138,9 @@ def _plan(policy: Budget | Price, costs: EpochCosts, start: EpochStart) -> RhoCh
     """
     runs, bounds = len(start.slot), {"rho_min": policy.rho_min, "rho_max": policy.rho_max}
     free = costs(np.full((runs, 1), policy.rho_max))[:, 0] == 0
-    curve = DEFAULT_UTILITY.normalise()
     if isinstance(policy, Price):
         rho, _ = choose_price_rho(
-            curve,
+            DEFAULT_UTILITY,
             costs,
             runs,
             loss_per_epoch=ASSUMED_LOSS_PER_EPOCH,
@@ -150,7 +149,9 @@ def _plan(policy: Budget | Price, costs: EpochCosts, start: EpochStart) -> RhoCh
         )
         return RhoChoices(np.where(free, policy.rho_max, rho))
     remaining = np.maximum(policy.budget_gco2e - start.spent_g, 0.0)
-    choice = choose_budget_rho(curve, costs, remaining, start.epochs_left, budget_gco2e=policy.budget_gco2e, **bounds)
+    choice = choose_budget_rho(
+        DEFAULT_UTILITY, costs, remaining, start.epochs_left, budget_gco2e=policy.budget_gco2e, **bounds
+    )
     return RhoChoices(
         np.where(free, policy.rho_max, choice.rho), np.where(free, 1.0, choice.rho_limit), choice.ends & ~free
     )

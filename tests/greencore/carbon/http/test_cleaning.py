@@ -71,6 +71,7 @@ def test_overlaps_are_cut_in_favour_of_measurements() -> None:
     assert spans(cleaned(at(0, lasts=60), at(30, lasts=60, estimated=True))) == [(0, 60), (60, 90)]
     assert spans(cleaned(at(0, lasts=60), at(15, lasts=15, estimated=True))) == [(0, 60)]
     assert spans(cleaned(at(0, lasts=60, estimated=True), at(30, lasts=60))) == [(0, 30), (30, 90)]
+    assert spans(cleaned(at(0, lasts=60), at(15, lasts=15))) == [(0, 15), (15, 30), (30, 60)]
     # The estimate behind the first measurement is replaced by the second.
     assert spans(cleaned(at(0, lasts=60), at(15, lasts=60, estimated=True), at(30, lasts=60))) == [(0, 30), (30, 90)]
 
