@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -110,9 +111,10 @@ def store_counterfactuals(database: Database, settings: Settings, *, at: datetim
         for job in emissions.lock_jobs_due_for_counterfactuals():
             is_settled = emissions.is_settled(job.id)
             unpriced = emissions.get_unpriced_energy(job.id)
-            job.counterfactuals = {"missing": "the computation failed; the scheduler's log has the error"}
+            counterfactuals: dict[str, Any] = {"missing": "the computation failed; the scheduler's log has the error"}
             with isolate_errors("account.failed", job=job.id):
-                job.counterfactuals = compute_counterfactuals(session, job, settings)
+                counterfactuals = compute_counterfactuals(session, job, settings)
+            job.counterfactuals = counterfactuals
             if is_settled:
                 job.settled_at = at
                 known_gco2e = known_emissions(

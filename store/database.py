@@ -1,4 +1,4 @@
-"""Connects to PostgreSQL: engine, sessions, error classification, and the scheduler's wake-up."""
+"""Connects to PostgreSQL: engine, sessions, the base of repositories, errors, and the scheduler's wake-up."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -89,12 +89,13 @@ def drain_on_shutdown() -> None:
                         os.kill(pid, signal.SIGTERM)
                     log.info("task.draining", task=request.id, pid=pid)
 
-    forwarding = threading.Thread(target=forward_shutdown, name="drain", daemon=True)
+    draining: list[threading.Thread] = []
 
     @worker_shutting_down.connect(weak=False)
     def shutting_down(**_: object) -> None:
-        if forwarding.ident is None:  # not started yet
-            forwarding.start()
+        if not draining:  # a second signal may interrupt this handler
+            draining.append(threading.Thread(target=forward_shutdown, name="drain", daemon=True))
+            draining[0].start()
 
     @worker_shutdown.connect(weak=False)
     def shutdown(**_: object) -> None:

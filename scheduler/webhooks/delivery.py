@@ -89,9 +89,8 @@ class WebhookSender:
     def _round(self) -> None:
         try:
             while not self._closed and (request := self._claim()) is not None:
-                # More may be due.
-                self.start_round()
                 try:
+                    self.start_round()  # more may be due
                     self._send(self._active[request], request)
                 finally:
                     with self._lock:

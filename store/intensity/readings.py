@@ -1,7 +1,7 @@
 """Stores and queries carbon intensity readings and forecasts of a zone, without mixing different bases."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
@@ -34,6 +34,8 @@ IntensityTable = type[IntensityReading] | type[IntensityForecast]
 # The fallback chain looks back to the same hour of last week.
 LOOKBACK = timedelta(days=8)
 INSTANT = timedelta(microseconds=1)
+# Of a reading, in the tables as well.
+FIELDS = tuple(field.name for field in fields(Reading))
 
 
 class GridRepository(Repository):
@@ -167,7 +169,7 @@ class GridRepository(Repository):
         return None if row is None else to_reading(row)
 
     def _upsert(self, table: IntensityTable, readings: Iterable[Reading], *, keep_measured: bool = False) -> None:
-        rows = [asdict(reading) for reading in readings]  # the fields have the columns' names
+        rows = [{name: getattr(reading, name) for name in FIELDS} for reading in readings]
         if not rows:
             return
         key = ["zone", "signal", "start"]
@@ -205,7 +207,7 @@ def _overlaps(table: IntensityTable, start: datetime, end: datetime) -> ColumnEl
 
 def to_reading(row: IntensityReading | IntensityForecast) -> Reading:
     """Return the reading in a row."""
-    return Reading(**{field.name: getattr(row, field.name) for field in fields(Reading)})
+    return Reading(**{name: getattr(row, name) for name in FIELDS})
 
 
 def get_job_basis(job: Job) -> Basis:
