@@ -181,7 +181,6 @@ class IntensityPoller:
             recent = grid.readings_between(name, zone.basis, now - BACKFILL_WINDOW, now)
         assert first is not None
         length = newest.end - newest.start
-        zone.scanned_until = newest.start
         if first.start == newest.start:
             start = now - min(timedelta(days=self._settings.history_days), MAX_HISTORY_READINGS * length)
             # A source may have no history at all.
@@ -198,6 +197,7 @@ class IntensityPoller:
             # A gap that the source could not fill, and an estimate that it has not replaced yet, can wait.
             wanted = due or (gap is not None and gap != zone.unfilled_gap)
             zone.unfilled_gap = gap
+        zone.scanned_until = None if wanted else newest.start  # what is fetched may leave a part of a gap
         if not wanted:
             return False
         zone.next_backfill = now + BACKFILL_INTERVAL
