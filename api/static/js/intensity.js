@@ -1,6 +1,6 @@
 // The intensity bands, from green to brown: bounds from the page (`api/intensity_bands.py`), colours from the style sheet.
 
-import { within } from "./chart.js";
+import { within } from "./canvas.js";
 import { colour } from "./colours.js";
 import { element } from "./dom.js";
 import { number } from "./format.js";
@@ -10,7 +10,7 @@ export const BANDS = JSON.parse(document.querySelector('meta[name="intensity-ban
 // Returns the band of an intensity in gCO2e/kWh: {number, start, end, name}.
 export const bandOf = (gco2e) => BANDS.find((band) => band.end === null || gco2e < band.end);
 
-export const bandColour = (band) => colour(`--band-${band.number}`);
+const bandColour = (band) => colour(`--band-${band.number}`);
 
 // Returns an intensity as the macro `intensity` of `figures.html` renders it.
 export function intensityElement(gco2e) {

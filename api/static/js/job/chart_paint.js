@@ -1,6 +1,6 @@
 // Plugins that paint times without a worker, and the numbers of the epochs, on the panels.
 
-import { hatch, within } from "../chart.js";
+import { hatch, within } from "../canvas.js";
 import { colour } from "../colours.js";
 
 const TEXT_PX = 54; // least width of a stretch with a label

@@ -36,7 +36,6 @@ export function panels(shown, { onZoom, onCursor }) {
       label,
       height: heights[narrow ? 1 : 0],
       sync: SYNC,
-      legend: { show: false },
       onZoom: (range) => {
         for (const other of Object.values(all)) if (other !== all[name]) other.zoom(range);
         onZoom(range);

@@ -1,6 +1,6 @@
 // Paints an epoch's grid on a canvas, and finds the cell at a position in it.
 
-import { hatch } from "../chart.js";
+import { hatch } from "../canvas.js";
 import { colour } from "../colours.js";
 import { cellState } from "./map_layout.js";
 

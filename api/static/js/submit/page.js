@@ -70,7 +70,7 @@ form.addEventListener("submit", async (event) => {
     const job = await post("/jobs", body, { headers: { "Idempotency-Key": keyFor(body) } });
     estimate.stop();
     forget();
-      location.assign(job.links.page);
+    location.assign(job.links.page);
   } catch (problem) {
     send.disabled = false;
     refused(problem.errors ?? [], problem.message);

@@ -28,7 +28,6 @@ export function policyCurve(labels) {
     time: false,
     scales: { y: { range: [0, 1.05] } },
     axes: [{ label: "gCO2e/kWh", labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 30 }, { size: 42 }],
-    legend: { show: false },
     series,
     plugins: [intensityBackground(() => SEGMENTS), curveMarks(last), { hooks: { setCursor: [tellCursor] } }],
   });
