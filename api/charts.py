@@ -123,8 +123,9 @@ class SeriesRepository:
     def energy(
         self, job_id: str, *, points: int, start: datetime | None = None, end: datetime | None = None
     ) -> EnergyOut:
-        """Return power, intensity and totals of all attempts together.
+        """Return power (W), intensity (gCO2e/kWh) and totals of all attempts together.
 
+        Energy is in kWh as metered; emissions are in gCO2e, PUE included, without those of the unpriced energy.
         Where intervals are left out, the one before lasts until the next one kept, or until the worker's end.
         """
         query = (
@@ -142,7 +143,10 @@ class SeriesRepository:
         return _energy_series(*rows.T, points=points, begin=_edge(start, -math.inf), until=_edge(end, math.inf))
 
     def epochs(self, job_id: str) -> tuple[RhoOut, EvaluationOut]:
-        """Return ρ of all epochs, and the finite evaluation losses of those that have one, in order."""
+        """Return ρ of all epochs, and the finite evaluation losses of those that have one, in order.
+
+        The end and the ρ reached are None while an epoch runs.
+        """
         times = _milliseconds(Epoch.started_at), _milliseconds(Epoch.finished_at)
         query = (
             select(Epoch.number, *times, Epoch.rho_asked, Epoch.rho_reached, Epoch.eval_loss)

@@ -41,7 +41,8 @@ def render_client_models() -> str:
     for model in models.values():
         for schema in (model, *model.get("properties", {}).values()):
             schema.pop("title", None)
-            schema.pop("deprecated", None)  # of which the client does not warn
+            if schema.pop("deprecated", False):  # which the generator would have Python warn of
+                schema["description"] = f"{schema['description']}; deprecated"
     models["Zone"]["required"].remove("provider")  # an older service does not send it
     generated = generate(
         {**openapi, "paths": {}, "components": {"schemas": models}},

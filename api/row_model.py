@@ -11,4 +11,6 @@ class RowModel(BaseModel):
     @classmethod
     def from_row(cls, row: object, **others: Any) -> Self:
         """Build from a row; `others` are the fields that it has no attribute for, or that replace one."""
+        unknown = others.keys() - cls.model_fields.keys()  # pydantic would ignore them
+        assert not unknown, f"{cls.__name__} has no field {', '.join(unknown)}"
         return cls(**{name: getattr(row, name) for name in cls.model_fields if name not in others}, **others)

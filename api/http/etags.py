@@ -53,7 +53,7 @@ def check_etag(if_none_match: str | None, tag: str) -> None:
         raise NotModified(tag)
 
 
-def respond_not_modified(request: Request, error: Exception) -> Response:
+async def respond_not_modified(request: Request, error: Exception) -> Response:
     """Return the 304 for a client whose copy is current."""
     assert isinstance(error, NotModified)
     return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=etag_headers(error.tag))

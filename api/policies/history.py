@@ -100,15 +100,19 @@ def _parse_readings(given: Sequence[Any]) -> list[UploadedReading]:
 
 def _check_order(readings: Sequence[UploadedReading]) -> None:
     for index, (earlier, later) in enumerate(pairwise(readings), start=1):
-        given = f"given {later.start.isoformat()}"
         if later.signal != readings[0].signal:
             mixed = f"given {later.signal}, after {readings[0].signal}: the two are never mixed in one series"
             raise invalid_field(f"series[{index}].signal", mixed)
         if later.start <= earlier.start:
-            fault = f"{given}: expected a time after {earlier.start.isoformat()}, the one before"
+            fault = (
+                f"given {later.start.isoformat()}: expected a time after {earlier.start.isoformat()}, the one before"
+            )
             raise invalid_field(f"series[{index}].start", fault)
         if earlier.end is not None and later.start < earlier.end:
-            fault = f"{given}, before the reading before it ends ({earlier.end.isoformat()}): expected no overlap"
+            fault = (
+                f"given {later.start.isoformat()}, before the reading before it ends ({earlier.end.isoformat()}): "
+                "expected no overlap"
+            )
             raise invalid_field(f"series[{index}].start", fault)
     for index, reading in enumerate(readings):
         if reading.end is not None and reading.end <= reading.start:

@@ -68,7 +68,7 @@ class EpochOut(RowModel):
                 age_seconds=epoch.intensity_age_seconds,
                 estimated=epoch.intensity_estimated,
             ),
-            tensors=found and sorted(found, key=lambda name: found[name] or 0.0, reverse=True),
+            tensors=None if found is None else sorted(found, key=lambda name: found[name] or 0.0, reverse=True),
             energy=cost
             and EpochEnergy.from_row(
                 cost, total_kwh=cost.energy_kwh, estimated=any(map(is_estimate, cost.methods.values()))
