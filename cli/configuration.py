@@ -1,14 +1,11 @@
 """Reads the settings for commands, from the environment overridden by options; names every setting at fault."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
-from sqlalchemy.exc import DBAPIError
 
 from cli.errors import SettingError
 from runtime.settings import Settings
@@ -26,18 +23,6 @@ def read_settings(**options: Any) -> Settings:
         raise SettingError(f"{_variable(field[1] if field else '*', ())}: expected JSON") from error
     except ValidationError as error:
         raise SettingError("\n".join(map(_fault, error.errors()))) from error
-
-
-@contextmanager
-def report_database_errors(problem: str = "cannot be used") -> Iterator[None]:
-    """Raise a faulty DATABASE_URL, and what PostgreSQL answers to the block, as a `SettingError`."""
-    try:
-        yield
-    except ValueError as error:
-        raise SettingError(str(error)) from error
-    except DBAPIError as error:
-        reason = str(error.orig).strip() or type(error.orig).__name__
-        raise SettingError(f"DATABASE_URL: PostgreSQL {problem}: {reason}") from error
 
 
 def _fault(fault: ErrorDetails) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import datasets, events, inventory, jobs, keys, policies, results, standalone, submission, zones
+from cli.commands import datasets, inventory, jobs, keys, policies, results, standalone, submission, zones
 from cli.errors import EXIT_CODE_DESCRIPTIONS, CommandError
 from cli.remote.connection import to_command_error
 from greentune.errors import ServiceError
@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # Commands of the top level.
-for part in (standalone, submission, jobs, results, events, zones, inventory):
+for part in (standalone, submission, jobs, results, zones, inventory):
     app.add_typer(part.app)
 app.add_typer(policies.app, name="policy")
 app.add_typer(datasets.app, name="datasets")

@@ -127,16 +127,20 @@ def describe_outage(error: BaseException) -> str:
     return OUTAGE_REASONS.get(getattr(fault, "sqlstate", None), "does not answer")
 
 
+class InvalidDatabaseUrl(ValueError):
+    """DATABASE_URL cannot be read, or names another kind of database."""
+
+
 def _parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise ValueError(
+        raise InvalidDatabaseUrl(
             "DATABASE_URL cannot be read: expected postgresql://USER:PASSWORD@HOST:PORT/NAME, with %40 for an @ in a "
             "name or password; several hosts as postgresql://USER:PASSWORD@/NAME?host=HOST:PORT&host=HOST:PORT"
         ) from None
     if url.drivername not in DRIVERS:
-        raise ValueError(
+        raise InvalidDatabaseUrl(
             f"DATABASE_URL: GreenTune keeps its data in PostgreSQL, not {url.drivername}: expected postgresql://…"
         )
     options = url.query.get("options")

@@ -1,4 +1,4 @@
-"""`greentune epochs`, `artifacts` and `download`: a job's epochs and result."""
+"""`greentune epochs`, `events`, `artifacts` and `download`: a job's epochs, events and result."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,8 +8,8 @@ import typer
 from api.figures import UNKNOWN, format_number, format_size
 from cli.errors import CommandError, ExitCode, SettingError
 from cli.options import AsJson, JobArgument, with_client
-from cli.remote.figures import mark_unknown_site
-from cli.remote.output import Columns, format_short_time, show_json, show_list
+from cli.remote.figures import format_event, mark_unknown_site
+from cli.remote.output import Columns, format_short_time, show_json, show_json_line, show_list
 
 if TYPE_CHECKING:
     from greentune.client import Client
@@ -48,6 +48,34 @@ ARTIFACT_COLUMNS: "Columns[Artifact]" = {
 def epochs(client: "Client", job: JobArgument, as_json: AsJson = False) -> None:
     """Show each epoch of a job: its ρ with the reason, tensors trained, loss, energy and emissions."""
     show_list(client.epochs(job), EPOCH_COLUMNS, empty=f"{job} has not started an epoch yet", as_json=as_json)
+
+
+@app.command()
+@with_client
+def events(
+    client: "Client",
+    job: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="All of them, and new ones as they come.")] = False,
+    limit: Annotated[int, typer.Option(help="Largest number shown without --follow.", min=1)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show a job's newest events, the earliest first; with --follow and --json a line of JSON for each."""
+    if not follow:
+        newest = list(client.events(job, most=limit))[::-1]
+        if as_json:
+            show_json(newest)
+        else:
+            for event in newest:
+                typer.echo(format_event(event))
+        return
+    try:
+        for event in client.events(job, follow=True):
+            if as_json:
+                show_json_line(event)
+            else:
+                typer.echo(format_event(event))
+    except KeyboardInterrupt:
+        raise CommandError(f"stopped following; {job} continues", ExitCode.INTERRUPTED) from None
 
 
 @app.command()

@@ -94,7 +94,8 @@ def apply_delta(
 @app.command()
 def migrate() -> None:
     """Migrate the database at DATABASE_URL to this version's schema."""
-    from cli.configuration import read_settings, report_database_errors
+    from cli.configuration import read_settings
+    from cli.stack.preconditions import report_database_errors
     from migrations.upgrade import upgrade
 
     with report_database_errors():

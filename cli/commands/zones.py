@@ -14,7 +14,7 @@ from greentune.errors import Problem
 
 if TYPE_CHECKING:
     from greentune.client import Client
-    from greentune.models import Intensity, Provider, Reading, Zone
+    from greentune.models import Intensity, Provider, Zone
 
 app = typer.Typer()
 
@@ -48,9 +48,7 @@ def _show_all(client: "Client", *, as_json: bool) -> None:
         show_json([{"zone": zone, "forecast": forecasts.get(zone.zone)} for zone in zones])
         return
 
-    def next_day(zone: "Zone") -> "list[Reading]":
-        return forecasts[zone.zone].data if zone.zone in forecasts else []
-
+    hours = {name: hourly_means(forecast.data, HOURS) for name, forecast in forecasts.items()}
     columns: Columns[Zone] = {
         "zone": lambda zone: zone.zone,
         "gCO2e/kWh": lambda zone: format_number(zone.newest.gco2e_per_kwh if zone.newest else None),
@@ -58,8 +56,8 @@ def _show_all(client: "Client", *, as_json: bool) -> None:
         "age": lambda zone: format_duration(zone.age_seconds),
         "source": lambda zone: zone.newest.source if zone.newest else UNKNOWN,
         "workers": lambda zone: str(zone.workers),
-        f"next {HOURS} h": lambda zone: sparkline(hourly_means(next_day(zone), HOURS)) or UNKNOWN,
-        "cleanest hours (UTC)": lambda zone: cleanest_hours(hourly_means(next_day(zone), HOURS)) or UNKNOWN,
+        f"next {HOURS} h": lambda zone: sparkline(hours.get(zone.zone, {})) or UNKNOWN,
+        "cleanest hours (UTC)": lambda zone: cleanest_hours(hours.get(zone.zone, {})) or UNKNOWN,
     }
     show_list(zones, columns, empty="no zones", as_json=False)
     for zone in zones:

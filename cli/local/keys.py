@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 
 from api.access.keys import issue_key
 from api.access.schemas import KeyOut
-from cli.configuration import report_database_errors
 from cli.errors import CommandError, SettingError
 from cli.remote.output import show_json
 from cli.stack.data_folder import read_secret, secret_file
 from cli.stack.embedded import EmbeddedPostgres
+from cli.stack.preconditions import report_database_errors
 from greencore.clock import utc_now
 from greentune.models import IssuedKey
 from runtime.settings import SecretKeyMissing, Settings

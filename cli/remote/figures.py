@@ -1,13 +1,14 @@
 """Formats of a job's figures, with the digits that the dashboard shows."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
 
-from api.figures import UNKNOWN, format_number, format_percent
-from cli.remote.output import format_short_time
+from api.figures import UNKNOWN, format_number, format_percent, format_value
+from cli.remote.output import format_short_time, replace_unprintable
 
 if TYPE_CHECKING:
-    from greentune.models import Eta, Figure, Job
+    from greentune.models import Eta, Event, Figure, Job
 
 ROUGE_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
@@ -61,3 +62,17 @@ def format_figure(figure: "Figure | None", format_value: Callable[[float], str] 
 def format_rouge(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """Format each ROUGE measure in per cent, before and after training."""
     return ", ".join(f"{name} {before[key]:.1f} → {after[key]:.1f}" for key, name in ROUGE_NAMES.items())
+
+
+def format_event(event: "Event") -> str:
+    """Format an event on one line."""
+    return replace_unprintable(
+        f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}  {event.type}  {_format_event_data(event.data)}".rstrip()
+    )
+
+
+def _format_event_data(data: Mapping[str, Any]) -> str:
+    """Format the data, reason first; without `from` and `to`, which the event types show."""
+    rest = {name: each for name, each in data.items() if each is not None and name not in ("reason", "from", "to")}
+    parts = [str(data["reason"])] if data.get("reason") else []
+    return "  ".join([*parts, *(f"{name}={format_value(each)}" for name, each in rest.items())])

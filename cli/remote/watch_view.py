@@ -9,8 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.figures import UNKNOWN, format_number, format_percent
-from cli.commands.events import format_event
-from cli.remote.figures import format_eta, mark_unknown_site, measured_or_estimated
+from cli.remote.figures import format_eta, format_event, mark_unknown_site, measured_or_estimated
 from cli.remote.output import format_short_time, replace_unprintable
 from greentune.models import Epoch, Event, Intensity, Job
 

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from cli.commands.events import format_event
 from cli.errors import CommandError, ExitCode
+from cli.remote.figures import format_event
 from cli.remote.output import create_console, replace_unprintable, show_json_line
 from cli.remote.watch_view import Snapshot, format_progress_line, format_summary, render_snapshot
 from greentune.client import Client

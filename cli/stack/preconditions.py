@@ -1,12 +1,16 @@
-"""Checks before a stack starts: whether its port can be taken, and the servers that the settings name be used."""
+"""Checks of a stack's port and of the servers that the settings name; a faulty one is a `SettingError`."""
 
 import errno
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from cli.configuration import report_database_errors
+from sqlalchemy.exc import DBAPIError
+
 from cli.errors import SettingError
 from cli.stack.embedded import find_redis_problem
-from store.database import Database
+from store.database import Database, InvalidDatabaseUrl
+from store.pooling import TransactionPooling
 
 
 def check_port(host: str, port: int) -> None:
@@ -27,6 +31,18 @@ def check_port(host: str, port: int) -> None:
                 f"--port (GREENTUNE_PORT): port {port} on {host} cannot be taken ({error.strerror}): choose another one"
             ) from error
         raise SettingError(f"--host (GREENTUNE_HOST): cannot listen on {host}: {error.strerror}") from error
+
+
+@contextmanager
+def report_database_errors(problem: str = "cannot be used") -> Iterator[None]:
+    """Raise a faulty DATABASE_URL, and what PostgreSQL answers to the block, as a `SettingError`."""
+    try:
+        yield
+    except (InvalidDatabaseUrl, TransactionPooling) as error:
+        raise SettingError(str(error)) from error
+    except DBAPIError as error:
+        reason = str(error.orig).strip() or type(error.orig).__name__
+        raise SettingError(f"DATABASE_URL: PostgreSQL {problem}: {reason}") from error
 
 
 def check_database(url: str) -> None:

@@ -8,11 +8,10 @@ from contextlib import ExitStack, contextmanager
 
 import httpx
 
-from cli.configuration import report_database_errors
 from cli.errors import CommandError, ExitCode
 from cli.stack.data_folder import lock_data_folder, make_secret, read_secret
 from cli.stack.embedded import EmbeddedPostgres, EmbeddedValkey
-from cli.stack.preconditions import check_database, check_port, check_redis
+from cli.stack.preconditions import check_database, check_port, check_redis, report_database_errors
 from cli.stack.processes import POLL_SECONDS, ManagedProcess, ProcessSpec, Watchdog, python_environment
 from cli.stack.worker_readiness import ping_worker
 from migrations.upgrade import upgrade
