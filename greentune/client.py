@@ -110,7 +110,7 @@ class Client:
         """Iterate over the jobs that match all filters, newest first, at most `most`; pages are requested as needed."""
         labels = {f"metadata[{name}]": value for name, value in (metadata or {}).items()}
         filters = {"status": status, "zone": zone, **labels}
-        return self._transport.pages("/jobs", Job, filters, most=most)
+        return self._transport.pages("/jobs", Page[Job], filters, most=most)
 
     def changes(self, job_id: str, *, seconds: float = 2.0, timeout: float | None = None) -> Iterator[Job]:
         """Poll a job every `seconds`, and yield it now and after each change until it is over.
@@ -141,7 +141,9 @@ class Client:
 
     def epochs(self, job_id: str, *, after: int = 0) -> Iterator[Epoch]:
         """Iterate over the epochs of a job after the number `after`, in order."""
-        return self._transport.pages(resource_path("jobs", job_id, "epochs"), Epoch, {"after": after}, cursor="number")
+        return self._transport.pages(
+            resource_path("jobs", job_id, "epochs"), Page[Epoch], {"after": after}, cursor="number"
+        )
 
     def series(
         self, job_id: str, *, points: int | None = None, start: datetime | None = None, end: datetime | None = None
@@ -165,7 +167,7 @@ class Client:
         """
         if follow:
             return islice(follow_events(self._transport, job_id, after=after), most)
-        return self._transport.pages(resource_path("jobs", job_id, "events"), Event, {"after": after}, most=most)
+        return self._transport.pages(resource_path("jobs", job_id, "events"), Page[Event], {"after": after}, most=most)
 
     def artifacts(self, job_id: str) -> list[Artifact]:
         """Return the files of a finished job's result."""
@@ -198,7 +200,7 @@ class Client:
 
     def datasets(self) -> Iterator[Dataset]:
         """Iterate over all datasets, newest first."""
-        return self._transport.pages("/datasets", Dataset)
+        return self._transport.pages("/datasets", Page[Dataset])
 
     def dataset(self, dataset_id: str) -> Dataset:
         """Return a dataset, without its rows."""
@@ -214,7 +216,7 @@ class Client:
 
     def policies(self) -> list[Policy]:
         """Return the newest version of every stored policy, by name."""
-        return list(self._transport.pages("/policies", Policy, cursor="name"))
+        return list(self._transport.pages("/policies", Page[Policy], cursor="name"))
 
     def policy(self, name: str) -> Policy:
         """Return the newest version of a stored policy."""
@@ -277,7 +279,7 @@ class Client:
 
     def keys(self) -> Iterator[Key]:
         """Iterate over all keys without their text, newest first (operators)."""
-        return self._transport.pages("/keys", Key)
+        return self._transport.pages("/keys", Page[Key])
 
     def create_key(
         self, owner: str, *, role: str = "user", name: str = "", expires_at: datetime | None = None

@@ -105,6 +105,9 @@ def _open_stream(transport: Transport, job_id: str, last_id: int | None) -> Iter
         if response.status_code == httpx.codes.NO_CONTENT:
             yield ServerSentEvent(END_EVENT)  # the job is over, and all of its events were sent
         else:
+            kind = response.headers.get("content-type", "")
+            if not kind.startswith("text/event-stream"):
+                raise UnexpectedAnswer(f"GET {path}: expected events, got {kind or 'no content type'}")
             yield from EventSource(response).iter_sse()
 
 

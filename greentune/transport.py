@@ -123,13 +123,19 @@ class Transport:
         return parse_answer(kind, self.call(method, path, **request))
 
     def pages(
-        self, path: str, item: type[A], params: Params | None = None, *, cursor: str = "id", most: int | None = None
+        self,
+        path: str,
+        kind: type[Page[A]],
+        params: Params | None = None,
+        *,
+        cursor: str = "id",
+        most: int | None = None,
     ) -> Iterator[A]:
         """Iterate over the items of a list, at most `most`; `cursor` names the field whose value `after` takes."""
 
         def iterate(params: Params) -> Iterator[A]:
             while True:
-                page: Page[A] = self.get(Page[item], path, params)  # type: ignore[valid-type]
+                page = self.get(kind, path, params)
                 yield from page.data
                 if not page.has_more or not page.data:
                     return

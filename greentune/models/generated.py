@@ -53,7 +53,7 @@ class Worker(Answer):
     site_idle_kwh: float | None
     """Energy used so far by the hosts of the zone's training workers without a job, before PUE; part of no job's energy; None for any other process"""
     zones: list[str]
-    """`zone` as a list"""
+    """`zone` as a list; deprecated"""
     device: str
     state: Literal['idle', 'busy', 'running', 'lost']
     """A training worker is idle or busy, any other process running; lost: no heartbeat for too long"""
