@@ -100,10 +100,8 @@ def empty_database_url(postgres_url: str) -> Iterator[str]:
 @pytest.fixture
 def database(postgres_url: str) -> Iterator[Database]:
     """A migrated, empty database of this test's own, which other processes can reach by its URL, too."""
-    with own_database(postgres_url) as url:
-        database = Database(url)
+    with own_database(postgres_url) as url, Database(url) as database:
         yield database
-        database.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -169,14 +167,18 @@ def own_database(server_url: str, *, template: str = TEMPLATE) -> Iterator[str]:
     with _maintenance(server_url) as engine:
         with engine.connect() as connection:
             connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
-        yield database_url(server_url, name)
-        with engine.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        try:
+            yield database_url(server_url, name)
+        finally:
+            with engine.connect() as connection:
+                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @contextmanager
 def _maintenance(server_url: str) -> Iterator[Engine]:
     """An engine for statements that no transaction may hold."""
     engine = create_engine(server_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    yield engine
-    engine.dispose()
+    try:
+        yield engine
+    finally:
+        engine.dispose()

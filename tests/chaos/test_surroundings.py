@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,17 +102,22 @@ def test_a_worker_that_was_frozen_for_longer_than_its_lease_writes_nothing_more(
     job = service.submit(dataset)
     service.under_way(job, epochs=0)
     frozen = [psutil.Process(service.pid("worker")), *psutil.Process(service.pid("worker")).children(recursive=True)]
-    for process in frozen:
-        process.suspend()
-    service.wait_for(job, "queued")
-    service.start("rival", "tests.slow_worker", "train")
     try:
-        service.under_way(job)
         for process in frozen:
-            process.resume()
-        service.wait_for(job, "succeeded")
+            process.suspend()
+        service.wait_for(job, "queued")
+        service.start("rival", "tests.slow_worker", "train")
+        try:
+            service.under_way(job)
+            for process in frozen:
+                process.resume()
+            service.wait_for(job, "succeeded")
+        finally:
+            service.kill("rival")
     finally:
-        service.kill("rival")
+        for process in frozen:  # the tests that follow use this worker
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
     assert service.job(job)["attempts"] == 2
     check_weights(service.database, [job], reference_job=reference_job)
     check(service.database, [job])

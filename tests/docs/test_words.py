@@ -2,7 +2,7 @@
 
 import pytest
 
-from docs.words import GLOSSARY, banned_words, find_banned_words
+from docs.words import GLOSSARY, ROOT, banned_words, checked_files, find_banned_words
 
 
 def test_the_words_are_those_of_the_glossary() -> None:
@@ -22,3 +22,9 @@ def test_the_words_are_those_of_the_glossary() -> None:
 )
 def test_a_word_is_found_whole_in_any_case_and_over_a_line_break(text: str, found: list[str]) -> None:
     assert find_banned_words(["whoever", "by now", "stands", "likewise"], {"a.py": text}) == found
+
+
+def test_code_documents_and_pages_are_checked_and_the_glossary_is_not() -> None:
+    checked = {path.relative_to(ROOT).as_posix() for path in checked_files(ROOT)}
+    assert {"cli/main.py", "README.md", ".env.example", "api/templates/jobs.html", "api/static/js/poll.js"} <= checked
+    assert "docs/glossary.md" not in checked

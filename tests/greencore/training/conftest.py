@@ -1,6 +1,5 @@
 """Fixtures: a small model with a word tokenizer, saved as a folder."""
 
-import gc
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,12 +12,6 @@ from greencore.backprop import Profile, profile
 from greencore.dataset import PromptRow, Row
 
 WORDS = ["<end>", "<unknown>", *(f"w{number}" for number in range(62))]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _keep_modules_out_of_collections() -> None:
-    """Freeze what is imported: a Trainer's training ends with gc.collect(), which takes longer than a tiny epoch."""
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
