@@ -94,8 +94,8 @@ class RowOut(BaseModel):
         """Build from a row, with long texts truncated."""
         if isinstance(row, MessagesRow):
             texts = [
-                ExcerptOut.of(f"messages[{index}].content", content, role)
-                for index, (role, content) in enumerate(row.messages[:MAX_MESSAGES])
+                ExcerptOut.of(f"messages[{index}].content", message.content, message.role)
+                for index, message in enumerate(row.messages[:MAX_MESSAGES])
             ]
         elif isinstance(row, PromptRow):
             texts = [ExcerptOut.of("prompt", row.prompt), ExcerptOut.of("completion", row.completion)]

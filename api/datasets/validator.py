@@ -118,7 +118,7 @@ def row_form(row: Row) -> str:
 def row_texts(row: Row) -> list[str]:
     """Return all texts of a row, in order."""
     if isinstance(row, MessagesRow):
-        return [content for _, content in row.messages]
+        return [message.content for message in row.messages]
     return [row.prompt, row.completion] if isinstance(row, PromptRow) else [row.text]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from greencore.dataset import (
     InvalidRow,
+    Message,
     MessagesRow,
     PromptRow,
     Row,
@@ -28,7 +29,7 @@ def test_the_three_forms_of_a_row() -> None:
     ]
     assert list(read_rows(lines)) == [
         PromptRow("2 + 2 =", " 4"),
-        MessagesRow((("user", "Hi"), ("assistant", "Hello"))),
+        MessagesRow((Message("user", "Hi"), Message("assistant", "Hello"))),
         TextRow("Grün"),
     ]
 
@@ -66,7 +67,11 @@ def test_an_invalid_row_names_its_line_and_field(line: str | bytes, field: str |
 
 @pytest.mark.parametrize(
     "row",
-    [PromptRow("", "b"), TextRow("a"), MessagesRow((("system", "s"), ("user", "u"), ("assistant", "a")))],
+    [
+        PromptRow("", "b"),
+        TextRow("a"),
+        MessagesRow((Message("system", "s"), Message("user", "u"), Message("assistant", "a"))),
+    ],
 )
 def test_a_row_converted_to_an_object_and_back_is_equal(row: Row) -> None:
     assert row_from_object(row_to_object(row), 1) == row

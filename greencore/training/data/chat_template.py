@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from jinja2 import Template, TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template  # no public function sets the clock
 
-from greencore.dataset import MAX_SHOWN_CHARACTERS
+from greencore.dataset import MAX_SHOWN_CHARACTERS, Message
 from greencore.disk import load_or_create
 from greencore.training.models.loading import ModelError
 
-Messages = Sequence[tuple[str, str]]
+Messages = Sequence[Message]
 
 RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 THINKING_TAG = r"(?:\w+:)?(?:think|thinking|thought|reason|reasoning)"
@@ -72,7 +72,7 @@ def render_conversation(
     *,
     generation_prompt: bool = True,
 ) -> str:
-    """Render a conversation of (role, content); with `generation_prompt` up to where the assistant begins.
+    """Render a conversation; with `generation_prompt` up to where the assistant begins.
 
     A template that reads the clock gets the time of `clock`, by default the current time. Raises `ModelError` for a
     tokenizer without a usable template, `ConversationRefused` where the template rejects the conversation.
@@ -87,7 +87,7 @@ def render_conversation(
     try:
         return compiled.render(
             **tokenizer.special_tokens_map,
-            messages=[{"role": role, "content": content} for role, content in messages],
+            messages=[{"role": message.role, "content": message.content} for message in messages],
             tools=None,
             documents=None,
             add_generation_prompt=generation_prompt,
@@ -115,7 +115,7 @@ def render_last_turn(
     """
     if len(messages) < 2:
         raise ConversationRefused("there is no message before the assistant's, so it answers none")
-    content, clock = messages[-1][1], clock or TemplateClock()
+    content, clock = messages[-1].content, clock or TemplateClock()
     given = render_conversation(messages[:-1], tokenizer, clock)
     whole = render_conversation(messages, tokenizer, clock, generation_prompt=False)
     learned = whole[len(given) :] if whole.startswith(given) else _close_thought(given, whole, content)
@@ -138,7 +138,9 @@ def find_turn_end_token(
     Generation of a model trained on turns of this template stops there.
     """
     try:
-        learned = render_last_turn((*messages[:-1], (messages[-1][0], _ANSWER)), tokenizer, clock=clock).target
+        learned = render_last_turn(
+            (*messages[:-1], replace(messages[-1], content=_ANSWER)), tokenizer, clock=clock
+        ).target
     except ConversationRefused:  # a template that accepts only messages in a special form
         return None
     after = learned.rpartition(_ANSWER)[2]

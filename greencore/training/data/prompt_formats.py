@@ -5,6 +5,7 @@ from typing import get_args
 
 from transformers import PreTrainedTokenizerBase
 
+from greencore.dataset import Message
 from greencore.hyperparameters import FormatName
 from greencore.training.data.chat_template import TemplateClock, render_conversation
 from greencore.training.models.loading import ModelError
@@ -48,7 +49,7 @@ def resolve_prompt_format(
         return fixed[name] if clock is None else replace(fixed[name], clock=clock)
     if name != "chat":
         raise ValueError(f"there is no prompt format {name!r}: expected one of {', '.join(get_args(FormatName))}")
-    prefix, found, suffix = render_conversation([("user", _SOURCE)], tokenizer, clock).partition(_SOURCE)
+    prefix, found, suffix = render_conversation([Message("user", _SOURCE)], tokenizer, clock).partition(_SOURCE)
     if not found:
         raise ModelError("the model's chat template leaves out the user's message")
     return PromptFormat("chat", prefix, suffix, templated=True, clock=clock)

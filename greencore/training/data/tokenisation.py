@@ -3,14 +3,14 @@
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row, TextRow
+from greencore.dataset import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow
 from greencore.training.data.chat_template import (
     ConversationRefused,
     Messages,
@@ -146,7 +146,7 @@ def tokenise_prompt(
     """
     messages = _to_messages(row, tokenizer, prompt_format)
     source = (
-        messages[-2][1]
+        messages[-2].content
         if messages
         else mark_special_tokens(row.prompt, tokenizer)
         if isinstance(row, PromptRow)
@@ -157,9 +157,10 @@ def tokenise_prompt(
         """Render the prompt with the first `length` characters of its source."""
         part = source if length >= len(source) else source[:length].rstrip()
         if messages:
-            earlier, role = messages[:-2], messages[-2][0]
             with _name_row(row):
-                return render_conversation((*earlier, (role, part)), tokenizer, prompt_format.clock)
+                return render_conversation(
+                    (*messages[:-2], replace(messages[-2], content=part)), tokenizer, prompt_format.clock
+                )
         return prompt_format.wrap(part) if isinstance(row, PromptRow) else ""
 
     opening = [] if messages or encoder else _get_opening_tokens(tokenizer)
@@ -175,7 +176,7 @@ def tokenise_prompt(
     if len(tokens) <= max_length or isinstance(row, TextRow):
         return tokens[:max_length], False
     if messages:
-        one_turn = all(role == "system" for role, _ in messages[:-2])
+        one_turn = all(message.role == "system" for message in messages[:-2])
     else:
         one_turn = encoder or bool(prompt_format.prefix or prompt_format.suffix)
     if one_turn:
@@ -234,10 +235,10 @@ def _to_messages(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: Pr
     if isinstance(row, MessagesRow):
         messages = row.messages
     elif isinstance(row, PromptRow) and prompt_format.templated:
-        messages = (("user", row.prompt), ("assistant", row.completion))
+        messages = (Message("user", row.prompt), Message("assistant", row.completion))
     else:
         return None
-    return tuple((role, mark_special_tokens(content, tokenizer)) for role, content in messages)
+    return tuple(replace(message, content=mark_special_tokens(message.content, tokenizer)) for message in messages)
 
 
 def _render_turn(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat) -> RenderedTurn:

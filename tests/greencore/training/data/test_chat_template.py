@@ -6,7 +6,7 @@ import pytest
 from tokenizers import normalizers
 from transformers import PreTrainedTokenizerBase
 
-from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row, TextRow
+from greencore.dataset import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow
 from greencore.training.data.chat_template import ConversationRefused, render_conversation, render_last_turn
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.tokenisation import UnusableRow, get_reference_text, tokenise_prompt, tokenise_rows
@@ -27,8 +27,13 @@ from tests.greencore.training.data.tokenizers_of_kinds import byte_level, llama_
 
 pytestmark = pytest.mark.fault(number=4)
 
-ASKED = (("user", " the source "), ("assistant", "the answer\n"))
-LONGER = (("user", "the source"), ("assistant", "a"), ("user", "two"), ("assistant", "the answer"))
+ASKED = (Message("user", " the source "), Message("assistant", "the answer\n"))
+LONGER = (
+    Message("user", "the source"),
+    Message("assistant", "a"),
+    Message("user", "two"),
+    Message("assistant", "the answer"),
+)
 
 
 def templated(template: str, *, sentencepiece: bool = False) -> PreTrainedTokenizerBase:
@@ -36,7 +41,7 @@ def templated(template: str, *, sentencepiece: bool = False) -> PreTrainedTokeni
     return with_template(tokenizer, template, *TOKENS.get(template, ()))
 
 
-def learned(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]) -> str:
+def learned(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """Return the labels of the conversation's row, decoded."""
     [example] = tokenise_rows([MessagesRow(tuple(messages))], tokenizer, max_length=500).examples
     given, _ = tokenise_prompt(MessagesRow(tuple(messages)), tokenizer, max_length=500)
@@ -45,9 +50,9 @@ def learned(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, st
     return str(tokenizer.decode([label for label in example.labels if label >= 0]))
 
 
-def difference(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]) -> str:
+def difference(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """Return transformers' rendering of the conversation, less that of its prompt."""
-    turns = [{"role": role, "content": content} for role, content in messages]
+    turns = [{"role": message.role, "content": message.content} for message in messages]
     whole, given = (
         str(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=prompted))
         for part, prompted in ((turns, False), (turns[:-1], True))
@@ -56,11 +61,9 @@ def difference(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str,
     return whole.removeprefix(given)
 
 
-@pytest.mark.parametrize("messages", [ASKED, LONGER, (("user", "2"), ("assistant", ">"))])
+@pytest.mark.parametrize("messages", [ASKED, LONGER, (Message("user", "2"), Message("assistant", ">"))])
 @pytest.mark.parametrize("template", [CHATML, LLAMA_3, MISTRAL, GEMMA, PHI, QWEN_3, ZEPHYR_WITHOUT_PROMPT])
-def test_the_learned_text_is_rendered_after_the_generation_prompt(
-    template: str, messages: Sequence[tuple[str, str]]
-) -> None:
+def test_the_learned_text_is_rendered_after_the_generation_prompt(template: str, messages: Sequence[Message]) -> None:
     tokenizer = templated(template)
     assert learned(tokenizer, messages) == difference(tokenizer, messages)
 
@@ -87,7 +90,7 @@ def test_the_chat_format_gives_the_tokens_of_the_same_row_as_messages(template: 
     form = resolve_prompt_format("chat", tokenizer)
     rows: list[Row] = [
         PromptRow(prompt, " the answer "),
-        MessagesRow((("user", prompt), ("assistant", " the answer "))),
+        MessagesRow((Message("user", prompt), Message("assistant", " the answer "))),
     ]
     one, other = (tokenise_rows([row], tokenizer, max_length=length, prompt_format=form) for row in rows)
     assert one == other
@@ -116,23 +119,23 @@ def test_a_template_without_an_end_of_turn_is_followed_by_the_end_of_text() -> N
 def test_a_thought_that_the_generation_prompt_opens_is_closed(opened: str, content: str, expected: str) -> None:
     tokenizer = templated(DEEPSEEK_R1)
     tokenizer.chat_template = DEEPSEEK_R1.replace("<think>\n", opened)
-    assert learned(tokenizer, [("user", "the source"), ("assistant", content)]) == expected
+    assert learned(tokenizer, [Message("user", "the source"), Message("assistant", content)]) == expected
 
 
 def test_a_thought_rendered_by_the_template_is_learned_unchanged() -> None:
     tokenizer = templated(QWEN_3)
     tokenizer.chat_template = QWEN_3.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
-    asked = ("user", "the source")
-    assert learned(tokenizer, [asked, ("assistant", "a")]) == "\n</think>\n\na<|im_end|>\n"
-    assert learned(tokenizer, [asked, ("assistant", "<think>two</think>a")]) == "two\n</think>\n\na<|im_end|>\n"
+    asked = Message("user", "the source")
+    assert learned(tokenizer, [asked, Message("assistant", "a")]) == "\n</think>\n\na<|im_end|>\n"
+    assert learned(tokenizer, [asked, Message("assistant", "<think>two</think>a")]) == "two\n</think>\n\na<|im_end|>\n"
 
 
 @pytest.mark.parametrize(
     ("template", "messages", "reason"),
     [
-        (GEMMA, (("system", "a"), *ASKED), "refuses a conversation: System role not supported"),
-        (MISTRAL, (("user", "a"), *ASKED), "refuses a conversation: roles must alternate"),
-        (CHATML, (("assistant", "a"),), "no message before the assistant's"),
+        (GEMMA, (Message("system", "a"), *ASKED), "refuses a conversation: System role not supported"),
+        (MISTRAL, (Message("user", "a"), *ASKED), "refuses a conversation: roles must alternate"),
+        (CHATML, (Message("assistant", "a"),), "no message before the assistant's"),
         (
             "{{ messages | length }}: {{ messages[-1].content }}",
             ASKED,
@@ -149,7 +152,7 @@ def test_a_thought_rendered_by_the_template_is_learned_unchanged() -> None:
     ],
 )
 def test_a_conversation_without_a_learnable_turn_is_refused_with_its_line(
-    template: str, messages: tuple[tuple[str, str], ...], reason: str
+    template: str, messages: tuple[Message, ...], reason: str
 ) -> None:
     tokenizer = templated(template)
     with pytest.raises(ConversationRefused, match=reason):
@@ -169,7 +172,10 @@ def test_a_dictionary_of_templates_needs_a_default() -> None:
     with pytest.raises(ModelError, match="none is named default"):
         resolve_prompt_format("chat", tokenizer)
     tokenizer.chat_template = {"tool_use": "no", "default": CHATML}
-    assert render_conversation([("user", "a")], tokenizer) == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        render_conversation([Message("user", "a")], tokenizer)
+        == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_an_invalid_template_raises_a_model_error() -> None:

@@ -9,7 +9,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from greencore.dataset import MessagesRow, PromptRow, Row
+from greencore.dataset import Message, MessagesRow, PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.data.end_of_text import end_token_ids, set_stop_tokens
 from greencore.training.data.tokenisation import find_turn_end_token_of_rows, tokenise_rows
@@ -123,7 +123,7 @@ def test_generation_stops_at_the_end_of_a_turn_that_only_the_template_knows(mode
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     assert tokenizer.convert_tokens_to_ids("<turn>") == 30
-    rows: list[Row] = [MessagesRow((("user", f"w{n}"), ("assistant", "w1 w2"))) for n in range(8)]
+    rows: list[Row] = [MessagesRow((Message("user", f"w{n}"), Message("assistant", "w1 w2"))) for n in range(8)]
     result = run(folder, tmp_path / "run", rows)
     assert result.artifact is not None
     saved: Any = AutoModelForCausalLM.from_pretrained(result.artifact)
@@ -131,8 +131,8 @@ def test_generation_stops_at_the_end_of_a_turn_that_only_the_template_knows(mode
     assert generated(result.artifact, 10) == [[10, 11, 12, 30]]
 
 
-CONVERSATION: Row = MessagesRow((("user", "w1"), ("assistant", "w1 w2")))
-LONG: Row = MessagesRow((("user", "w1"), ("assistant", "w1 w2 w3 w4 w5 " * 5)))
+CONVERSATION: Row = MessagesRow((Message("user", "w1"), Message("assistant", "w1 w2")))
+LONG: Row = MessagesRow((Message("user", "w1"), Message("assistant", "w1 w2 w3 w4 w5 " * 5)))
 OF_TURNS: dict[str, tuple[list[Row], dict[str, Any], bool]] = {
     "few conversations among prompts": ([*ROWS, *ROWS, CONVERSATION, CONVERSATION], {"eval_share": 0.0}, True),
     "prompts in the chat format": (ROWS, {"prompt_format": "chat"}, True),
@@ -177,7 +177,7 @@ def test_an_answer_equal_to_its_reference_scores_100(special: bool, model_folder
         "{% for turn in messages %}{{ turn.content }} {% if turn.role == 'assistant' %}w28{% endif %}{% endfor %}"
     )
     tokenizer.save_pretrained(folder)
-    rows: list[Row] = [MessagesRow((("user", f"w{n}"), ("assistant", "w9 w10"))) for n in (8, 8, 8, 8)]
+    rows: list[Row] = [MessagesRow((Message("user", f"w{n}"), Message("assistant", "w9 w10"))) for n in (8, 8, 8, 8)]
     tokens = tokenise_rows(rows, tokenizer, max_length=32)
     model = load_model(folder)
     set_stop_tokens(model, tokenizer, find_turn_end_token_of_rows(rows, tokenizer))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greencore.dataset import MessagesRow, PromptRow, Row, TextRow
+from greencore.dataset import Message, MessagesRow, PromptRow, Row, TextRow
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.data.chat_template import render_conversation
 from greencore.training.data.held_out_rows import split_rows
@@ -54,9 +54,9 @@ def test_rows_without_copies_are_held_out_instead() -> None:
 def test_a_sample_prompt_has_the_format_of_the_rows(model_folder: Path) -> None:
     tokenizer, model = load_tokenizer(model_folder), load_model(model_folder)
     tokenizer.chat_template = CHAT
-    conversations: list[Row] = [MessagesRow((("user", "w1"), ("assistant", "w2")))] * 3
+    conversations: list[Row] = [MessagesRow((Message("user", "w1"), Message("assistant", "w2")))] * 3
     form = resolve_sample_format([*conversations, TextRow("w1")], PLAIN, tokenizer)
-    asked = render_conversation([("user", "w5 w6")], tokenizer)
+    asked = render_conversation([Message("user", "w5 w6")], tokenizer)
     assert asked == "w60 w5 w6 w61 "
     assert generate_completions(
         model, tokenizer, ["w5 w6"], max_new_tokens=4, prompt_format=form
@@ -80,7 +80,7 @@ def test_a_chat_run_puts_its_sample_as_a_users_turn_and_counts_duplicates(
     tokenizer.chat_template = CHAT
     monkeypatch.setattr("greencore.training.run.load_tokenizer", lambda _: tokenizer)
     monkeypatch.setattr("greencore.training.evaluation.evaluator.generate_completions", noted)
-    rows: list[Row] = [MessagesRow((("user", f"w{max(n, 5)}"), ("assistant", "w2"))) for n in range(10)]
+    rows: list[Row] = [MessagesRow((Message("user", f"w{max(n, 5)}"), Message("assistant", "w2"))) for n in range(10)]
     result = fine_tune(
         model_folder=model_folder,
         rows=rows,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from greencore.dataset import Message
 from greencore.training.data.chat_template import render_conversation
 from greencore.training.data.prompt_formats import PLAIN, SUMMARIZE, TLDR, resolve_prompt_format
 from greencore.training.models.loading import ModelError, load_tokenizer
@@ -38,13 +39,13 @@ def test_a_format_is_found_by_its_name(tokenizer: PreTrainedTokenizerBase) -> No
 
 def test_the_chat_format_is_the_template_around_a_users_turn(tokenizer: PreTrainedTokenizerBase) -> None:
     chat = resolve_prompt_format("chat", tokenizer)
-    assert chat.wrap("Hi") == render_conversation([("user", "Hi")], tokenizer) == "<user> Hi <end> <assistant> "
+    assert chat.wrap("Hi") == render_conversation([Message("user", "Hi")], tokenizer) == "<user> Hi <end> <assistant> "
     assert (chat.prefix, chat.suffix, chat.templated) == ("<user> ", " <end> <assistant> ", True)
 
 
 def test_a_chat_without_a_usable_template_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ModelError, match="refuses a conversation: no system turn"):
-        render_conversation([("system", "Be brief."), ("user", "Hi")], tokenizer)
+        render_conversation([Message("system", "Be brief."), Message("user", "Hi")], tokenizer)
     tokenizer.chat_template = "always this"
     with pytest.raises(ModelError, match="leaves out the user's message"):
         resolve_prompt_format("chat", tokenizer)

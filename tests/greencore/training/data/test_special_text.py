@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from greencore.dataset import MessagesRow, PromptRow, TextRow
+from greencore.dataset import Message, MessagesRow, PromptRow, TextRow
 from greencore.training.data.prompt_formats import PLAIN, TLDR, resolve_prompt_format
 from greencore.training.data.tokenisation import (
     get_reference_text,
@@ -74,8 +74,17 @@ def test_text_is_encoded_as_if_the_tokenizer_had_no_special_tokens(kind: str) ->
 def test_a_template_keeps_its_tokens_and_messages_have_none(kind: str, template: str) -> None:
     tokenizer = with_template(KINDS[kind](), template, *TOKENS.get(template, ()))
     said = f"a {''.join(TOKENS.get(template, ()))}</s> of <s>it"
-    plain = MessagesRow((("user", "a of it"), ("assistant", "a of it"), ("user", "a of it"), ("assistant", "a of it")))
-    spelled = MessagesRow((("user", said), ("assistant", said), ("user", said), ("assistant", said)))
+    plain = MessagesRow(
+        (
+            Message("user", "a of it"),
+            Message("assistant", "a of it"),
+            Message("user", "a of it"),
+            Message("assistant", "a of it"),
+        )
+    )
+    spelled = MessagesRow(
+        (Message("user", said), Message("assistant", said), Message("user", said), Message("assistant", said))
+    )
     tokens = [
         [
             token
@@ -90,7 +99,7 @@ def test_a_template_keeps_its_tokens_and_messages_have_none(kind: str, template:
     assert said in get_reference_text(spelled, tokenizer)
     pair = PromptRow(said, said)
     form = resolve_prompt_format("chat", tokenizer)
-    messages = MessagesRow((("user", said), ("assistant", said)))
+    messages = MessagesRow((Message("user", said), Message("assistant", said)))
     assert tokenise_rows([pair], tokenizer, max_length=4096, prompt_format=form) == tokenise_rows(
         [messages], tokenizer, max_length=4096
     )
@@ -106,7 +115,7 @@ def test_an_encoder_reads_special_tokens_in_data_as_text() -> None:
 
 def test_thinking_tags_stay_tokens() -> None:
     tokenizer = with_template(byte_level(), CHATML, *TOKENS[CHATML], "<think>", "</think>")
-    row = MessagesRow((("user", "a"), ("assistant", "<think>it</think>the answer <|im_end|>")))
+    row = MessagesRow((Message("user", "a"), Message("assistant", "<think>it</think>the answer <|im_end|>")))
     tokens = list(tokenise_rows([row], tokenizer, max_length=256).examples[0].input_ids)
     for token in ("<think>", "</think>"):
         assert tokens.count(tokenizer.get_vocab()[token]) == 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from greencore.dataset import MessagesRow, Row
+from greencore.dataset import Message, MessagesRow, Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.data.chat_template import TemplateClock, render_conversation, render_last_turn
 from greencore.training.data.prompt_formats import resolve_prompt_format
@@ -25,7 +25,8 @@ DATED = (
     "{% if add_generation_prompt %}w2 {% endif %}"
 )
 ROWS: list[Row] = [
-    MessagesRow((("user", f"w{number} w{number + 1}"), ("assistant", f"w2 w{number}"))) for number in range(3, 15)
+    MessagesRow((Message("user", f"w{number} w{number + 1}"), Message("assistant", f"w2 w{number}")))
+    for number in range(3, 15)
 ]
 
 
@@ -94,25 +95,28 @@ def test_the_time_is_read_once_for_all_uses(model: Path, tmp_path: Path, monkeyp
         assert first == [tokenise_rows(ROWS, tokenizer, max_length=32, prompt_format=each) for each in (form, plain)]
         assert form.wrap("w9").startswith("w30 ")
         assert render_last_turn(ROWS[0].messages, tokenizer, clock=clock).prompt.startswith("w30 ")  # type: ignore[union-attr]
-    assert render_conversation([("user", "w9")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json")).startswith(
-        "w30 "
-    )
-    assert render_conversation([("user", "w9")], tokenizer).startswith("w01 ")
+    assert render_conversation(
+        [Message("user", "w9")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json")
+    ).startswith("w30 ")
+    assert render_conversation([Message("user", "w9")], tokenizer).startswith("w01 ")
 
 
 def test_every_time_format_shows_the_same_time(model: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(model)
     tokenizer.chat_template = "{{ strftime_now('%Y-%m-%dT%H:%M:%S.%f') }} {{ strftime_now('%d %b %Y') }}"
     clock = TemplateClock(tmp_path / "clock.json")
-    moment, day = render_conversation([("user", "w1")], tokenizer, clock).split(" ", 1)
+    moment, day = render_conversation([Message("user", "w1")], tokenizer, clock).split(" ", 1)
     assert datetime.fromisoformat(moment).strftime("%d %b %Y") == day
-    assert render_conversation([("user", "w1")], tokenizer, TemplateClock(tmp_path / "clock.json")) == f"{moment} {day}"
+    assert (
+        render_conversation([Message("user", "w1")], tokenizer, TemplateClock(tmp_path / "clock.json"))
+        == f"{moment} {day}"
+    )
 
 
 def test_a_template_without_a_date_writes_no_file(model: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(model)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
-    render_conversation([("user", "w1")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json"))
+    render_conversation([Message("user", "w1")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json"))
     assert not (tmp_path / "job").exists()
 
 
@@ -123,6 +127,6 @@ def test_a_damaged_file_is_replaced_and_the_log_says_so(
     tokenizer, file = load_tokenizer(model), tmp_path / "clock.json"
     tokenizer.chat_template = "{{ strftime_now('%Y-%m-%dT%H:%M:%S.%f') }}"
     file.write_text(damaged)
-    moment = render_conversation([("user", "w1")], tokenizer, TemplateClock(file))
+    moment = render_conversation([Message("user", "w1")], tokenizer, TemplateClock(file))
     assert str(file) in caplog.text
-    assert render_conversation([("user", "w1")], tokenizer, TemplateClock(file)) == moment
+    assert render_conversation([Message("user", "w1")], tokenizer, TemplateClock(file)) == moment

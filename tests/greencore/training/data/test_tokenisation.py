@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from greencore.dataset import MessagesRow, PromptRow, TextRow
+from greencore.dataset import Message, MessagesRow, PromptRow, TextRow
 from greencore.training.data.held_out_rows import split_rows
 from greencore.training.data.prompt_formats import SUMMARIZE, TLDR, PromptFormat, resolve_prompt_format
 from greencore.training.data.tokenisation import IGNORED_LABEL, Collator, tokenise_rows
@@ -175,14 +175,17 @@ def test_a_chat_prompt_is_the_same_as_a_conversation_of_one_turn() -> None:
     chat = resolve_prompt_format("chat", OPENED)
     prompt, conversation = (
         tokenise_rows([row], OPENED, max_length=99, prompt_format=chat)
-        for row in (PromptRow("the source", "a"), MessagesRow((("user", "the source"), ("assistant", "a"))))
+        for row in (
+            PromptRow("the source", "a"),
+            MessagesRow((Message("user", "the source"), Message("assistant", "a"))),
+        )
     )
     assert prompt == conversation
     assert prompt.examples[0].input_ids.count(0) == 1  # the template writes the opening token
 
 
 def test_a_long_conversation_loses_its_earlier_turns() -> None:
-    row = MessagesRow((("system", "the summary"), ("user", "the source"), ("assistant", " a")))
+    row = MessagesRow((Message("system", "the summary"), Message("user", "the source"), Message("assistant", " a")))
     tokens = tokenise_rows([row], SUBWORDS, max_length=13)
     assert tokens.shortened_prompts == 1
     assert tokens.examples[0].input_ids[0] == 0  # the opening token, which the template writes

@@ -1,0 +1,24 @@
+"""Training rows: their forms, parsing of JSON Lines, and errors with line number and field."""
+
+from greencore.dataset.json_lines import BYTE_ORDER_MARK, enumerate_rows, load_rows, read_rows
+from greencore.dataset.parsing import MAX_SHOWN_CHARACTERS, ROW_FORMS, parse_object, parse_row, row_from_object
+from greencore.dataset.rows import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow, row_to_object
+
+__all__ = [
+    "BYTE_ORDER_MARK",
+    "MAX_SHOWN_CHARACTERS",
+    "ROW_FORMS",
+    "InvalidRow",
+    "Message",
+    "MessagesRow",
+    "PromptRow",
+    "Row",
+    "TextRow",
+    "enumerate_rows",
+    "load_rows",
+    "parse_object",
+    "parse_row",
+    "read_rows",
+    "row_from_object",
+    "row_to_object",
+]
