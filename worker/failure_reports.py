@@ -13,6 +13,7 @@ from greencore.dataset import InvalidRow
 from greencore.disk import DiskFull, is_disk_full
 from greencore.policy import IntensityMissing
 from greencore.training.checkpoints.folder import CheckpointDamaged, CheckpointUnusable
+from greencore.training.data.held_out_rows import ValidationRowsUnusable
 from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.methods.baselines import BaselineError
 from greencore.training.models.loading import ModelError
@@ -26,6 +27,7 @@ ERROR_TITLES: tuple[tuple[type[Exception], str, str | None], ...] = (
     (MaxLengthExceeded, "The model has too few positions", "hyperparameters.max_length"),
     (BudgetInfeasible, "The budget cannot be kept", "policy.budget_gco2e"),
     (IntensityMissing, "No carbon intensity to decide by", "policy.on_missing"),
+    (ValidationRowsUnusable, "The validation dataset cannot be used", "validation_dataset"),
     (InvalidRow, "A row of the dataset cannot be used", "dataset"),
     (ModelError, "The model cannot be used", "model"),
     (TraceError, "The model cannot be traced", "model"),

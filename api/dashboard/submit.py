@@ -1,7 +1,7 @@
 """`/dashboard/submit`: the form that estimates and submits a job."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query
@@ -54,7 +54,8 @@ def submit_page(
     initial = {"values": {}, "metadata": []} if job is None else _copy(job, session)
     if dataset is not None:
         initial["values"]["dataset"] = dataset
-    shown, more = _list_datasets(page, wanted=initial["values"].get("dataset"))
+    chosen = [initial["values"].get(name) for name in ("dataset", "validation_dataset")]
+    shown, more = _list_datasets(page, wanted=[dataset_id for dataset_id in chosen if dataset_id])
     settings = fields_of(Hyperparameters.model_json_schema(), prefix="hyperparameters.")
     [priority] = [field for field in fields_of(JobRequest.model_json_schema()) if field.name == "priority"]
     policies = PolicyRepository(session).page(limit=MAX_POLICIES).data
@@ -81,13 +82,13 @@ def submit_page(
     )
 
 
-def _list_datasets(page: Page, *, wanted: str | None) -> tuple[list[Dataset], bool]:
-    """Return the newest datasets that the principal sees, plus the wanted one, and whether there are more."""
+def _list_datasets(page: Page, *, wanted: Sequence[str]) -> tuple[list[Dataset], bool]:
+    """Return the newest datasets that the principal sees, plus the wanted ones, and whether there are more."""
     repository = DatasetRepository(page.session)
     newest = repository.page(limit=DATASETS_SHOWN, owner=page.principal.owner_filter)
     shown = list(newest.data)
-    if wanted is not None and all(dataset.id != wanted for dataset in shown):
-        found = repository.get(wanted)
+    for dataset_id in wanted:
+        found = None if any(dataset.id == dataset_id for dataset in shown) else repository.get(dataset_id)
         if found is not None and page.principal.can_read(found.owner):
             shown.append(found)
     return shown, newest.has_more
@@ -110,6 +111,7 @@ def _copy(job: Job, session: Session) -> dict[str, Any]:
     values = {
         "model": job.model,
         "dataset": job.dataset_id,
+        "validation_dataset": job.validation_dataset_id,
         "method": job.method,
         "policy": choice,
         "policy-json": inline,

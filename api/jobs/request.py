@@ -45,6 +45,11 @@ class JobRequest(BaseModel):
 
     model: Name = Field(description="Name of a model from `GET /models`")
     dataset: Name = Field(description="Id of an uploaded dataset")
+    validation_dataset: Name | None = Field(
+        default=None,
+        description="Id of an uploaded dataset of the same form that the model is evaluated on, in place of an "
+        "`eval_share` of `dataset`; rows that are also trained on are left out",
+    )
     method: Method = Field(
         default="greentrainer", description="Adaptive backpropagation, or one of the methods it is compared with"
     )

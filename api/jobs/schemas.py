@@ -149,6 +149,7 @@ class JobOut(RowModel):
     error: dict[str, Any] | None
     model: str
     dataset: str
+    validation_dataset: str | None
     method: str
     policy: dict[str, Any] = Field(description="Policy at the time of submission")
     policy_name: str | None
@@ -219,6 +220,7 @@ class JobOut(RowModel):
             job,
             actions=list_possible_actions(job),
             dataset=job.dataset_id,
+            validation_dataset=job.validation_dataset_id,
             metadata=job.labels,
             gate=job.gate and GateOut.of(job.gate),
             progress=Progress.from_row(job, share=min(1.0, done / of)),

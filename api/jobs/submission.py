@@ -10,10 +10,12 @@ from api.dependencies import AppContext
 from api.http.problems import FieldProblem, Problem, invalid_fields, join_names
 from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
+from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Policy
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob
 from store.repositories.models import ModelRepository
+from store.tables import Dataset
 
 MAX_DEADLINE_AHEAD = timedelta(days=366)
 
@@ -40,10 +42,18 @@ def validate_submission(
         zone=request.zone,
         deadline=request.deadline,
         priority=request.priority,
-        hyperparameters=request.hyperparameters.model_dump(mode="json"),
+        hyperparameters=_resolve_hyperparameters(request).model_dump(mode="json"),
         labels=request.metadata,
         epochs=request.hyperparameters.epochs,
+        validation_dataset_id=request.validation_dataset,
     )
+
+
+def _resolve_hyperparameters(request: JobRequest) -> Hyperparameters:
+    """Return the hyperparameters; with a validation dataset no share of the rows is held out."""
+    if request.validation_dataset is None:
+        return request.hyperparameters
+    return request.hyperparameters.model_copy(update={"eval_share": 0.0})
 
 
 def _reference_errors(
@@ -55,6 +65,8 @@ def _reference_errors(
     dataset = DatasetRepository(session).lock_for_use(request.dataset)
     if dataset is None or not principal.can_read(dataset.owner):
         yield FieldProblem(field="dataset", message=f"there is no dataset {request.dataset!r}: upload one to /datasets")
+    if request.validation_dataset is not None:
+        yield from _validation_errors(request, dataset, principal, session)
     if request.zone is not None and request.zone not in context.settings.zones:
         message = f"there is no zone {request.zone!r}: known are {join_names(context.settings.zones)}"
         yield FieldProblem(field="zone", message=message)
@@ -64,6 +76,27 @@ def _reference_errors(
             yield FieldProblem(field="deadline", message=message)
         elif request.deadline > now + MAX_DEADLINE_AHEAD:
             yield FieldProblem(field="deadline", message=f"is more than {MAX_DEADLINE_AHEAD.days} days ahead")
+
+
+def _validation_errors(
+    request: JobRequest, dataset: Dataset | None, principal: Principal, session: Session
+) -> Iterator[FieldProblem]:
+    field, given = "validation_dataset", request.validation_dataset
+    assert given is not None
+    if "eval_share" in request.hyperparameters.model_fields_set and request.hyperparameters.eval_share > 0:
+        message = f"given {request.hyperparameters.eval_share:g} beside validation_dataset: expected one of them"
+        yield FieldProblem(field="hyperparameters.eval_share", message=message)
+    if given == request.dataset:
+        yield FieldProblem(field=field, message="is the dataset itself, so each of its rows is trained on")
+        return
+    validation = DatasetRepository(session).lock_for_use(given)
+    if validation is None or not principal.can_read(validation.owner):
+        yield FieldProblem(field=field, message=f"there is no dataset {given!r}: upload one to /datasets")
+    elif dataset is not None and validation.contents and dataset.contents:  # older ones are compared in preparation
+        forms, known = set(validation.contents["forms"]), set(dataset.contents["forms"])
+        if not forms <= known:
+            message = f"has rows of the form {join_names(forms - known)}, and the dataset has only {join_names(known)}"
+            yield FieldProblem(field=field, message=message)
 
 
 def _model_errors(request: JobRequest, policy: Policy, session: Session) -> Iterator[FieldProblem]:

@@ -51,6 +51,9 @@ def train(
         str, typer.Option(help="A name in the catalogue, a model's folder, a GGUF file, or hub:NAME@COMMIT.")
     ],
     dataset: Annotated[Path, typer.Option(help="Rows as JSON Lines.")],
+    validation_dataset: Annotated[
+        Path | None, typer.Option(help="Rows as JSON Lines to evaluate on, in place of a share of the rows.")
+    ] = None,
     rho: Annotated[float, typer.Option(help="Share of full fine-tuning's FLOPs, above 0 and at most 1.")] = 0.6,
     output: Annotated[Path, typer.Option(help="New folder for checkpoints and the result.")] = Path("out"),
     method: Annotated[str, typer.Option(help="greentrainer, or one of the baselines that the paper compares with.")] = (
@@ -64,6 +67,8 @@ def train(
     if not 0 < rho <= 1:
         raise SettingError(f"--rho: {rho} is not above 0 and at most 1")
     chosen = _parse_hyperparameters(hyperparameters)
+    if validation_dataset is not None and hyperparameters.get("eval_share"):
+        raise SettingError("--eval-share: given beside --validation-dataset: expected one of them")
     from cli.configuration import read_settings
     from cli.extras import require_extras
 
@@ -71,7 +76,7 @@ def train(
     from cli.local.train import train as run
 
     settings = read_settings(data_dir=data_dir)
-    run(model, dataset, rho, chosen, output, settings, method=method)
+    run(model, dataset, rho, chosen, output, settings, method=method, validation_dataset=validation_dataset)
 
 
 @app.command("apply-delta")

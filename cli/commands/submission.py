@@ -36,6 +36,16 @@ DatasetOption = Annotated[
 ]
 
 
+ValidationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--validation-dataset",
+        help="A file of rows to upload, or the id of an upload, to evaluate on; else a share of the rows.",
+        rich_help_panel="Training",
+    ),
+]
+
+
 def parse_metadata(metadata: Sequence[str]) -> dict[str, str]:
     """Parse `KEY=VALUE` options into a mapping. Raises `SettingError`."""
     found = {}
@@ -66,6 +76,13 @@ def upload_if_file(client: "Client", dataset: str, *, option: str = "--dataset")
         raise SettingError(f"{option}: {dataset}: {format_field_errors(problem)}") from problem
     typer.echo(f"uploaded {file.name}: {uploaded.rows:,} rows, {uploaded.id}", err=True)
     return uploaded.id
+
+
+def _with_validation_dataset(client: "Client", options: RunOptions, given: str | None) -> RunOptions:
+    """Return the options with the id of the validation dataset, which is uploaded where a file is given."""
+    if given is None:
+        return options
+    return {**options, "validation_dataset": upload_if_file(client, given, option="--validation-dataset")}
 
 
 def _parse_deadline(text: str, *, now: datetime) -> datetime:
@@ -125,6 +142,7 @@ def submit(
     model: Model,
     dataset: DatasetOption,
     options: RunOptions,
+    validation_dataset: ValidationOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end, as `greentune watch`.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -132,6 +150,7 @@ def submit(
     from cli.remote.watching import watch as watch_job
 
     with report_field_errors(field_to_option):
+        options = _with_validation_dataset(client, options, validation_dataset)
         job = client.submit(model, upload_if_file(client, dataset), **options)
     if as_json and not watch:
         show_json(job)
@@ -146,10 +165,16 @@ def submit(
 @with_client
 @with_options_of(_parse_run_options, "options")
 def estimate(
-    client: "Client", model: Model, dataset: DatasetOption, options: RunOptions, as_json: AsJson = False
+    client: "Client",
+    model: Model,
+    dataset: DatasetOption,
+    options: RunOptions,
+    validation_dataset: ValidationOption = None,
+    as_json: AsJson = False,
 ) -> None:
     """Estimate a run's time, energy and emissions, now and in the best window; a file of rows is uploaded for it."""
     with report_field_errors(field_to_option):
+        options = _with_validation_dataset(client, options, validation_dataset)
         found = client.estimate(model, upload_if_file(client, dataset), **options)
     if as_json:
         show_json(found)

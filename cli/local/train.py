@@ -18,6 +18,7 @@ from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow, Row, load_rows
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
+from greencore.training.data.held_out_rows import ValidationRowsUnusable
 from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.baselines import Baseline, BaselineError
@@ -37,10 +38,12 @@ def train(
     settings: Settings,
     *,
     method: str,
+    validation_dataset: Path | None = None,
 ) -> None:
     """Fine-tune `model` on the rows of `dataset`, and save it in `output`.
 
-    `model` is a catalogue name, a folder, a GGUF file or hub:NAME@COMMIT.
+    It is evaluated on the rows of `validation_dataset`, by default on a share of those of `dataset`. `model` is a
+    catalogue name, a folder, a GGUF file or hub:NAME@COMMIT.
 
     Raises `SettingError` with the option at fault, and `CommandError` where training diverges; `output` is then
     removed, so that a corrected command can use it.
@@ -49,11 +52,13 @@ def train(
     if output.exists() and any(output.iterdir()):
         raise SettingError(f"--output: {output} is not empty: name a new folder, so that nothing is overwritten")
     rows = _rows(dataset)
+    validation_rows = None if validation_dataset is None else _rows(validation_dataset, option="--validation-dataset")
     blamed: dict[type[Exception], str] = {
         BudgetTooSmall: "--rho",
         BaselineError: "--method",
         MaxLengthExceeded: "--max-length",
         InvalidRow: f"--dataset: {dataset}",
+        ValidationRowsUnusable: f"--validation-dataset: {validation_dataset}",
         ModelError: "--model",
         TraceError: "--model",
     }
@@ -65,6 +70,7 @@ def train(
                 model_folder=resolve_model_option(model, settings),
                 model_name=model,
                 rows=rows,
+                validation_rows=validation_rows,
                 hyperparameters=hyperparameters,
                 rho=rho,
                 method=cast(Method, method),
@@ -81,15 +87,15 @@ def train(
     display.summarise(result)
 
 
-def _rows(dataset: Path) -> list[Row]:
+def _rows(dataset: Path, *, option: str = "--dataset") -> list[Row]:
     try:
         return load_rows(dataset)
     except InvalidRow as error:
-        raise SettingError(f"--dataset: {dataset}: {error}") from error
+        raise SettingError(f"{option}: {dataset}: {error}") from error
     except ValueError as error:
-        raise SettingError(f"--dataset: {error}") from error
+        raise SettingError(f"{option}: {error}") from error
     except OSError as error:
-        raise SettingError(f"--dataset: {dataset}: {error.strerror}") from error
+        raise SettingError(f"{option}: {dataset}: {error.strerror}") from error
 
 
 def resolve_model_option(model: str, settings: Settings, *, option: str = "--model") -> Path:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -24,7 +25,7 @@ from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
 from greencore.training.data.chat_template import CLOCK_FILE_NAME, TemplateClock
 from greencore.training.data.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
-from greencore.training.data.held_out_rows import split_rows
+from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.target_language import configure_target_language
@@ -87,6 +88,7 @@ def fine_tune(
     model_folder: Path,
     model_name: str | None = None,
     rows: Sequence[Row],
+    validation_rows: Sequence[Row] | None = None,
     hyperparameters: Hyperparameters,
     rho: RhoSchedule = 1.0,
     method: Method = "greentrainer",
@@ -98,20 +100,21 @@ def fine_tune(
     """Fine-tune the model in `model_folder` on `rows` by `method`, and save the result in `result_folder`.
 
     For "greentrainer" `rho` is in (0, 1], or a function of the epoch (from 0) to such a value; 1 is full fine-tuning.
-    The other methods are the paper's baselines, which ignore `rho`. After each epoch, and where the listener stops the
-    run, `folder` (or `checkpoints`) holds a checkpoint, from which a later call resumes. At the end `result_folder`,
-    by default `folder/artifacts`, holds the tokenizer and the model (a LoRA merged into it), the adapter for "prefix",
-    or the changed tensors where the hyperparameters ask for a delta; it names the base `model_name`, by default as its
-    folder is named. Training and all evaluations run in the precision of the run's first start.
+    The other methods are the paper's baselines, which ignore `rho`. `validation_rows`, less those that equal one of
+    `rows`, are held out in place of a share of `rows`. After each epoch, and where the listener stops the run, `folder`
+    (or `checkpoints`) holds a checkpoint, from which a later call resumes. At the end `result_folder`, by default
+    `folder/artifacts`, holds the tokenizer and the model (a LoRA merged into it), the adapter for "prefix", or the
+    changed tensors where the hyperparameters ask for a delta; it names the base `model_name`, by default as its folder
+    is named. Training and all evaluations run in the precision of the run's first start.
 
     Raises `BudgetTooSmall` where ρ is below the minimum, `MaxLengthExceeded` where `max_length` exceeds the model's
     positions, ValueError for a baseline without trainable tensors in this model, `InvalidRow` for a row that cannot be
-    tokenised, `ModelError` for a model with non-finite weights, `NotFinite` with the first step whose loss or gradient
-    norm is not finite, `CheckpointUnusable` for a checkpoint of another model, `DiskFull` where the result cannot be
-    written.
+    tokenised, `ValidationRowsUnusable` for validation rows of another form, `ModelError` for a model with non-finite
+    weights, `NotFinite` with the first step whose loss or gradient norm is not finite, `CheckpointUnusable` for a
+    checkpoint of another model, `DiskFull` where the result cannot be written.
     """
     listener, checkpoints = listener or TrainingListener(), checkpoints or CheckpointFolder(folder)
-    setup = _set_up(model_folder, rows, hyperparameters, method=method, folder=folder)
+    setup = _set_up(model_folder, rows, validation_rows, hyperparameters, method=method, folder=folder)
     try:
         with raise_on_stop(setup.model, listener):
             before = setup.evaluator.evaluate_once(setup.model, folder / "before.json")
@@ -162,7 +165,13 @@ class _Setup:
 
 
 def _set_up(
-    model_folder: Path, rows: Sequence[Row], hyperparameters: Hyperparameters, *, method: Method, folder: Path
+    model_folder: Path,
+    rows: Sequence[Row],
+    validation_rows: Sequence[Row] | None,
+    hyperparameters: Hyperparameters,
+    *,
+    method: Method,
+    folder: Path,
 ) -> _Setup:
     """Seed the run, load and check the model, and split and tokenise the rows."""
     transformers.set_seed(hyperparameters.seed)
@@ -174,19 +183,21 @@ def _set_up(
     positions = get_position_limits(model, method=method)
     positions.check_max_length(hyperparameters.max_length)
 
-    training, held_out, duplicates = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
+    training, held_out, duplicates = divide_rows(
+        rows, validation_rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
+    )
     clock = TemplateClock(folder / CLOCK_FILE_NAME)
     prompt_format = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, clock)
-    train_set, held_out_set = (
-        tokenise_rows(
-            part,
-            tokenizer,
-            max_length=hyperparameters.max_length,
-            prompt_format=prompt_format,
-            encoder=is_encoder_decoder(model),
-        )
-        for part in (training, held_out)
+    tokenise = partial(
+        tokenise_rows,
+        tokenizer=tokenizer,
+        max_length=hyperparameters.max_length,
+        prompt_format=prompt_format,
+        encoder=is_encoder_decoder(model),
     )
+    train_set = tokenise(training)
+    with report_validation_rows(validation_rows):
+        held_out_set = tokenise(held_out)
     refuse_unknown_tokens(model, tokenizer, (*train_set.examples, *held_out_set.examples))
     set_stop_tokens(model, tokenizer, find_turn_end_token_of_rows(training, tokenizer, prompt_format))
     configure_target_language(model, tokenizer)

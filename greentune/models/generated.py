@@ -677,6 +677,7 @@ class Job(Answer):
     error: dict[str, Any] | None
     model: str
     dataset: str
+    validation_dataset: str | None
     method: str
     policy: dict[str, Any]
     """Policy at the time of submission"""

@@ -66,9 +66,11 @@ def _reason(action: Action, to: JobStatus, by: str) -> str:
 
 
 def _check_inputs(session: Session, job: Job) -> None:
-    """Lock the dataset for a retry. Raises `ActionRefused` where it was deleted or the job's files were removed."""
+    """Lock the datasets for a retry. Raises `ActionRefused` where it was deleted or the job's files were removed."""
     if job.files_removed_at is not None:
         removed = job.files_removed_at.isoformat(timespec="seconds")
         raise ActionRefused(job, Action.RETRY, f"its files were removed at {removed}, submit it again")
-    if DatasetRepository(session).lock_for_use(job.dataset_id) is None:
-        raise ActionRefused(job, Action.RETRY, f"its dataset {job.dataset_id} was deleted, submit it with another")
+    datasets = DatasetRepository(session)
+    for name, dataset_id in (("dataset", job.dataset_id), ("validation dataset", job.validation_dataset_id)):
+        if dataset_id is not None and datasets.lock_for_use(dataset_id) is None:
+            raise ActionRefused(job, Action.RETRY, f"its {name} {dataset_id} was deleted, submit it with another")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Select, delete, select
+from sqlalchemy import Select, delete, or_, select
 from sqlalchemy.orm import Session
 
 from runtime.settings import Settings
@@ -42,8 +42,9 @@ class DatasetRepository(Repository):
         self._session.execute(delete(TokenStatistics).where(TokenStatistics.dataset_id == dataset.id))
 
     def list_open_jobs(self, dataset_id: str, *, limit: int) -> Sequence[str]:
-        """Return the ids of the oldest open jobs, which need the dataset's rows."""
-        query = select(Job.id).where(Job.dataset_id == dataset_id, Job.status.not_in(FINAL)).order_by(Job.id)
+        """Return the ids of the oldest open jobs, which need the dataset's rows to train or to validate."""
+        needs = or_(Job.dataset_id == dataset_id, Job.validation_dataset_id == dataset_id)
+        query = select(Job.id).where(needs, Job.status.not_in(FINAL)).order_by(Job.id)
         return self._session.scalars(query.limit(limit)).all()
 
     def page(self, *, limit: int, after: str | None = None, owner: str | None = None) -> Page[Dataset]:
@@ -69,6 +70,12 @@ def locate_rows_file(session: Session, dataset_id: str, settings: Settings) -> P
     if dataset is None:
         raise DatasetDeleted(f"the dataset {dataset_id} was deleted")
     return settings.dataset_file(dataset.blob)
+
+
+def locate_validation_file(session: Session, job: Job, settings: Settings) -> Path | None:
+    """Return the path of a job's validation rows; None without a validation dataset. Raises `DatasetDeleted`."""
+    dataset_id = job.validation_dataset_id
+    return None if dataset_id is None else locate_rows_file(session, dataset_id, settings)
 
 
 def _existing(dataset_id: str) -> Select[Dataset]:

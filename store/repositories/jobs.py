@@ -55,6 +55,7 @@ class NewJob:
     hyperparameters: Mapping[str, Any]
     labels: Mapping[str, str]
     epochs: int
+    validation_dataset_id: str | None = None
 
 
 class JobFilter(TypedDict, total=False):

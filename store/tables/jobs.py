@@ -44,6 +44,12 @@ class Job(Table):
         Index("ix_jobs_status_id", "status", "id"),
         Index("ix_jobs_zone_id", "zone", "id"),
         Index("ix_jobs_dataset_id_id", "dataset_id", "id"),
+        Index(
+            "ix_jobs_validation_dataset_id_id",
+            "validation_dataset_id",
+            "id",
+            postgresql_where=text("validation_dataset_id IS NOT NULL"),
+        ),
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_owner_status_id", "owner", "status", "id"),
         Index("ix_jobs_owner_zone_id", "owner", "zone", "id"),
@@ -65,6 +71,7 @@ class Job(Table):
 
     model: Mapped[str]
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    validation_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
     method: Mapped[str]
     policy_name: Mapped[str | None]
     policy: Mapped[Json]

@@ -84,10 +84,12 @@ def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(
         *("submit", "--model", MODEL, "--dataset", str(rows), "--policy", json.dumps(HALF), "--method", "full"),
         *("--zone", "FR", "--deadline", "2026-12-01T12:00:00+01:00", "--priority", "7", "--metadata", "team=speech"),
         *("--metadata", "note=a=b", "--epochs", "2", "--learning-rate", "0.0001", "--result", "delta"),
+        *("--validation-dataset", str(rows)),
     )
     assert result.exit_code == 0, result.output
     job = client.job(result.stdout.strip())
-    assert "uploaded rows.jsonl: 2 rows" in result.stderr
+    assert result.stderr.count("uploaded rows.jsonl: 2 rows") == 2
+    assert job.validation_dataset not in (None, job.dataset)
     assert (job.method, job.zone, job.priority, job.policy["rho"]) == ("full", "FR", 7, 0.5)
     assert job.deadline == datetime(2026, 12, 1, 11, tzinfo=UTC)
     assert job.metadata == {"team": "speech", "note": "a=b"}

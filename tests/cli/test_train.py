@@ -41,6 +41,7 @@ def run(
     rho: float = 0.6,
     method: str = "greentrainer",
     eval_share: float = 0.1,
+    validation: Path | None = None,
 ) -> None:
     train(
         str(model),
@@ -50,6 +51,7 @@ def run(
         output,
         Settings(data_dir=output.parent / "var"),
         method=method,
+        validation_dataset=validation,
     )
 
 
@@ -151,3 +153,24 @@ def test_non_finite_weights_are_an_error_of_the_model(greentune: "Run", dataset:
     assert command.finish() == ExitCode.USAGE
     assert "--model: transformer.wte.weight holds non-finite values" in " ".join(command.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_validation_file_is_evaluated_on(
+    greentune: "Run", model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    validation = tmp_path / "validation.jsonl"
+    validation.write_text(
+        "\n".join(map(json.dumps, [*ROWS[:2], *({"prompt": f"w{n} w3", "completion": "w4"} for n in range(3))]))
+    )
+    run(model, dataset, tmp_path / "out", validation=validation)
+    shown = capsys.readouterr().out
+    assert "on 3 held-out rows" in shown
+    assert "2 rows were not held out" in shown
+
+    validation.write_text('{"text": "w1"}')
+    with pytest.raises(SettingError, match=r"--validation-dataset: .*line 1: is a text row"):
+        run(model, dataset, tmp_path / "other", validation=validation)
+    both = ("--validation-dataset", str(validation), "--eval-share", "0.2")
+    command = greentune("train", "--model", str(model), "--dataset", str(dataset), *both)
+    assert command.finish() == ExitCode.USAGE
+    assert "--eval-share: given beside --validation-dataset" in command.output

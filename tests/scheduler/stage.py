@@ -45,15 +45,12 @@ def add_job(
 
     `dataset` are columns of its dataset, and `columns` of the job itself.
     """
+    dataset_id = add_dataset(database, dataset)
     with database.session() as session:
-        defaults = {"name": "rows", "format": "jsonl", "rows": 1, "bytes": 1, "sha256": "0", "blob": "0"}
-        row = Dataset(id=new_id("ds"), created_at=START, **{**defaults, **dataset})
-        session.add(row)
-        session.flush()
         new = NewJob(
             owner=owner,
             model=model,
-            dataset_id=row.id,
+            dataset_id=dataset_id,
             method=method,
             policy_name=None,
             policy=policy or {"kind": "constant", "rho": 0.6},
@@ -72,6 +69,16 @@ def add_job(
         for column, value in columns.items():
             setattr(job, column, value)
         return job.id
+
+
+def add_dataset(database: Database, columns: Mapping[str, Any]) -> str:
+    """Add a dataset with these columns, and return its id."""
+    defaults = {"name": "rows", "format": "jsonl", "rows": 1, "bytes": 1, "sha256": "0", "blob": "0"}
+    row = Dataset(id=new_id("ds"), created_at=START, **{**defaults, **columns})
+    with database.session() as session:
+        session.add(row)
+        session.flush()
+        return row.id
 
 
 def read_job(database: Database, job_id: str) -> Job:

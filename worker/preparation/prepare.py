@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +18,7 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_stored_policy
 from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.end_of_text import refuse_unknown_tokens
-from greencore.training.data.held_out_rows import split_rows
+from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.tokenisation import round_up_length, tokenise_rows
@@ -33,7 +34,7 @@ from runtime.tracing import span
 from store.database import Database, wake_scheduler
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
-from store.repositories.datasets import locate_rows_file
+from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository
 from store.repositories.models import ModelRepository
 from store.tables import Job
@@ -89,7 +90,8 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
     try:
         with database.session() as session:
             rows_in = locate_rows_file(session, job.dataset_id, settings)
-        estimate = estimate_job(job, rows_in, settings)
+            validation_in = locate_validation_file(session, job, settings)
+        estimate = estimate_job(job, rows_in, settings, validation_in=validation_in)
         job.estimate = asdict(estimate)
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
@@ -125,8 +127,8 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
     log.info("job.prepared", job=job.id, steps=estimate.steps, rho_floor=round(estimate.rho_floor, 4))
 
 
-def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
-    """Estimate a job from its tokenised rows and its model on the meta device.
+def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: Path | None = None) -> JobEstimate:
+    """Estimate a job from its tokenised rows and its model on the meta device; `validation_in` has its validation rows.
 
     Raises the errors that `worker.failure_reports` explains.
     """
@@ -134,17 +136,26 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings) -> JobEstimate:
     folder = fetch_model_folder(job.model, settings)
     rows = load_rows(rows_in)
     tokenizer = load_tokenizer(folder)
-    training, held_out, duplicates = split_rows(rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed)
+    validation_rows = None if validation_in is None else load_rows(validation_in)
+    training, held_out, duplicates = divide_rows(
+        rows, validation_rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
+    )
     meta_model = load_meta_model(folder)
     encoder = is_encoder_decoder(meta_model)
     positions = get_position_limits(meta_model, method=job.method)
     positions.check_max_length(hyperparameters.max_length)
     form = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
     # The held-out rows, too: a row that cannot be tokenised is refused now.
-    tokens, rest = (
-        tokenise_rows(part, tokenizer, max_length=hyperparameters.max_length, prompt_format=form, encoder=encoder)
-        for part in (training, held_out)
+    tokenise = partial(
+        tokenise_rows,
+        tokenizer=tokenizer,
+        max_length=hyperparameters.max_length,
+        prompt_format=form,
+        encoder=encoder,
     )
+    tokens = tokenise(training)
+    with report_validation_rows(validation_rows):
+        rest = tokenise(held_out)
     refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
     if hyperparameters.sample_prompt is not None:
         resolve_sample_format(rows, form, tokenizer)

@@ -31,7 +31,7 @@ from store.accounting.lost_energy import get_assumed_gpu_power
 from store.intensity.readings import GridRepository, get_job_basis
 from store.lifecycle import progress
 from store.lifecycle.leases import lock_leased_job, record_attempt_event
-from store.repositories.datasets import locate_rows_file
+from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository, get_job_policy, method_share
 from store.tables import Job, Tensor
 from worker.preparation.budget_check import check_budget
@@ -110,13 +110,17 @@ class TrainingAttempt(TrainingListener):
     def _train(self) -> TrainingResult:
         folder = self._settings.job_dir(self._job.id)
         make_private_folder(folder)
-        rows_in = self._writer.run_in_transaction(
-            lambda session: locate_rows_file(session, self._job.dataset_id, self._settings)
+        rows_in, validation_in = self._writer.run_in_transaction(
+            lambda session: (
+                locate_rows_file(session, self._job.dataset_id, self._settings),
+                locate_validation_file(session, self._job, self._settings),
+            )
         )
         return fine_tune(
             model_folder=fetch_model_folder(self._job.model, self._settings),
             model_name=self._job.model,
             rows=load_rows(rows_in),
+            validation_rows=None if validation_in is None else load_rows(validation_in),
             hyperparameters=Hyperparameters.model_validate(self._job.hyperparameters),
             rho=self.start_epoch,
             method=cast(Method, self._job.method),

@@ -48,6 +48,7 @@ def write_model_card(
         job=job,
         licence=entry.licence if entry else "unknown",
         dataset=session.get_one(Dataset, job.dataset_id),
+        validation=job.validation_dataset_id and session.get_one(Dataset, job.validation_dataset_id),
         files=files,
         delta_file=DELTA_FILE_NAME,
         policy_json=json.dumps(job.policy, ensure_ascii=False),

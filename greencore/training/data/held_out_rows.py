@@ -1,11 +1,48 @@
 """Split of rows into those trained on and those held out for evaluation, without equal rows in both."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
-from greencore.dataset import Row
+from greencore.dataset import InvalidRow, Row
+
+
+class ValidationRowsUnusable(ValueError):
+    """Validation rows of another form than the training rows, all of them trained on, or one that is invalid."""
+
+
+def divide_rows(
+    rows: Sequence[Row], validation_rows: Sequence[Row] | None, *, eval_share: float, seed: int
+) -> tuple[list[Row], list[Row], int]:
+    """Divide rows into those trained on and those held out: a share of `rows`, or the validation rows where given.
+
+    The last value counts the rows that are not held out since an equal row is trained on. Raises
+    `ValidationRowsUnusable`.
+    """
+    if validation_rows is None:
+        return split_rows(rows, eval_share=eval_share, seed=seed)
+    known = {type(row) for row in rows}
+    if (other := next((row for row in validation_rows if type(row) not in known), None)) is not None:
+        form = type(other).__name__.removesuffix("Row").lower()
+        raise ValidationRowsUnusable(f"line {other.line}: is a {form} row, as no row of the dataset is")
+    trained = set(rows)
+    held_out = [row for row in validation_rows if row not in trained]
+    if not held_out:
+        raise ValidationRowsUnusable(f"each of its {len(validation_rows)} rows equals one that is trained on")
+    return list(rows), held_out, len(validation_rows) - len(held_out)
+
+
+@contextmanager
+def report_validation_rows(validation_rows: Sequence[Row] | None) -> Iterator[None]:
+    """Raise `ValidationRowsUnusable` for the block's `InvalidRow` where its held-out rows are validation rows."""
+    try:
+        yield
+    except InvalidRow as error:
+        if validation_rows is None:
+            raise
+        raise ValidationRowsUnusable(str(error)) from error
 
 
 def split_rows(rows: Sequence[Row], *, eval_share: float, seed: int) -> tuple[list[Row], list[Row], int]:

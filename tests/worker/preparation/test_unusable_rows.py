@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from store.lifecycle.status import JobStatus
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
 from tests.greencore.training.data.chat_templates import GEMMA
-from tests.scheduler.stage import add_job, read_job
+from tests.scheduler.stage import add_dataset, add_job, read_job
 from worker.preparation.prepare import prepare_job
 
 GOOD = [{"messages": [{"role": "user", "content": f"w{n}"}, {"role": "assistant", "content": "w1"}]} for n in range(3)]
@@ -38,7 +39,14 @@ def prepared(settings: Settings, database: Database, tmp_path: Path, monkeypatch
     return changed
 
 
-def prepare(database: Database, settings: Settings, rows: list[object], **hyperparameters: object) -> Job:
+def prepare(
+    database: Database,
+    settings: Settings,
+    rows: list[object],
+    *,
+    validation: Mapping[str, object] | None = None,
+    **hyperparameters: object,
+) -> Job:
     settings.datasets_dir.mkdir(parents=True, exist_ok=True)
     settings.dataset_file("rows").write_text("\n".join(map(json.dumps, rows)))
     job_id = add_job(
@@ -49,6 +57,7 @@ def prepare(database: Database, settings: Settings, rows: list[object], **hyperp
         method="full",
         hyperparameters={"epochs": 1, "eval_share": 0.5, **hyperparameters},
         dataset={"rows": 4, "blob": "rows"},
+        validation_dataset_id=None if validation is None else add_dataset(database, validation),
     )
     prepare_job(job_id)
     return read_job(database, job_id)
@@ -84,3 +93,26 @@ def test_equal_rows_are_counted_at_preparation(prepared: Settings, database: Dat
     assert job.estimate is not None
     assert job.estimate["held_out_rows"] == 2
     assert job.estimate["held_out_duplicates"] > 0
+
+
+def test_validation_rows_are_checked_at_preparation(prepared: Settings, database: Database) -> None:
+    def prepare_with(validation: Sequence[object]) -> Job:
+        prepared.datasets_dir.mkdir(parents=True, exist_ok=True)
+        prepared.dataset_file("validation").write_text("\n".join(map(json.dumps, validation)))
+        other = {"rows": len(validation), "blob": "validation"}
+        return prepare(database, prepared, [*GOOD], validation=other, eval_share=0.0)
+
+    job = prepare_with([GOOD[0], {"messages": [{"role": "user", "content": "w9"}, GOOD[0]["messages"][1]]}])
+    assert job.estimate is not None
+    assert (job.estimate["training_rows"], job.estimate["held_out_rows"]) == (3, 1)
+    assert job.estimate["held_out_duplicates"] == 1
+
+    for validation, reason in (
+        ([{"text": "w1"}], "is a text row"),
+        ([SYSTEM], "line 1"),
+        ([GOOD[1]], "equals one that is trained on"),
+    ):
+        error = prepare_with(validation).error
+        assert error is not None
+        assert error["field"] == "validation_dataset"
+        assert reason in error["detail"]

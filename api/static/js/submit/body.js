@@ -13,6 +13,7 @@ export function bodyOf(form, pairs) {
     if (value(name)) body[name] = value(name);
     else errors.push({ field: name, message: `choose a ${name}` });
   }
+  if (value("validation_dataset")) body.validation_dataset = value("validation_dataset");
   body.method = value("method");
   const policy = policyOf(value("policy"), value("policy-json"), errors);
   if (policy !== undefined) body.policy = policy;
@@ -25,6 +26,8 @@ export function bodyOf(form, pairs) {
   const hyperparameters = {};
   for (const control of form.elements) {
     if (!control.name?.startsWith(PREFIX) || (!control.value.trim() && !control.validity.badInput)) continue;
+    // A validation dataset replaces the share that is held out by default.
+    if (body.validation_dataset && control.name === `${PREFIX}eval_share` && control.value === control.defaultValue) continue;
     hyperparameters[control.name.slice(PREFIX.length)] = isNumber(control) ? numberOf(control) : control.value;
   }
   body.hyperparameters = hyperparameters;

@@ -23,7 +23,7 @@ export function showErrors(errors) {
 }
 
 export function clearErrors() {
-  for (const name of PLACES.keys()) if (name !== "file") clearField(name);
+  for (const name of PLACES.keys()) if (!name.endsWith("file")) clearField(name);
 }
 
 export function clearField(given) {

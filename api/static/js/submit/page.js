@@ -49,14 +49,17 @@ for (const button of form.querySelectorAll("button[data-hours]")) {
   });
 }
 
-upload(form.elements.file, (dataset) => {
-  const rows = dataset.rows.toLocaleString("en-GB");
-  const option = new Option(`${dataset.name || dataset.id} (${rows} rows)`, dataset.id, false, true);
-  option.dataset.hint = `${dataset.id}, just uploaded`;
-  form.elements.dataset.add(option, 1);
-  announce(`${dataset.name}: ${rows} rows uploaded and chosen`);
-  changed({ target: form.elements.dataset });
-});
+for (const input of form.querySelectorAll("[data-upload-to]")) {
+  upload(input, (dataset) => {
+    const rows = dataset.rows.toLocaleString("en-GB");
+    const choice = form.elements[input.dataset.uploadTo];
+    const option = new Option(`${dataset.name || dataset.id} (${rows} rows)`, dataset.id, false, true);
+    option.dataset.hint = `${dataset.id}, just uploaded`;
+    choice.add(option, 1);
+    announce(`${dataset.name}: ${rows} rows uploaded and chosen`);
+    changed({ target: choice });
+  });
+}
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -8,10 +8,10 @@ const MOST_SHOWN = 10;
 
 // `done(dataset)` is called with the answer of POST /datasets.
 export function upload(input, done) {
-  const progress = document.getElementById("upload");
+  const progress = document.getElementById(`${input.id}-upload`);
   const bar = progress.querySelector("progress");
   const text = progress.querySelector("span");
-  const error = document.getElementById("file-error");
+  const error = document.getElementById(`${input.id}-error`);
   let request = null;
 
   progress.querySelector("button").addEventListener("click", () => request?.abort());

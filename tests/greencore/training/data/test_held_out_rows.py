@@ -6,10 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greencore.dataset import Message, MessagesRow, PromptRow, Row, TextRow
+from greencore.dataset import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.data.chat_template import render_conversation
-from greencore.training.data.held_out_rows import split_rows
+from greencore.training.data.held_out_rows import (
+    ValidationRowsUnusable,
+    divide_rows,
+    report_validation_rows,
+    split_rows,
+)
 from greencore.training.data.prompt_formats import PLAIN, TLDR, resolve_prompt_format
 from greencore.training.evaluation.evaluate import generate_completions
 from greencore.training.evaluation.evaluator import resolve_sample_format
@@ -94,3 +99,38 @@ def test_a_chat_run_puts_its_sample_as_a_users_turn_and_counts_duplicates(
     assert result.held_out_duplicates == split_rows(rows, eval_share=0.3, seed=0)[2] > 0
     assert result.after is not None
     assert result.after.rows == 3
+
+
+def test_validation_rows_that_are_trained_on_are_left_out_and_counted() -> None:
+    rows = [PromptRow("a", "b", 1), PromptRow("c", "d", 2)]
+    validation = [PromptRow("c", "d", 1), PromptRow("e", "f", 2), PromptRow("e", "f", 3), PromptRow("a", "b", 4)]
+
+    trained, held_out, duplicates = divide_rows(rows, validation, eval_share=0.5, seed=0)
+
+    assert trained == rows
+    assert [row.line for row in held_out] == [2, 3]
+    assert duplicates == 2
+
+
+def test_without_validation_rows_a_share_is_held_out() -> None:
+    rows = [TextRow(f"w{n}") for n in range(10)]
+    assert divide_rows(rows, None, eval_share=0.3, seed=1) == split_rows(rows, eval_share=0.3, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("validation", "reason"),
+    [
+        ([PromptRow("c", "d", 1), TextRow("e", 2)], "line 2: is a text row, as no row of the dataset is"),
+        ([PromptRow("a", "b", 1)], "each of its 1 rows equals one that is trained on"),
+    ],
+)
+def test_validation_rows_that_cannot_be_used_are_refused(validation: list[Row], reason: str) -> None:
+    with pytest.raises(ValidationRowsUnusable, match=reason):
+        divide_rows([PromptRow("a", "b", 1)], validation, eval_share=0.0, seed=0)
+
+
+def test_an_invalid_row_is_of_the_validation_rows_only_where_there_are_any() -> None:
+    with pytest.raises(ValidationRowsUnusable, match="line 3: text"), report_validation_rows([TextRow("a")]):
+        raise InvalidRow(3, "text", "has no token")
+    with pytest.raises(InvalidRow), report_validation_rows(None):
+        raise InvalidRow(3, "text", "has no token")
