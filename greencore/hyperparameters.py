@@ -2,12 +2,22 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from greencore.text import StorableText
 
 FormatName = Literal["plain", "tldr", "summarize", "chat"]
 ResultForm = Literal["full", "delta"]
+Switch = bool | Literal["auto"]
+Attention = Literal["sdpa", "flash", "eager"]
+
+
+class SettingUnsupported(ValueError):
+    """A model, method or device does not support the hyperparameter `field`; the message says why."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Hyperparameters(BaseModel):
@@ -41,3 +51,38 @@ class Hyperparameters(BaseModel):
         default="full",
         description="Saved result: the whole model, or the changed tensors for `greentune apply-delta`",
     )
+    packing: Switch = Field(
+        default=False,
+        description="Join the rows of a batch into one sequence without padding, with the loss of separate rows. "
+        "`auto`: where it saves FLOPs and the model keeps the rows apart. Off by default: of rows alike in length, "
+        "attention over the joined rows costs more than their padding",
+    )
+    group_by_length: Switch = Field(
+        default=False,
+        description="Batch rows of similar length, which saves padding; batches come in random order. `auto`: where it "
+        "saves FLOPs and rows are not packed. Off by default, so that a step's rows are a random sample",
+    )
+    gradient_checkpointing: Switch = Field(
+        default="auto",
+        description="Recompute each block in the backward pass instead of keeping its activations: less memory, about "
+        "a third more time. `auto`: where the step would not fit into the device's memory otherwise",
+    )
+    attention: Attention | None = Field(
+        default=None,
+        description="Implementation of attention; null: the model's default, which is sdpa for most. `flash` needs a "
+        "CUDA device and the package flash-attn",
+    )
+
+    @field_validator("group_by_length")
+    @classmethod
+    def _refuse_grouping_packed_rows(cls, value: Switch, given: ValidationInfo) -> Switch:
+        if value is True and given.data.get("packing") is True:
+            raise ValueError("packed rows have no padding that grouping could save: choose one of the two")
+        return value
+
+    def check_method(self, method: str) -> None:
+        """Raise `SettingUnsupported` for a setting that contradicts the method of the run."""
+        if method == "prefix" and self.packing is True:
+            raise SettingUnsupported("packing", "the prefix precedes only the first of the rows of a packed batch")
+        if method == "prefix" and self.gradient_checkpointing is True:
+            raise SettingUnsupported("gradient_checkpointing", "recomputed blocks do not see the keys of a prefix")

@@ -25,8 +25,9 @@ SPREAD_OF_COUNTED_TOKENS = 1.15
 SPREAD_OF_CHARACTERS = 1.4
 SPREAD_OF_BYTES = 1.6
 
-# Hyperparameters that determine a run's rows and batches: jobs that agree in these compute the same.
+# Hyperparameters that determine a run's rows, the layout of its batches, and these: jobs that agree compute the same.
 ROW_PARAMETERS = ("max_length", "prompt_format", "eval_share")
+LAYOUT_PARAMETERS = ("packing", "group_by_length", "gradient_checkpointing")
 BATCH_PARAMETERS = ("batch_size", "seed")
 
 
@@ -120,7 +121,7 @@ def estimate_workload(
     lengths, spread, basis = _lengths(session, dataset, model, hyperparameters.max_length)
     batch = min(hyperparameters.batch_size, rows)
     return EpochWorkload(
-        epoch_flops=rows * lengths.flops(costs, batch),
+        epoch_flops=rows * lengths.flops(costs, batch, hyperparameters),
         epoch_tokens=rows * lengths.mean,
         training_rows=rows,
         share=share,
@@ -162,7 +163,10 @@ def _find_prepared_estimate(
     for stored, estimate, epochs in session.execute(query):
         assert estimate is not None
         given = Hyperparameters.model_validate(stored).model_dump(mode="json")
-        if any(given[name] != wanted[name] for name in ROW_PARAMETERS) or "training_rows" not in estimate:
+        if (
+            any(given[name] != wanted[name] for name in (*ROW_PARAMETERS, *LAYOUT_PARAMETERS))
+            or "training_rows" not in estimate
+        ):
             continue
         known = {**estimate, "epochs": epochs}
         if all(given[name] == wanted[name] for name in BATCH_PARAMETERS):
@@ -182,14 +186,24 @@ class _LengthDistribution:
     def mean(self) -> float:
         return sum(tokens * weight for tokens, weight in self.points) / sum(weight for _, weight in self.points)
 
-    def flops(self, costs: RowCosts, batch: int) -> float:
-        """Mean FLOPs of a row in a random batch of `batch` rows, all padded to the longest of them."""
+    def flops(self, costs: RowCosts, batch: int, settings: Hyperparameters) -> float:
+        """Mean FLOPs of a row in a random batch of `batch` rows, all padded to the longest of them.
+
+        A packed row attends to its whole batch; rows grouped by length have no padding. `auto` is taken as off.
+        """
+        recomputed = costs.forward if settings.gradient_checkpointing is True else [0.0] * len(costs.forward)
+        terms = [full + forward for full, forward in zip(costs.full, recomputed, strict=True)]
+        if settings.packing is True and not costs.has_encoder:
+            return self._padded_flops(terms, 1) + terms[1] * self.mean**2 * (batch - 1)
+        return self._padded_flops(terms, 1 if settings.group_by_length is True else batch)
+
+    def _padded_flops(self, terms: Sequence[float], batch: int) -> float:
         total, below, flops = sum(weight for _, weight in self.points), 0.0, 0.0
         for tokens, weight in self.points:
             up_to = min(below + weight / total, 1.0)
-            parts = (tokens * (1 - self.learned), tokens * self.learned) if costs.has_encoder else (tokens,)
+            parts = (tokens * (1 - self.learned), tokens * self.learned) if len(terms) > 2 else (tokens,)
             padded = [math.ceil(part / PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE for part in parts]
-            flops += (up_to**batch - below**batch) * costs.full_flops(*padded)
+            flops += (up_to**batch - below**batch) * _at(terms, padded)
             below = up_to
         return flops
 

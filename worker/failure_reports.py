@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow
 from greencore.disk import DiskFull, is_disk_full
+from greencore.hyperparameters import SettingUnsupported
 from greencore.policy import IntensityMissing
 from greencore.training.checkpoints.folder import CheckpointDamaged, CheckpointUnusable
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
@@ -25,6 +26,7 @@ ERROR_TITLES: tuple[tuple[type[Exception], str, str | None], ...] = (
     (BudgetTooSmall, "ρ is below the model's floor", "policy"),
     (BaselineError, "The method cannot train this model", "method"),
     (MaxLengthExceeded, "The model has too few positions", "hyperparameters.max_length"),
+    (SettingUnsupported, "The setting is not supported", None),
     (BudgetInfeasible, "The budget cannot be kept", "policy.budget_gco2e"),
     (IntensityMissing, "No carbon intensity to decide by", "policy.on_missing"),
     (ValidationRowsUnusable, "The validation dataset cannot be used", "validation_dataset"),
@@ -57,6 +59,8 @@ def explain_error(error: Exception, *, reference: str = "the id of its job") -> 
         return {"title": OUT_OF_MEMORY, "detail": detail, "field": "hyperparameters.batch_size"}
     for kind, title, field in ERROR_TITLES:
         if isinstance(error, kind):
+            if isinstance(error, SettingUnsupported):
+                field = f"hyperparameters.{error.field}"
             return {"title": title, "detail": redact_message(error), "field": field}
     detail = f"an unexpected error; an operator finds it in the worker's log under {reference}"
     return {"title": "The run failed unexpectedly", "detail": detail, "field": None}

@@ -10,7 +10,7 @@ from api.dependencies import AppContext
 from api.http.problems import FieldProblem, Problem, invalid_fields, join_names
 from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
-from greencore.hyperparameters import Hyperparameters
+from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.policy import Policy
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob
@@ -25,6 +25,10 @@ def validate_submission(
 ) -> NewJob:
     """Return the job that a submission describes. Raises the 422 that names every invalid field."""
     errors = list(_reference_errors(request, principal, context, session, now))
+    try:
+        request.hyperparameters.check_method(request.method)
+    except SettingUnsupported as error:
+        errors.append(FieldProblem(field=f"hyperparameters.{error.field}", message=str(error)))
     try:
         policy = resolve_policy(request.policy, session)
     except Problem as problem:

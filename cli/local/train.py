@@ -17,7 +17,7 @@ from cli.remote.figures import format_rouge
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow, Row, load_rows
 from greencore.energy import EnergyInterval, EnergyMeter
-from greencore.hyperparameters import Hyperparameters
+from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
 from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.listener import TrainingListener
@@ -57,6 +57,7 @@ def train(
         BudgetTooSmall: "--rho",
         BaselineError: "--method",
         MaxLengthExceeded: "--max-length",
+        SettingUnsupported: "",
         InvalidRow: f"--dataset: {dataset}",
         ValidationRowsUnusable: f"--validation-dataset: {validation_dataset}",
         ModelError: "--model",
@@ -83,6 +84,8 @@ def train(
     except tuple(blamed) as error:
         shutil.rmtree(output, ignore_errors=True)  # no epoch has been trained
         option = next(option for kind, option in blamed.items() if isinstance(error, kind))
+        if isinstance(error, SettingUnsupported):
+            option = f"--{error.field.replace('_', '-')}"
         raise SettingError(f"{option}: {error}") from error
     display.summarise(result)
 

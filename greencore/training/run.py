@@ -23,9 +23,11 @@ from greencore.disk import atomic_directory, fsync_tree
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
+from greencore.training.data.batch_layout import OrderedSampler, choose_layout
 from greencore.training.data.chat_template import CLOCK_FILE_NAME, TemplateClock
 from greencore.training.data.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
 from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
+from greencore.training.data.packing import PackedCollator
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.target_language import configure_target_language
@@ -47,11 +49,11 @@ from greencore.training.listener import (
     raise_on_stop,
 )
 from greencore.training.methods.baselines import Baseline
-from greencore.training.methods.batch_shapes import is_encoder_decoder
+from greencore.training.methods.batch_shapes import is_encoder_decoder, row_lengths
 from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.models.delta import DELTA_FILE_NAME, write_delta
-from greencore.training.models.loading import load_model, load_tokenizer
+from greencore.training.models.loading import enable_gradient_checkpointing, load_model, load_tokenizer
 from greencore.training.models.precision import choose_device, supports_bf16
 from greencore.training.models.weights import find_non_finite_tensor
 
@@ -108,10 +110,11 @@ def fine_tune(
     is named. Training and all evaluations run in the precision of the run's first start.
 
     Raises `BudgetTooSmall` where ρ is below the minimum, `MaxLengthExceeded` where `max_length` exceeds the model's
-    positions, ValueError for a baseline without trainable tensors in this model, `InvalidRow` for a row that cannot be
-    tokenised, `ValidationRowsUnusable` for validation rows of another form, `ModelError` for a model with non-finite
-    weights, `NotFinite` with the first step whose loss or gradient norm is not finite, `CheckpointUnusable` for a
-    checkpoint of another model, `DiskFull` where the result cannot be written.
+    positions, `SettingUnsupported` for a setting that the model, method or device does not support, ValueError for a
+    baseline without trainable tensors in this model, `InvalidRow` for a row that cannot be tokenised,
+    `ValidationRowsUnusable` for validation rows of another form, `ModelError` for a model with non-finite weights,
+    `NotFinite` with the first step whose loss or gradient norm is not finite, `CheckpointUnusable` for a checkpoint of
+    another model, `DiskFull` where the result cannot be written.
     """
     listener, checkpoints = listener or TrainingListener(), checkpoints or CheckpointFolder(folder)
     setup = _set_up(model_folder, rows, validation_rows, hyperparameters, method=method, folder=folder)
@@ -159,7 +162,8 @@ class _Setup:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     train_set: TokenisedRows
-    collator: Collator
+    collator: Collator | PackedCollator
+    sampler: OrderedSampler | None
     evaluator: Evaluator
     held_out_duplicates: int
 
@@ -177,9 +181,11 @@ def _set_up(
     transformers.set_seed(hyperparameters.seed)
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model_folder)
-    model = load_model(model_folder)
+    model = load_model(model_folder, attention=hyperparameters.attention)
     check_model(model)
     model.to(choose_device())  # type: ignore[arg-type]
+    if hyperparameters.gradient_checkpointing is True:
+        enable_gradient_checkpointing(model)
     positions = get_position_limits(model, method=method)
     positions.check_max_length(hyperparameters.max_length)
 
@@ -210,8 +216,14 @@ def _set_up(
         sample_prompt_format=resolve_sample_format(rows, prompt_format, tokenizer),
         bf16=supports_bf16(choose_device()),
     )
-    collator = Collator(choose_padding_token_id(model, tokenizer), positions)
-    return _Setup(model, tokenizer, train_set, collator, evaluator, duplicates)
+    pad = choose_padding_token_id(model, tokenizer)
+    lengths = row_lengths(train_set.examples, encoder=is_encoder_decoder(model))
+    layout = choose_layout(
+        model, lengths, hyperparameters, method=method, test_packing=lambda: PackedCollator(model, pad)
+    )
+    collator = PackedCollator(model, pad) if layout.packing else Collator(pad, positions)
+    sampler = OrderedSampler(layout, lengths) if layout.group_by_length else None
+    return _Setup(model, tokenizer, train_set, collator, sampler, evaluator, duplicates)
 
 
 def _train(
@@ -245,6 +257,7 @@ def _train(
         ),
         train_dataset=setup.train_set.examples,
         data_collator=setup.collator,
+        sampler=setup.sampler,
         callbacks=[adaptive, progress],
     )
     trainer.remove_callback(PrinterCallback)  # the listener receives progress instead

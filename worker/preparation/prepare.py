@@ -1,32 +1,37 @@
 """Prepares a job: checks its model, rows and policy, and estimates its FLOPs; measures the catalogue's models."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import structlog
 
 from greencore.backprop import BudgetTooSmall
-from greencore.backprop.cost.by_length import Lengths
 from greencore.clock import utc_now
 from greencore.dataset import load_rows
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_stored_policy
+from greencore.training.data.batch_layout import choose_layout
 from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.end_of_text import refuse_unknown_tokens
 from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
+from greencore.training.data.packing import PackedCollator
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
-from greencore.training.data.tokenisation import round_up_length, tokenise_rows
+from greencore.training.data.tokenisation import tokenise_rows
 from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.methods.baselines import Baseline, count_method_flops
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder, row_lengths
+from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder, row_lengths
 from greencore.training.methods.step_costs import StepCosts
-from greencore.training.models.loading import ModelError, load_meta_model, load_tokenizer, resolve_model_folder
+from greencore.training.models.loading import (
+    ModelError,
+    enable_gradient_checkpointing,
+    load_meta_model,
+    load_model,
+    load_tokenizer,
+    resolve_model_folder,
+)
 from runtime.catalogue import read_catalogue
 from runtime.private_files import make_private_folder
 from runtime.settings import Settings, get_settings
@@ -44,8 +49,6 @@ from worker.preparation.budget_check import check_budget
 from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
 
 log = structlog.get_logger()
-
-MIN_SHUFFLED_ROWS = 20_000  # fewest rows that are put into batches: a small dataset is shuffled several times
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,9 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
     training, held_out, duplicates = divide_rows(
         rows, validation_rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
     )
-    meta_model = load_meta_model(folder)
+    meta_model = load_meta_model(folder, attention=hyperparameters.attention)
+    if hyperparameters.gradient_checkpointing is True:
+        enable_gradient_checkpointing(meta_model)
     encoder = is_encoder_decoder(meta_model)
     positions = get_position_limits(meta_model, method=job.method)
     positions.check_max_length(hyperparameters.max_length)
@@ -159,17 +164,18 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
     refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
     if hyperparameters.sample_prompt is not None:
         resolve_sample_format(rows, form, tokenizer)
-    ends = (positions.input_tokens, positions.output_tokens)
-    lengths = [tuple(map(round_up_length, row, ends)) for row in row_lengths(tokens.examples, encoder=encoder)]
-    shortest, longest = (tuple(end(part) for part in zip(*lengths, strict=True)) for end in (min, max))
-    shapes = BatchShapes(hyperparameters.batch_size, shortest, longest)
+    lengths = row_lengths(tokens.examples, encoder=encoder)
+    layout = choose_layout(
+        meta_model, lengths, hyperparameters, method=job.method, test_packing=lambda: _test_packing(folder)
+    )
+    shapes = layout.measure_extremes(lengths, positions)
     costs = StepCosts(meta_model, shapes)
     if job.method == "greentrainer":
         _, lowest = parse_stored_policy(job.policy).lowest_rho()
         if lowest < costs.floor:
             raise BudgetTooSmall(lowest, costs.floor)
     steps = -(-len(lengths) // hyperparameters.batch_size)
-    counted, shuffles = count_shuffled_batch_shapes(lengths, hyperparameters.batch_size)
+    counted, shuffles = layout.count_shapes(lengths, positions)
     per_epoch = costs.count_flops(costs.tensors, counted) / shuffles
     # Of the model alone: counting a method's FLOPs may add an adapter to it.
     parameters = sum(parameter.numel() for parameter in meta_model.parameters())
@@ -195,21 +201,9 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
     )
 
 
-def count_shuffled_batch_shapes(lengths: Sequence[Lengths], batch_size: int) -> tuple[Mapping[StepShape, int], int]:
-    """Count the batch shapes of shuffled rows, each as long as its longest row, and the epochs that were shuffled."""
-    rows, counted = np.array(lengths), Counter[StepShape]()
-    generator, shuffles = np.random.default_rng(0), -(-MIN_SHUFFLED_ROWS // len(lengths))
-    for _ in range(shuffles):
-        shuffled = generator.permutation(rows)
-        longest = np.maximum.reduceat(shuffled, np.arange(0, len(rows), batch_size), axis=0)
-        rest = len(rows) % batch_size
-        if rest:
-            counted[StepShape(rest, tuple(longest[-1].tolist()))] += 1
-            longest = longest[:-1]
-        shapes, counts = np.unique(longest, axis=0, return_counts=True)
-        for shape, count in zip(shapes.tolist(), counts.tolist(), strict=True):
-            counted[StepShape(batch_size, tuple(shape))] += count
-    return counted, shuffles
+def _test_packing(folder: Path) -> None:
+    """Raise `SettingUnsupported` where the model in `folder`, with its weights, does not keep packed rows apart."""
+    PackedCollator(load_model(folder), 0)
 
 
 def measure_catalogue() -> None:

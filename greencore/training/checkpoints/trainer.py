@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils.data import Sampler
 from transformers import Trainer
 
 from greencore.backprop import NotFinite
@@ -34,16 +35,22 @@ class CheckpointedTrainer(Trainer):
     A checkpoint holds weights, optimiser, schedule, random state and the position in the data. Its weights are those
     that training can change (only an adapter's, where the model has one), under the modules' names. The logged loss
     of a step is the mean over its learned tokens, without other terms of the model's loss, such as a router's balance.
+    `sampler` orders the rows of each epoch; None shuffles them.
     """
 
-    def __init__(self, *, checkpoints: CheckpointFolder, **settings: Any) -> None:
+    def __init__(self, *, checkpoints: CheckpointFolder, sampler: Sampler[int] | None = None, **settings: Any) -> None:
         super().__init__(**settings)
+        self._sampler = sampler
         assert isinstance(self.model, torch.nn.Module)
         self._checkpoints = checkpoints
         self._changeable_names = list_changeable_tensors(self.model)
         # The Trainer derives from the class's name whether a loss skips each row's first token: GPT2LMHeadModel's does
         self._loss_shifts_labels = not is_encoder_decoder(self.model)
         self._token_loss: torch.Tensor | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Return the given sampler, or the Trainer's own, which shuffles."""
+        return self._sampler or super()._get_train_sampler(train_dataset)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

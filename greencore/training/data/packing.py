@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import DataCollatorWithFlattening, PreTrainedModel
 
+from greencore.hyperparameters import SettingUnsupported
 from greencore.training.data.tokenisation import IGNORED_LABEL, Example, round_up_length
 from greencore.training.methods.modes import in_mode
 
@@ -21,8 +22,8 @@ class PackedCollator:
     learned tokens. Eager and sdpa attention still compute the whole row's square, so packing saves time where examples
     are short and differ in length.
 
-    Raises ValueError for a model that does not keep packed examples apart, such as one with an encoder or with ALiBi.
-    This is tested on the model, which must hold weights.
+    Raises `SettingUnsupported` for a model that does not keep packed examples apart, such as one with an encoder or
+    with ALiBi. This is tested on the model, which must hold weights.
     """
 
     def __init__(self, model: PreTrainedModel, pad_token_id: int) -> None:
@@ -47,15 +48,15 @@ class PackedCollator:
 
 def _find_mask_dtype(model: PreTrainedModel) -> torch.dtype | None:
     """Return the dtype of the mask that keeps examples apart; None where positions are enough."""
-    name, instead = type(model).__name__, "pad them with Collator instead"
+    name, instead = f"{type(model).__name__} cannot train on packed rows, since", "pad them with Collator instead"
     if model.device.type == "meta":
-        raise ValueError(f"this {name} holds no weights, so packing cannot be tested on it")
+        raise ValueError(f"this {type(model).__name__} holds no weights, so packing cannot be tested on it")
     if model.config.is_encoder_decoder or "position_ids" not in inspect.signature(model.forward).parameters:
-        raise ValueError(f"{name} cannot train on packed rows, since it takes no positions: {instead}")
+        raise SettingUnsupported("packing", f"{name} it takes no positions: {instead}")
     for dtype in (None, model.dtype):
         if _measure_leak(model, dtype) <= _MAX_LEAK:
             return dtype
-    raise ValueError(f"{name} cannot train on packed rows, since its tokens attend across them: {instead}")
+    raise SettingUnsupported("packing", f"{name} its tokens attend across them: {instead}")
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from greencore.hyperparameters import Attention, SettingUnsupported
 from greencore.training.data.target_language import set_target_language
 from greencore.training.models.quantised import detect_quantisation
 
@@ -33,6 +34,7 @@ UNSHIFTED_LOSS_MODEL_TYPES = {
     *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "cpmant", "marian", "mbart", "musicgen"),
     *("musicgen_melody", "mvp", "pegasus", "plbart", "trocr", "whisper", "xlm", "xlnet"),
 }
+IMPLEMENTATIONS: dict[Attention, str] = {"sdpa": "sdpa", "flash": "flash_attention_2", "eager": "eager"}
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 
@@ -68,13 +70,17 @@ def resolve_model_folder(source: str, destination: Path) -> Path:
     return destination
 
 
-def load_model(folder: Path) -> PreTrainedModel:
+def load_model(folder: Path, *, attention: Attention | None = None) -> PreTrainedModel:
     """Load a model in full precision, from safetensors only and without code of the model.
 
-    Raises `ModelError` where the library has no class for it, or where weights are missing.
+    Raises `ModelError` where the library has no class for it, or where weights are missing, and `SettingUnsupported`
+    where the attention is not available for it or on this machine.
     """
     with _translate_load_errors(folder):
         config = _config(folder)
+        _set_attention(config, attention)
+        if attention == "flash" and (fault := _explain_missing_flash()) is not None:
+            raise SettingUnsupported("attention", f"flash cannot run on this machine: {fault}")
         model, report = _choose_auto_class(config).from_pretrained(
             folder,
             config=config,
@@ -91,15 +97,29 @@ def load_model(folder: Path) -> PreTrainedModel:
     return model
 
 
-def load_meta_model(folder: Path) -> PreTrainedModel:
-    """Load a model on the meta device, shapes without weights, for profiling. Raises `ModelError`."""
+def load_meta_model(folder: Path, *, attention: Attention | None = None) -> PreTrainedModel:
+    """Load a model on the meta device, shapes without weights, for profiling.
+
+    `flash` attention, which may be missing where a job is prepared, is profiled as sdpa, which has the same products.
+    Raises as `load_model` does.
+    """
     with _translate_load_errors(folder):
         config = _config(folder)
+        _set_attention(config, attention)
+        if attention == "flash":
+            config._attn_implementation = IMPLEMENTATIONS["sdpa"]
         with torch.device("meta"):
             model = _choose_auto_class(config).from_config(config, trust_remote_code=False)
         assert isinstance(model, PreTrainedModel)
         _untie(model, folder)
     return model
+
+
+def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
+    """Let each block recompute its activations in the backward pass. Raises `SettingUnsupported`."""
+    if not model.supports_gradient_checkpointing:
+        raise SettingUnsupported("gradient_checkpointing", f"{type(model).__name__} has no blocks that can recompute")
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -128,6 +148,24 @@ def _config(folder: Path) -> PreTrainedConfig:
     return config
 
 
+def _set_attention(config: PreTrainedConfig, attention: Attention | None) -> None:
+    """Set the implementation of attention. Raises `SettingUnsupported` where the model's class does not have it."""
+    if attention is None:
+        return
+    kind = _choose_auto_class(config)._model_mapping.get(type(config), None)
+    supported = {"sdpa": "_supports_sdpa", "flash": "_supports_flash_attn", "eager": None}[attention]
+    if supported is not None and not getattr(kind, supported, False):
+        raise SettingUnsupported("attention", f"{getattr(kind, '__name__', config.model_type)} has no {attention}")
+    config._attn_implementation = IMPLEMENTATIONS[attention]
+
+
+def _explain_missing_flash() -> str | None:
+    """Return why flash attention cannot run here; None where it can."""
+    if not torch.cuda.is_available():
+        return "it needs a CUDA device"
+    return None if importlib.util.find_spec("flash_attn") else "the package flash-attn is not installed"
+
+
 def _choose_auto_class(config: PreTrainedConfig) -> Any:
     if config.is_encoder_decoder:
         return AutoModelForSeq2SeqLM
@@ -144,7 +182,7 @@ def _translate_load_errors(place: Path) -> Iterator[None]:
     """Translate the errors of transformers for a model that cannot be loaded into `ModelError`."""
     try:
         yield
-    except ModelError:
+    except (ModelError, SettingUnsupported):
         raise
     except ImportError as error:
         raise ModelError(f"{place} needs a Python package that is not installed here: {error}") from error

@@ -82,6 +82,10 @@ def test_all_submitted_fields_are_returned(submit: Any, now: datetime) -> None:
         "max_new_tokens": 48,
         "sample_prompt": "Hello",
         "result": "full",
+        "packing": False,
+        "group_by_length": False,
+        "gradient_checkpointing": "auto",
+        "attention": None,
     }
     assert job["metadata"] == {"team": "speech"}
 
@@ -334,3 +338,23 @@ def test_an_accepted_submission_is_committed_before_it_is_answered(submit: Any, 
         job = JobRepository(session).get(job_id)
         assert job is not None
         assert job.status is JobStatus.VALIDATING
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"hyperparameters": {"packing": True, "group_by_length": True}}, "group_by_length"),
+        ({"hyperparameters": {"packing": "always"}}, "packing"),
+        ({"hyperparameters": {"attention": "linear"}}, "attention"),
+        ({"method": "prefix", "hyperparameters": {"packing": True}}, "packing"),
+        ({"method": "prefix", "hyperparameters": {"gradient_checkpointing": True}}, "gradient_checkpointing"),
+    ],
+    ids=str,
+)
+def test_contradicting_layouts_are_refused_with_the_field(submit: Any, body: dict[str, Any], field: str) -> None:
+    assert set(error_fields(submit(**body))) == {f"hyperparameters.{field}"}
+
+
+def test_auto_contradicts_nothing(submit: Any) -> None:
+    auto = dict.fromkeys(("packing", "group_by_length", "gradient_checkpointing"), "auto")
+    assert submit(method="prefix", hyperparameters=auto).status_code == 201

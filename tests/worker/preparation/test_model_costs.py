@@ -11,7 +11,6 @@ from greencore.backprop import profile
 from greencore.training.methods.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.step_costs import StepCosts
 from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
-from worker.preparation.prepare import count_shuffled_batch_shapes
 
 
 @pytest.fixture(scope="module", params=["decoder", "encoder-decoder"])
@@ -51,13 +50,3 @@ def test_each_method_has_its_share_or_the_reason_why_it_has_none(model: PreTrain
     assert str(methods["bitfit"]).startswith("unavailable: ")
     for method in ("lora", "prefix", "top2"):
         assert 1 / 3 < float(methods[method]) < 1
-
-
-def test_shuffled_batches_are_as_long_as_their_longest_row() -> None:
-    shapes, shuffles = count_shuffled_batch_shapes([(8,), (16,), (24,)], 2)
-
-    assert sum(shape.rows * count for shape, count in shapes.items()) == 3 * shuffles
-    # Of three rows two meet: the longer is 16 in one case of three, and 24 in the others.
-    mean = sum(shape.lengths[0] * count for shape, count in shapes.items() if shape.rows == 2) / shuffles
-    assert mean == pytest.approx(16 / 3 + 24 * 2 / 3, rel=0.01)
-    assert shapes[StepShape(1, (24,))] == pytest.approx(shuffles / 3, rel=0.05)

@@ -1,0 +1,165 @@
+"""Layout of rows in batches: padded or packed, shuffled or grouped by length, and what `auto` chooses."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from greencore.backprop.cost.by_length import Lengths
+from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.training.data.positions import PositionLimits
+from greencore.training.data.tokenisation import round_up_length
+from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
+
+GROUPED_STEPS = 50  # optimiser steps whose rows are sorted together: fewer leave more padding, more are less random
+MIN_SHUFFLED_ROWS = 20_000  # fewest rows that are put into batches: a small dataset is shuffled several times
+# `auto` chooses a layout that saves at least these shares of the FLOPs (benchmarks.training.layouts)
+PACKING_MIN_SAVING = 0.1
+GROUPING_MIN_SAVING = 0.1
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """How rows become batches: `step_rows` rows an optimiser step, `rows` of them in each forward pass."""
+
+    rows: int
+    step_rows: int
+    packing: bool = False
+    group_by_length: bool = False
+    seed: int = 0
+
+    def order_rows(self, lengths: Sequence[Lengths], epoch: int) -> NDArray[np.int64]:
+        """Return the row numbers of an epoch in the order of training, as a function of seed and epoch alone.
+
+        Grouped by length: the rows of `GROUPED_STEPS` random steps are sorted, cut into steps, and these are shuffled.
+        """
+        generator = np.random.default_rng((self.seed, epoch))
+        order = generator.permutation(len(lengths))
+        if not self.group_by_length:
+            return order
+        total = np.asarray(lengths).sum(axis=1)
+        steps: list[NDArray[np.int64]] = []
+        for start in range(0, len(order), GROUPED_STEPS * self.step_rows):
+            together = order[start : start + GROUPED_STEPS * self.step_rows]
+            together = together[np.argsort(-total[together], kind="stable")]
+            steps += [together[first : first + self.step_rows] for first in range(0, len(together), self.step_rows)]
+        last = [steps.pop()] if len(steps[-1]) < self.step_rows else []  # only the last step may be smaller
+        return np.concatenate([*(steps[index] for index in generator.permutation(len(steps))), *last])
+
+    def measure_extremes(self, lengths: Sequence[Lengths], limits: PositionLimits) -> BatchShapes:
+        """Return the shortest and longest batch that rows of these lengths, without padding, can make."""
+        sizes = np.sort(np.asarray(lengths), axis=0)
+        shortest, longest = sizes[0].tolist(), sizes[-1].tolist()
+        if self.packing:
+            joined = int(sizes[-self.rows :].sum())
+            return BatchShapes(1, (round_up_length(shortest[0]),), (round_up_length(joined),))
+        return BatchShapes(self.rows, _round(shortest, limits), _round(longest, limits))
+
+    def count_shapes(self, lengths: Sequence[Lengths], limits: PositionLimits) -> tuple[Mapping[StepShape, int], int]:
+        """Count the batch shapes of rows of these lengths, without padding, and the epochs that were put in order."""
+        rows, counted = np.asarray(lengths), Counter[StepShape]()
+        epochs = -(-MIN_SHUFFLED_ROWS // len(lengths))
+        starts = np.arange(0, len(rows), self.rows)
+        for epoch in range(epochs):
+            ordered = rows[self.order_rows(lengths, epoch)]
+            batches = (np.add if self.packing else np.maximum).reduceat(ordered, starts, axis=0)
+            amounts = np.minimum(self.rows, len(rows) - starts)
+            shapes, counts = np.unique(np.column_stack([amounts, batches]), axis=0, return_counts=True)
+            for (amount, *batch), count in zip(shapes.tolist(), counts.tolist(), strict=True):
+                if self.packing:
+                    counted[StepShape(1, (round_up_length(batch[0]),))] += count
+                else:
+                    counted[StepShape(amount, _round(batch, limits))] += count
+        return counted, epochs
+
+
+def choose_layout(
+    model: Any,
+    lengths: Sequence[Lengths],
+    settings: Hyperparameters,
+    *,
+    method: str,
+    test_packing: Callable[[], object],
+) -> BatchLayout:
+    """Return the layout of a run: as the settings say, for `auto` where it saves FLOPs.
+
+    `lengths` are those of the training rows, without padding. The choice depends on the model's size, the rows and the
+    settings alone. `test_packing` raises `SettingUnsupported` where the model does not keep packed rows apart; so does
+    this function where `packing` is true.
+    """
+    settings.check_method(method)
+    rows = min(settings.batch_size, len(lengths))
+    layout = BatchLayout(rows, settings.batch_size, seed=settings.seed)
+    packed, grouped = replace(layout, packing=True), replace(layout, group_by_length=True)
+    if settings.packing is True:
+        if is_encoder_decoder(model):
+            raise SettingUnsupported("packing", f"{type(model).__name__} has an encoder, which reads each row apart")
+        test_packing()
+        return packed
+    if settings.group_by_length is True:
+        return grouped
+    if "auto" not in (settings.packing, settings.group_by_length):
+        return layout
+    padded = predict_relative_cost(model, lengths, layout)
+    if (
+        settings.packing == "auto"
+        and method != "prefix"
+        and not is_encoder_decoder(model)
+        and predict_relative_cost(model, lengths, packed) <= (1 - PACKING_MIN_SAVING) * padded
+    ):
+        with suppress(SettingUnsupported):
+            test_packing()
+            return packed
+    if (
+        settings.group_by_length == "auto"
+        and predict_relative_cost(model, lengths, grouped) <= (1 - GROUPING_MIN_SAVING) * padded
+    ):
+        return grouped
+    return layout
+
+
+def predict_relative_cost(model: Any, lengths: Sequence[Lengths], layout: BatchLayout) -> float:
+    """Predict the FLOPs of the layout's steps, up to a factor: matrix products of the weights, and attention.
+
+    A token passes through every weight of the blocks and the output embedding (2 FLOPs each), and attends to its whole
+    row (4 FLOPs for each token, unit of width and layer): sdpa and eager attention compute what the mask hides.
+    """
+    config = model.config.get_text_config(decoder=True)
+    head = model.get_output_embeddings()
+    tables = {id(module.weight) for module in (model.get_input_embeddings(), head) if module is not None}
+    weights = sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in tables)
+    weights += 0 if head is None else head.weight.numel()
+    attention = 4 * getattr(config, "hidden_size", 0) * getattr(config, "num_hidden_layers", 0)
+    counted, epochs = layout.count_shapes(lengths, PositionLimits())
+    total: float = sum(
+        count * shape.rows * sum(2 * weights * length + attention * length**2 for length in shape.lengths)
+        for shape, count in counted.items()
+    )
+    return total / epochs
+
+
+class OrderedSampler(Sampler[int]):
+    """Sampler of a layout's order, the same for an epoch whenever it is asked for, so that a run can resume."""
+
+    def __init__(self, layout: BatchLayout, lengths: Sequence[Lengths]) -> None:
+        self._layout, self._lengths, self._epoch = layout, lengths, 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._layout.order_rows(self._lengths, self._epoch).tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, from 0, whose order follows."""
+        self._epoch = epoch
+
+
+def _round(lengths: Sequence[int], limits: PositionLimits) -> Lengths:
+    ends = (limits.input_tokens, limits.output_tokens)
+    return tuple(round_up_length(length, end) for length, end in zip(lengths, ends, strict=False))
