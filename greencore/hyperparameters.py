@@ -1,14 +1,33 @@
 """Hyperparameters of a training run, as a job's `hyperparameters` and as options of `greentune train`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from greencore.text import StorableText
 
 FormatName = Literal["plain", "tldr", "summarize", "chat"]
 ResultForm = Literal["full", "delta"]
-Switch = bool | Literal["auto"]
+
+
+def _report_switch_once(value: object, parse: ValidatorFunctionWrapHandler) -> object:
+    """Raise one error for a value that is neither, instead of one for each part of the union."""
+    try:
+        return parse(value)
+    except ValidationError as error:
+        raise ValueError("expected true, false or auto") from error
+
+
+Switch = Annotated[bool | Literal["auto"], WrapValidator(_report_switch_once)]
 Attention = Literal["sdpa", "flash", "eager"]
 
 

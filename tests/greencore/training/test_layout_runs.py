@@ -1,6 +1,5 @@
 """Runs with packed rows, grouped lengths, recomputed blocks and eager attention: equal losses, exact resumption."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from greencore.dataset import PromptRow, Row
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.dataset import Row
+from greencore.hyperparameters import Hyperparameters
 from greencore.training.data.packing import PackedCollator
 from greencore.training.data.tokenisation import Example
 from greencore.training.listener import TrainingListener
@@ -18,12 +17,12 @@ from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.models.loading import load_model
 from greencore.training.run import Method, TrainingResult, fine_tune
 from tests.greencore.training.conftest import WORDS, words
-from tests.greencore.training.families import FAMILIES, family_folder
+from tests.greencore.training.families import family_folder
 
 HYPERPARAMETERS = Hyperparameters(
     epochs=2, batch_size=4, learning_rate=1e-3, max_length=64, eval_share=0.2, max_new_tokens=1
 )
-OPT = {
+OPT: dict[str, Any] = {
     "model_type": "opt",
     "vocab_size": len(WORDS),
     "hidden_size": 32,

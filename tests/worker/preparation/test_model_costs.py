@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from greencore.backprop import profile
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape
+from greencore.training.methods.batch_shapes import BatchShapes
 from greencore.training.methods.step_costs import StepCosts
 from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
 
