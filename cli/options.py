@@ -48,24 +48,6 @@ def _option(name: str, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation)
 
 
-HYPERPARAMETERS = {
-    name: _option(name, Annotated[kind | None, typer.Option(help=text, rich_help_panel="Training")])
-    for name, kind, text in (
-        ("epochs", int, "Passes over the rows."),
-        ("batch_size", int, "Rows of an optimiser step."),
-        ("learning_rate", float, "AdamW's peak learning rate."),
-        ("weight_decay", float, "AdamW's weight decay."),
-        ("max_length", int, "Tokens of a row."),
-        ("prompt_format", str, "plain, tldr, summarize or chat."),
-        ("eval_share", float, "Share of rows held out for evaluation."),
-        ("max_new_tokens", int, "Tokens of a completion in the evaluation."),
-        ("sample_prompt", str, "A prompt to complete before and after training."),
-        ("seed", int, "Of every choice at random."),
-        ("result", str, "full, or delta: only what changed, for apply-delta."),
-    )
-}
-
-
 def with_client(command: Callable[Concatenate["Client", ...], None]) -> Callable[..., None]:
     """Add `--url` and `--key` after a command's options; its first parameter is a client of that service."""
     _, *own = inspect.signature(command).parameters.values()
@@ -96,15 +78,6 @@ def with_options_of(parse: Callable[..., Any], name: str) -> Callable[[Callable[
         return _declare(run, [*own[:place], *options.values(), *own[place + 1 :]])
 
     return decorate
-
-
-def hyperparameter_options(*names: str) -> Callable[..., dict[str, Any]]:
-    """Return a function that takes these hyperparameters as options, and returns those that were given."""
-
-    def parse(**options: Any) -> dict[str, Any]:
-        return {name: value for name, value in options.items() if value is not None}
-
-    return _declare(parse, [HYPERPARAMETERS[name] for name in names])
 
 
 def check_choice(option: str, given: str, choices: Collection[str]) -> None:

@@ -1,22 +1,20 @@
 """Form fields, read from the JSON schema of the model that validates them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from api.figures import format_number
+from greencore.setting_fields import Schema, SettingField, SettingGroup, format_value, label_of, read_setting
 
-Schema = Mapping[str, Any]
-
-MAX_SHOWN_BOUND = 1e6
+__all__ = ["FieldGroup", "FormField", "Schema", "field_groups", "fields_of", "form_field"]
 
 
 @dataclass(frozen=True)
 class FormField:
     """One input: its path in the body, and what the model's schema says about it.
 
-    `hint` is the description with the bounds, `step` the increment of an arrow key; `kinds` lists the policy kinds that
-    have the field, empty where all do.
+    `type` is "choice", "integer", "number" or "string", `types` and `words` are those of `SettingField`; `hint` is the
+    description with the bounds, `step` the increment of an arrow key; `kinds` lists the policy kinds that have the
+    field, empty where all do. An `optional` input is left empty where the setting has its default.
     """
 
     path: str
@@ -28,25 +26,34 @@ class FormField:
     maximum: float | None
     step: str
     default: Any
+    types: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    optional: bool = False
     kinds: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return label_of(self.name)
+
+    @property
+    def shown_default(self) -> str:
+        return format_value(self.default)
+
+
+@dataclass(frozen=True)
+class FieldGroup:
+    """Inputs that are shown together; `path`, `title`, `description` and `method` are those of `SettingGroup`."""
+
+    path: str
+    title: str
+    description: str
+    method: str
+    fields: tuple[FormField, ...]
 
 
 def form_field(name: str, schema: Schema, *, path: str = "") -> FormField:
     """Return the field that a property's schema describes; a nullable one has its other type."""
-    inner: Schema = next((part for part in schema.get("anyOf", ()) if part.get("type") != "null"), {})
-    merged: dict[str, Any] = {**inner, **{key: value for key, value in schema.items() if key != "anyOf"}}
-    maximum = merged.get("maximum", merged.get("exclusiveMaximum"))
-    return FormField(
-        path=path or name,
-        name=name,
-        type="choice" if "enum" in merged else merged.get("type", "string"),
-        hint="; ".join(part for part in (merged.get("description"), _format_bounds(merged)) if part),
-        choices=tuple(merged.get("enum", ())),
-        minimum=merged.get("minimum", merged.get("exclusiveMinimum")),
-        maximum=maximum,
-        step="1" if merged.get("type") == "integer" else _step(maximum, merged.get("description", "")),
-        default=merged.get("default"),
-    )
+    return _of_setting(read_setting(schema, path=(name,)), path=path or name)
 
 
 def fields_of(schema: Schema, *, prefix: str = "") -> tuple[FormField, ...]:
@@ -54,19 +61,46 @@ def fields_of(schema: Schema, *, prefix: str = "") -> tuple[FormField, ...]:
     return tuple(form_field(name, part, path=prefix + name) for name, part in schema["properties"].items())
 
 
-def _format_bounds(schema: Schema) -> str:
-    parts = [
-        f"{words} {format_number(float(schema[key]))}"
-        for key, words in (
-            ("minimum", "at least"),
-            ("exclusiveMinimum", "above"),
-            ("maximum", "at most"),
-            ("exclusiveMaximum", "below"),
+def field_groups(groups: tuple[SettingGroup, ...], *, prefix: str) -> list[FieldGroup]:
+    """Return the inputs of groups of settings; `prefix` comes before each path."""
+    return [
+        FieldGroup(
+            path=prefix + ".".join(group.path) if group.path else "",
+            title=group.title,
+            description=group.description,
+            method=group.method,
+            fields=tuple(
+                replace(_of_setting(field, path=prefix + ".".join(field.path)), optional=group.optional)
+                for field in group.fields
+            ),
         )
-        # "above 0" makes "at least" redundant, and a very large upper bound is not worth its place.
-        if key in schema and not (key == "minimum" and "exclusiveMinimum" in schema) and schema[key] < MAX_SHOWN_BOUND
+        for group in groups
     ]
-    return ", ".join(parts)
+
+
+def _of_setting(setting: SettingField, *, path: str) -> FormField:
+    numeric = [kind for kind in ("integer", "number") if setting.types == (kind,) and not setting.words]
+    return FormField(
+        path=path,
+        name=setting.name,
+        type="choice" if setting.choices else numeric[0] if numeric else "string",
+        hint="; ".join(part for part in (setting.description, setting.bounds, _form_of(setting)) if part),
+        choices=setting.choices,
+        minimum=setting.minimum,
+        maximum=setting.maximum,
+        step="1" if numeric == ["integer"] else _step(setting.maximum, setting.description),
+        default=setting.default,
+        types=setting.types,
+        words=setting.words,
+    )
+
+
+def _form_of(setting: SettingField) -> str:
+    """Say how to write a value that is neither a choice nor a single number or text."""
+    if setting.choices:
+        return ""
+    forms = ["separated by commas"] if "array" in setting.types else []
+    return " or ".join([*forms, *(f"“{word}”" for word in setting.words)])
 
 
 def _step(maximum: float | None, description: str) -> str:

@@ -1,14 +1,14 @@
 """`/dashboard/submit`: the form that estimates and submits a job."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
-from api.dashboard.form_fields import fields_of
+from api.dashboard.form_fields import field_groups, fields_of
 from api.dashboard.grid import country_name
 from api.dashboard.page import Page, PageDep
 from api.dashboard.policies.policy_summary import summarise_policy
@@ -18,6 +18,7 @@ from api.zones.endpoints import find_intensity, list_zones
 from api.zones.schemas import IntensityOut, ZoneOut
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Policy, parse_stored_policy
+from greencore.setting_fields import format_value, list_setting_groups
 from store.intensity.readings import GridRepository
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import JobRepository
@@ -32,9 +33,9 @@ METHODS = {
     "top2": ("Top 2", "trains the output embedding and the last normalisation"),
     "bitfit": ("BitFit", "trains the biases"),
 }
-BASIC_SETTINGS = ("epochs", "batch_size", "learning_rate", "max_length")
 EXAMPLE_POLICY = {**DEFAULT_POLICY, "gate": {"mode": "defer", "max_delay_hours": 12}}
 DATASETS_SHOWN = 200
+SETTINGS = "hyperparameters."
 MAX_POLICIES = 500
 # Choices besides the names of stored policies, which are not empty and have no braces.
 DEFAULT_CHOICE, INLINE_CHOICE = "", "{}"
@@ -56,7 +57,7 @@ def submit_page(
         initial["values"]["dataset"] = dataset
     chosen = [initial["values"].get(name) for name in ("dataset", "validation_dataset")]
     shown, more = _list_datasets(page, wanted=[dataset_id for dataset_id in chosen if dataset_id])
-    settings = fields_of(Hyperparameters.model_json_schema(), prefix="hyperparameters.")
+    common, *groups = field_groups(list_setting_groups(Hyperparameters), prefix=SETTINGS)
     [priority] = [field for field in fields_of(JobRequest.model_json_schema()) if field.name == "priority"]
     policies = PolicyRepository(session).page(limit=MAX_POLICIES).data
     return page.render(
@@ -77,8 +78,8 @@ def submit_page(
         example_policy=json.dumps(EXAMPLE_POLICY, indent=2),
         zones=list(_zone_options(page, list_zones(principal, context, session, now).data)),
         priority=priority,
-        usual=[field for field in settings if field.name in BASIC_SETTINGS],
-        other=[field for field in settings if field.name not in BASIC_SETTINGS],
+        common=common,
+        groups=groups,
     )
 
 
@@ -107,7 +108,6 @@ def _zone_options(page: Page, known: list[ZoneOut]) -> Iterator[tuple[ZoneOut, s
 def _copy(job: Job, session: Session) -> dict[str, Any]:
     """Return a job's values by name, and its metadata as pairs; without the deadline, which has mostly passed."""
     choice, inline = _policy_choice(job, session)
-    settings = {f"hyperparameters.{name}": value for name, value in job.hyperparameters.items()}
     values = {
         "model": job.model,
         "dataset": job.dataset_id,
@@ -117,10 +117,19 @@ def _copy(job: Job, session: Session) -> dict[str, Any]:
         "policy-json": inline,
         "zone": job.zone_asked,
         "priority": job.priority,
-        **settings,
+        **dict(_flatten(job.hyperparameters, SETTINGS)),
     }
-    texts = {name: "" if value is None else str(value) for name, value in values.items()}
+    texts = {name: format_value(value) for name, value in values.items()}
     return {"values": texts, "metadata": [[key, value] for key, value in job.labels.items()]}
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield each setting with its path, those of nested groups too."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _policy_choice(job: Job, session: Session) -> tuple[str, str]:

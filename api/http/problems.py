@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from api.http.content_negotiation import prefers_html
 from api.http.security_headers import HEADERS as SECURITY_HEADERS
 from api.templating import render_page
+from greencore.validation_faults import merge_union_faults
 from store.database import describe_outage
 
 log = structlog.get_logger()
@@ -253,7 +254,10 @@ def _allowed_methods(request: Request) -> str:
 
 def validation_problem(faults: Sequence[Mapping[str, Any]], *, count: int) -> Problem:
     """Return the 422 for the first of `count` faults of pydantic; locations begin with their source, such as `body`."""
-    return invalid_fields([_field_problem(each) for each in faults[:MAX_FAULTS]], count=count)
+    merged = merge_union_faults(faults)
+    return invalid_fields(
+        [_field_problem(each) for each in merged[:MAX_FAULTS]], count=count - len(faults) + len(merged)
+    )
 
 
 def _handle_validation_error(request: Request, error: Exception) -> Response:

@@ -2,15 +2,13 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli.errors import SettingError
-from cli.options import AsJson, DataDir, Key, Url, hyperparameter_options, with_options_of
-
-if TYPE_CHECKING:
-    from greencore.hyperparameters import Hyperparameters
+from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions, validate_hyperparameters
+from cli.options import AsJson, DataDir, Key, Url
 
 app = typer.Typer()
 
@@ -39,13 +37,7 @@ def demo(data_dir: DataDir = None) -> None:
     run(read_settings(data_dir=data_dir))
 
 
-@app.command()
-@with_options_of(
-    hyperparameter_options(
-        "epochs", "batch_size", "learning_rate", "max_length", "prompt_format", "eval_share", "seed", "result"
-    ),
-    "hyperparameters",
-)
+@app.command(cls=HyperparameterCommand)
 def train(
     model: Annotated[
         str, typer.Option(help="A name in the catalogue, a model's folder, a GGUF file, or hub:NAME@COMMIT.")
@@ -59,14 +51,13 @@ def train(
     method: Annotated[str, typer.Option(help="greentrainer, or one of the baselines that the paper compares with.")] = (
         "greentrainer"
     ),
-    *,
-    hyperparameters: dict[str, Any],
     data_dir: DataDir = None,
+    hyperparameters: HyperparameterOptions = None,
 ) -> None:
     """Fine-tune in this process, without a service."""
     if not 0 < rho <= 1:
         raise SettingError(f"--rho: {rho} is not above 0 and at most 1")
-    chosen = _parse_hyperparameters(hyperparameters)
+    chosen = validate_hyperparameters(hyperparameters)
     if validation_dataset is not None and hyperparameters.get("eval_share"):
         raise SettingError("--eval-share: given beside --validation-dataset: expected one of them")
     from cli.configuration import read_settings
@@ -130,15 +121,3 @@ def _print_line(line: str) -> None:
     """Show a line; a terminal that was closed is no reason to leave processes behind."""
     with suppress(OSError):
         typer.echo(line)
-
-
-def _parse_hyperparameters(options: dict[str, Any]) -> "Hyperparameters":
-    from pydantic import ValidationError
-
-    from greencore.hyperparameters import Hyperparameters
-
-    try:
-        return Hyperparameters(**options)
-    except ValidationError as error:
-        faults = [f"--{str(fault['loc'][0]).replace('_', '-')}: {fault['msg']}" for fault in error.errors()]
-        raise SettingError("\n".join(faults)) from error

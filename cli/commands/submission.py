@@ -1,18 +1,19 @@
 """`greentune submit` and `estimate`: a run as its options describe it, and its predicted cost."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.figures import UNKNOWN, format_duration, format_number, format_percent
 from cli.completion import complete_policy, complete_zone
 from cli.errors import SettingError
+from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions
 from cli.local.policy_source import read_policy_choice
-from cli.options import HYPERPARAMETERS, AsJson, Metadata, hyperparameter_options, with_client, with_options_of
+from cli.options import AsJson, Metadata, with_client, with_options_of
 from cli.remote.connection import field_to_option, format_field_errors, report_field_errors
 from cli.remote.figures import format_figure
 from cli.remote.output import format_short_time, replace_unprintable, show_json, show_table
@@ -96,7 +97,6 @@ def _parse_deadline(text: str, *, now: datetime) -> datetime:
         ) from None
 
 
-@with_options_of(hyperparameter_options(*HYPERPARAMETERS), "hyperparameters")
 def _parse_run_options(
     method: Annotated[
         str | None, typer.Option(help="greentrainer, full, lora, prefix, top2 or bitfit; else greentrainer.")
@@ -119,8 +119,7 @@ def _parse_run_options(
     ] = None,
     priority: Annotated[int | None, typer.Option(help="From -100 to 100: higher ones start first.")] = None,
     metadata: Metadata = None,
-    *,
-    hyperparameters: Mapping[str, Any],
+    hyperparameters: HyperparameterOptions = None,
 ) -> RunOptions:
     """Parse the options of a run. Raises `SettingError` for one that is not valid."""
     return RunOptions(
@@ -134,7 +133,7 @@ def _parse_run_options(
     )
 
 
-@app.command()
+@app.command(cls=HyperparameterCommand)
 @with_client
 @with_options_of(_parse_run_options, "options")
 def submit(
@@ -161,7 +160,7 @@ def submit(
         watch_job(client, job.id, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=HyperparameterCommand)
 @with_client
 @with_options_of(_parse_run_options, "options")
 def estimate(

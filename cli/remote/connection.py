@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.errors import CommandError, ExitCode, SettingError
+from cli.hyperparameters import option_of
 from greentune.errors import Problem, ServiceError, Unreachable
 
 if TYPE_CHECKING:
     from greentune.client import Client
 
 DEFAULT_DATA_DIR = "var"
+HYPERPARAMETERS = "hyperparameters."
 STATUSES_BY_EXIT_CODE = {
     ExitCode.USAGE: (400, 413, 415, 422),
     ExitCode.NOT_ALLOWED: (401, 403),
@@ -63,7 +65,9 @@ def format_field_errors(problem: Problem, name_field: FieldNamer = str) -> str:
 
 def field_to_option(field: str) -> str:
     """Return a field's option: `--batch-size` for `hyperparameters.batch_size`, `--policy: rho` for `policy.rho`."""
-    name, _, within = field.removeprefix("hyperparameters.").partition(".")
+    if field.startswith(HYPERPARAMETERS) and (option := option_of(field.removeprefix(HYPERPARAMETERS))):
+        return option
+    name, _, within = field.removeprefix(HYPERPARAMETERS).partition(".")
     return f"--{name.replace('_', '-')}" + (f": {within}" if within else "")
 
 

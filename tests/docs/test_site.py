@@ -17,7 +17,11 @@ import typer
 from playwright.sync_api import Browser
 
 from cli.main import app
+from docs.hooks.hyperparameters import hyperparameters
+from greencore.hyperparameters import Hyperparameters
+from greencore.setting_fields import list_settings
 from runtime.settings import Settings
+from tests.stand_in_settings import StandIn
 
 ROOT = Path(__file__).parents[2]
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
@@ -134,6 +138,21 @@ def test_every_setting_is_on_the_page_about_settings(pages: dict[str, Page]) -> 
     names = {name.upper() for name in Settings.model_fields}
     for name in names:
         assert (name if name in ("DATABASE_URL", "REDIS_URL") else f"GREENTUNE_{name}") in text
+
+
+def test_every_hyperparameter_is_on_the_page_about_them(pages: dict[str, Page]) -> None:
+    text = pages["reference/hyperparameters.html"].text
+    for field in list_settings(Hyperparameters):
+        assert ".".join(field.path) in text
+        assert field.description.replace("`", "") in text
+
+
+def test_a_nested_setting_gets_a_section_a_row_and_its_option() -> None:
+    text = hyperparameters(StandIn)
+    assert "## A probe\n\nSettings of the probe. Only with the method `lora`." in text
+    assert "| `probe.targets`<br>`--probe-targets` | `all` or a list of texts | – | Where it applies |" in text
+    assert "| `packing`<br>`--packing` | `auto` or `true` or `false` | `auto` | Whether rows are packed |" in text
+    assert "| `stopping.rank`<br>`--stopping-rank` | a whole number, at least 1, at most 64 | `2` |" in text
 
 
 def test_every_command_and_option_is_on_the_page_about_them(pages: dict[str, Page]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from sqlalchemy import func, select
 
 from planning.compute_costs import RowCosts
@@ -22,6 +22,7 @@ from tests.browser.keyboard import tab_to, type_over
 from tests.browser.pictures import take_pictures
 from tests.browser.stage import stage_dataset, stage_grid, stage_job, stage_policies, stage_workers
 from tests.browser.watch import monitor_of
+from tests.stand_in_settings import StandIn
 
 MODEL = "SmolLM2-135M-Instruct"
 REFUSED = "status of 422"
@@ -79,7 +80,7 @@ def test_the_form_is_completed_and_submitted_by_keyboard_alone(page: Page, dashb
     page.keyboard.press("Space")
     tab_to(page, "#hyperparameters-epochs")
     type_over(page, "5")
-    tab_to(page, "#more summary")
+    tab_to(page, "details:has([aria-label='Run']) > summary")
     page.keyboard.press("Enter")
     tab_to(page, "#hyperparameters-seed")
     tab_to(page, "#add-metadata")
@@ -214,6 +215,60 @@ def test_each_error_is_shown_at_its_field(page: Page, dashboard: Dashboard, data
     assert jobs(dashboard.database) == 0
 
 
+def test_settings_of_every_kind_are_sent_as_their_schema_has_them(
+    page: Page, dashboard: Dashboard, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.dashboard.submit.Hyperparameters", StandIn)
+    monitor_of(page).expect(REFUSED)
+    page.goto("/dashboard/submit")
+    sent: list[Any] = []
+
+    def refuse(route: Route) -> None:
+        sent.append(json.loads(route.request.post_data or "{}")["hyperparameters"])
+        errors = [{"field": "hyperparameters.probe.rank", "message": "too large"}]
+        errors += [{"field": "hyperparameters.probe.targets[1]", "message": "matches no tensor"}]
+        errors += [{"field": "hyperparameters.stopping", "message": "cannot be had"}]
+        route.fulfill(status=422, json={"title": "?", "status": 422, "detail": "?", "errors": errors})
+
+    page.route("**/jobs/estimate", refuse)
+    page.get_by_label("Dataset").select_option(dataset)
+    expect(page.get_by_text("A probe")).to_be_hidden()
+    page.get_by_label("Method").select_option("lora")
+    for group in ("Batches", "Quality", "A probe", "Stopping"):
+        page.locator("summary").get_by_text(group, exact=True).click()
+    probe = page.get_by_role("group", name="A probe")
+    check_accessible(page)
+    page.get_by_label("Size").fill("auto")
+    page.get_by_label("Packing").select_option("off")
+    page.get_by_label("Marks").fill("loss, rouge")
+    expect(probe.get_by_label("Rank")).to_have_attribute("placeholder", "8")
+    probe.get_by_label("Rank").fill("16")
+    probe.get_by_label("Targets").fill("q,v")
+    probe.get_by_label("Scaled").select_option("on")
+    page.get_by_role("group", name="Stopping").get_by_label("Rank").fill("3")
+
+    expect(page.locator("#hyperparameters-probe-rank-error")).to_have_text("too large")
+    expect(page.locator("#hyperparameters-probe-targets-error")).to_have_text("[1]: matches no tensor")
+    expect(page.locator("#hyperparameters-stopping-error")).to_have_text("cannot be had")
+    expect(probe.get_by_label("Rank")).to_have_attribute("aria-invalid", "true")
+    check_accessible(page)
+    expected = {
+        "size": "auto",
+        "packing": False,
+        "marks": ["loss", "rouge"],
+        "probe": {"rank": 16, "targets": ["q", "v"], "scaled": True},
+        "stopping": {"rank": 3},
+    }
+    assert sent[-1] == expected
+
+    # Settings of a group are sent with its method alone.
+    page.get_by_label("Method").select_option("full")
+    expect(probe).to_be_hidden()
+    with page.expect_response("**/jobs/estimate"):
+        pass
+    assert sent[-1] == {name: value for name, value in expected.items() if name != "probe"}
+
+
 def test_quick_changes_request_one_estimate(page: Page, dashboard: Dashboard, dataset: str) -> None:
     page.goto("/dashboard/submit")
     page.get_by_label("Dataset").select_option(dataset)
@@ -236,7 +291,7 @@ def test_values_survive_a_reload_and_start_over_clears_them(page: Page, dashboar
     page.goto("/dashboard/submit")
     page.get_by_label("Dataset").select_option(dataset)
     page.get_by_label("Epochs").fill("7")
-    page.get_by_text("More hyperparameters").click()
+    page.locator("summary").get_by_text("Run", exact=True).click()
     page.get_by_label("Seed").fill("42")
     page.get_by_label("Policy").select_option("{}")
     page.get_by_label("As JSON").fill('{"kind": "constant", "rho": 0.8')

@@ -23,14 +23,7 @@ export function bodyOf(form, pairs) {
   // To the minute, in UTC.
   else if (deadline.value) body.deadline = `${deadline.value.slice(0, 16)}:00Z`;
   if (value("priority") || form.elements.priority.validity.badInput) body.priority = numberOf(form.elements.priority);
-  const hyperparameters = {};
-  for (const control of form.elements) {
-    if (!control.name?.startsWith(PREFIX) || (!control.value.trim() && !control.validity.badInput)) continue;
-    // A validation dataset replaces the share that is held out by default.
-    if (body.validation_dataset && control.name === `${PREFIX}eval_share` && control.value === control.defaultValue) continue;
-    hyperparameters[control.name.slice(PREFIX.length)] = isNumber(control) ? numberOf(control) : control.value;
-  }
-  body.hyperparameters = hyperparameters;
+  body.hyperparameters = settingsOf(form);
   const metadata = metadataOf(pairs, errors);
   if (Object.keys(metadata).length) body.metadata = metadata;
   return { body, errors, complete: Boolean(body.model && body.dataset) };
@@ -46,7 +39,32 @@ function policyOf(choice, text, errors) {
   }
 }
 
-const isNumber = (control) => control.type === "number" || "number" in control.dataset;
+// Returns the settings that differ from their defaults; those of a group that belongs to another method are left out.
+function settingsOf(form) {
+  const found = {};
+  for (const control of form.elements) {
+    if (!control.name?.startsWith(PREFIX) || control.closest("[data-method][hidden]")) continue;
+    const unchanged = control.value.trim() === control.dataset.default && !control.validity.badInput;
+    if (unchanged || (!control.value.trim() && !control.validity.badInput)) continue;
+    const path = control.name.slice(PREFIX.length).split(".");
+    const name = path.pop();
+    const group = path.reduce((within, part) => (within[part] ??= {}), found);
+    group[name] = valueOf(control);
+  }
+  return found;
+}
+
+const SWITCH = { on: true, off: false };
+
+// Returns a setting's value by the types and words of its schema.
+function valueOf(control) {
+  const text = control.value.trim();
+  const types = control.dataset.types.split(" ");
+  if (text && control.dataset.words.split(" ").includes(text)) return text;
+  if (types.includes("boolean") && text in SWITCH) return SWITCH[text];
+  if (types.includes("array")) return text.split(",").map((part) => part.trim()).filter(Boolean);
+  return types.includes("integer") || types.includes("number") ? numberOf(control) : control.value;
+}
 
 // An invalid number is sent as text: the service's error says what it expects.
 function numberOf(control) {

@@ -1,0 +1,47 @@
+"""mkdocs hook: writes the reference of the hyperparameters, from their schema, where a page asks for it."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from cli.hyperparameters import COMMON_TITLE
+from greencore.hyperparameters import Hyperparameters
+from greencore.setting_fields import SettingField, SettingGroup, list_setting_groups
+
+MARK = "<!-- from the code: hyperparameters -->"
+TYPES = {"integer": "a whole number", "number": "a number", "string": "text", "array": "a list of texts"}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """The page with its mark replaced."""
+    return markdown.replace(MARK, hyperparameters(Hyperparameters)) if MARK in markdown else markdown
+
+
+def hyperparameters(model: type[BaseModel]) -> str:
+    """Every setting of a model by its group, as Markdown."""
+    lines: list[str] = []
+    for group in list_setting_groups(model):
+        lines += [f"## {group.title or COMMON_TITLE}", "", *_introduction(group)]
+        lines += ["| name | takes | default | what |", "|---|---|---|---|", *map(_row, group.fields), ""]
+    return "\n".join(lines)
+
+
+def _introduction(group: SettingGroup) -> list[str]:
+    parts = [f"{group.description.rstrip('.')}."] if group.description else []
+    parts += [f"Only with the method `{group.method}`."] if group.method else []
+    parts += ["Unless one of them is given, the whole is `null`."] if group.optional else []
+    return [" ".join(parts), ""] if parts else []
+
+
+def _row(field: SettingField) -> str:
+    option = "--" + "-".join(field.path).replace("_", "-")
+    default = f"`{field.shown_default}`" if field.shown_default else "–"
+    cells = (f"`{'.'.join(field.path)}`<br>`{option}`", _takes(field), default, field.description)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _takes(field: SettingField) -> str:
+    """What the setting may be, in words."""
+    values = [f"`{word}`" for word in field.words]
+    values += ["`true` or `false`" if kind == "boolean" else TYPES[kind] for kind in field.types]
+    return ", ".join(part for part in (" or ".join(values), field.bounds) if part)

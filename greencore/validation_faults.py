@@ -1,0 +1,40 @@
+"""Faults of pydantic on a union with named words, such as `int | Literal["auto"]`, as one fault of its field."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Fault = Mapping[str, Any]
+Location = tuple[int | str, ...]
+
+LITERAL = "literal["
+EXPECTED = "Input should be "
+
+
+def merge_union_faults(faults: Sequence[Fault]) -> list[Fault]:
+    """Return the faults with locations of fields alone.
+
+    pydantic reports each branch of a union on its own, with the branch in the location: `("size", "int")` and
+    `("size", "literal['auto']")` become one fault of `("size",)` that names both. Faults within a value, such as one
+    item of a list, replace those of its other branches.
+    """
+    locations: list[Location] = [tuple(fault["loc"]) for fault in faults]
+    unions = {location[:place] for location in locations if (place := _literal_place(location)) is not None}
+    found: list[Fault] = []
+    by_field: dict[Location, dict[str, Any]] = {}
+    for fault, location in zip(faults, locations, strict=True):
+        union = next((location[:size] for size in range(len(location)) if location[:size] in unions), None)
+        if union is None:
+            found.append(fault)
+            continue
+        field = (*union, *location[len(union) + 1 :])
+        if field in by_field:
+            by_field[field]["msg"] += f", or {fault['msg'].removeprefix(EXPECTED)}"
+        else:
+            by_field[field] = {**fault, "loc": field}
+            found.append(by_field[field])
+    described_within = {field[:size] for field in by_field for size in range(len(field))}
+    return [fault for fault in found if fault["loc"] not in described_within or fault["loc"] not in unions]
+
+
+def _literal_place(location: Location) -> int | None:
+    return next((at for at, part in enumerate(location) if isinstance(part, str) and part.startswith(LITERAL)), None)
