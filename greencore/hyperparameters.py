@@ -98,21 +98,25 @@ class Hyperparameters(BaseModel):
         description="Join the rows of a batch into one sequence without padding, with the loss of separate rows. "
         "`auto`: where it saves FLOPs and the model keeps the rows apart. Off by default: of rows alike in length, "
         "attention over the joined rows costs more than their padding",
+        json_schema_extra={"group": "Batches"},
     )
     group_by_length: Switch = Field(
         default=False,
         description="Batch rows of similar length, which saves padding; batches come in random order. `auto`: where it "
         "saves FLOPs and rows are not packed. Off by default, so that a step's rows are a random sample",
+        json_schema_extra={"group": "Batches"},
     )
     gradient_checkpointing: Switch = Field(
         default="auto",
         description="Recompute each block in the backward pass instead of keeping its activations: less memory, about "
         "a third more time. `auto`: where the step would not fit into the device's memory otherwise",
+        json_schema_extra={"group": "Memory and speed"},
     )
     attention: Attention | None = Field(
         default=None,
         description="Implementation of attention; null: the model's default, which is sdpa for most. `flash` needs a "
         "CUDA device and the package flash-attn",
+        json_schema_extra={"group": "Memory and speed"},
     )
 
     @field_validator("group_by_length")

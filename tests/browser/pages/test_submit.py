@@ -104,7 +104,7 @@ def test_the_estimate_is_beside_the_form_and_the_job_is_as_entered(
 ) -> None:
     page.goto("/dashboard/submit")
     expect(page.locator("#model-hint")).to_contain_text("134,515,008 parameters in 272 tensors; ρ at least 0.35")
-    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_label("Dataset", exact=True).select_option(dataset)
     page.get_by_label("Zone").select_option("DE")
     expect(page.locator("#zone-intensity .intensity")).to_contain_text("gCO2e/kWh")
     page.get_by_label("Policy").select_option("night-shift")
@@ -132,7 +132,7 @@ def test_the_estimate_is_beside_the_form_and_the_job_is_as_entered(
 
 def test_a_double_click_and_a_retry_make_one_job(page: Page, dashboard: Dashboard, dataset: str) -> None:
     page.goto("/dashboard/submit")
-    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_label("Dataset", exact=True).select_option(dataset)
 
     # The first answer is lost: the job is stored, and the browser does not know.
     monitor_of(page).expect("ERR_CONNECTION_RESET")
@@ -147,14 +147,14 @@ def test_a_double_click_and_a_retry_make_one_job(page: Page, dashboard: Dashboar
     assert jobs(dashboard.database) == 1
 
     page.reload()
-    expect(page.get_by_label("Dataset")).to_have_value(dataset)
+    expect(page.get_by_label("Dataset", exact=True)).to_have_value(dataset)
     page.get_by_role("button", name="Submit").dblclick()
     submitted(page, dashboard.database)
     assert jobs(dashboard.database) == 1
 
     # The next submission makes another job, though its values are the same.
     page.goto("/dashboard/submit")
-    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_label("Dataset", exact=True).select_option(dataset)
     page.get_by_role("button", name="Submit").click()
     submitted(page, dashboard.database)
     assert jobs(dashboard.database) == 2
@@ -168,15 +168,15 @@ def test_errors_of_an_upload_name_their_lines_and_a_valid_file_is_chosen(
     rows.write_text('{"text": "good"}\n{"prompt": "no completion"}\n{broken\n')
     page.goto("/dashboard/submit")
 
-    page.get_by_label("Upload").set_input_files(rows)
+    page.get_by_label("Upload a file", exact=True).set_input_files(rows)
     expect(page.locator("#file-error")).to_contain_text("2 faults")
     expect(page.locator("#file-error li")).to_have_count(2)
     expect(page.locator("#file-error")).to_contain_text("line 2")
     expect(page.locator("#file-error")).to_contain_text("line 3")
-    expect(page.get_by_label("Upload")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Upload a file", exact=True)).to_have_attribute("aria-invalid", "true")
 
     rows.write_text('{"text": "good"}\n' * 1000)
-    page.get_by_label("Upload").set_input_files(rows)
+    page.get_by_label("Upload a file", exact=True).set_input_files(rows)
     expect(page.locator("#dataset option:checked")).to_have_text("rows.jsonl (1,000 rows)")
     expect(page.locator("#file-error")).to_be_hidden()
     expect(estimate(page)).to_contain_text("gCO2e")
@@ -188,9 +188,9 @@ def test_each_error_is_shown_at_its_field(page: Page, dashboard: Dashboard, data
 
     page.get_by_role("button", name="Submit").click()
     expect(page.locator("#dataset-error")).to_have_text("choose a dataset")
-    expect(page.get_by_label("Dataset")).to_be_focused()
+    expect(page.get_by_label("Dataset", exact=True)).to_be_focused()
 
-    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_label("Dataset", exact=True).select_option(dataset)
     expect(page.locator("#dataset-error")).to_be_hidden()
     expect(estimate(page)).to_contain_text("gCO2e")
     page.get_by_label("Epochs").fill("0")
@@ -231,7 +231,7 @@ def test_settings_of_every_kind_are_sent_as_their_schema_has_them(
         route.fulfill(status=422, json={"title": "?", "status": 422, "detail": "?", "errors": errors})
 
     page.route("**/jobs/estimate", refuse)
-    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_label("Dataset", exact=True).select_option(dataset)
     expect(page.get_by_text("A probe")).to_be_hidden()
     page.get_by_label("Method").select_option("lora")
     for group in ("Batches", "Quality", "A probe", "Stopping"):
@@ -271,7 +271,7 @@ def test_settings_of_every_kind_are_sent_as_their_schema_has_them(
 
 def test_quick_changes_request_one_estimate(page: Page, dashboard: Dashboard, dataset: str) -> None:
     page.goto("/dashboard/submit")
-    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_label("Dataset", exact=True).select_option(dataset)
     expect(estimate(page)).to_contain_text("gCO2e")
     asked = monitor_of(page).requests
     before = len([request for request in asked if request.url.endswith("/jobs/estimate")])
@@ -289,7 +289,7 @@ def test_quick_changes_request_one_estimate(page: Page, dashboard: Dashboard, da
 
 def test_values_survive_a_reload_and_start_over_clears_them(page: Page, dashboard: Dashboard, dataset: str) -> None:
     page.goto("/dashboard/submit")
-    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_label("Dataset", exact=True).select_option(dataset)
     page.get_by_label("Epochs").fill("7")
     page.locator("summary").get_by_text("Run", exact=True).click()
     page.get_by_label("Seed").fill("42")
@@ -300,7 +300,7 @@ def test_values_survive_a_reload_and_start_over_clears_them(page: Page, dashboar
 
     page.reload()
 
-    expect(page.get_by_label("Dataset")).to_have_value(dataset)
+    expect(page.get_by_label("Dataset", exact=True)).to_have_value(dataset)
     expect(page.get_by_label("Epochs")).to_have_value("7")
     expect(page.get_by_label("Seed")).to_have_value("42")
     expect(page.get_by_label("As JSON")).to_have_value('{"kind": "constant", "rho": 0.8')
@@ -340,7 +340,7 @@ def test_a_model_gets_its_estimate_once_it_is_measured(page: Page, dashboard: Da
     now = datetime.now(UTC)
     dataset = stage_dataset(dashboard.database, dashboard.settings, now=now)
     page.goto("/dashboard/submit")
-    page.get_by_label("Dataset").select_option(dataset)
+    page.get_by_label("Dataset", exact=True).select_option(dataset)
     expect(estimate(page)).to_contain_text("is being measured")
 
     measure(dashboard.database)
