@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +32,11 @@ def format_number(value: float | None, digits: int = 4) -> str:
     decimals = max(0, digits - 1 - magnitude)
     text = f"{value:.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def format_forms(forms: Mapping[str, int]) -> str:
+    """Format the number of a dataset's rows by form: "messages 1,200, text 3"."""
+    return ", ".join(f"{form} {rows:,}" for form, rows in forms.items())
 
 
 def format_percent(share: float | None) -> str:

@@ -16,8 +16,9 @@ from api.dependencies import AppContextDep, NowDep
 from api.http.openapi import SECONDS_SCHEMA
 from api.http.pagination import Id, Listing
 from api.http.problems import Problem, invalid_field, join_names, problem_responses
-from greencore.dataset import InvalidRow, enumerate_rows
+from greencore.dataset import InvalidRow
 from store.repositories.token_statistics import TokenStatisticsRepository
+from store.stored_rows import enumerate_stored_rows
 
 RETRY_AFTER_SECONDS = 2
 # After a failure, tokens are counted again only after this time, when its cause may be gone.
@@ -79,9 +80,8 @@ def count_tokens(
 
 def _rows(file: Path) -> Iterator[RowOut]:
     try:
-        with file.open("rb") as lines:
-            for number, row in enumerate_rows(lines):
-                yield RowOut.of(number, row)
+        for number, row in enumerate_stored_rows(file):
+            yield RowOut.of(number, row)
     except FileNotFoundError as error:
         detail = "the rows of this dataset are missing from this service's data: upload them again"
         raise Problem(HTTPStatus.NOT_FOUND, detail) from error

@@ -21,6 +21,7 @@ from api.http.problems import Problem, closing_problem, problem_responses
 from greencore.disk import DISK_FULL_ERRNOS
 from runtime.ids import new_id
 from store.repositories.datasets import DatasetRepository
+from store.stored_rows import name_blob
 from store.tables import Dataset
 
 JOBS_NAMED = 10
@@ -63,8 +64,10 @@ async def create_dataset(
 ) -> DatasetOut:
     """JSON Lines or Parquet, detected from the content; the columns of a Parquet file are the fields of a row.
 
-    Each row is `{"prompt", "completion"}`, `{"messages": [{"role", "content"}, …]}` or `{"text"}`. All rows are
-    validated; errors name the line, up to the first hundred.
+    Each row is `{"messages": [{"role", "content"}, …]}`, perhaps with `tools`, `{"conversations": [{"from", "value"},
+    …]}`, `{"prompt", "completion"}`, `{"instruction", "input", "output"}` or `{"text"}`. All rows are validated; errors
+    name the line, up to the first hundred. A key that would change what is learned elsewhere is refused; other unknown
+    keys are named in `contents.ignored_fields`.
     """
     settings = context.settings
     limits = DatasetLimits(settings.max_dataset_rows, settings.max_row_bytes, settings.max_upload_bytes)
@@ -79,7 +82,7 @@ async def create_dataset(
             rows=checked.rows,
             bytes=received.bytes,
             sha256=received.sha256,
-            blob=checked.blob,
+            blob=name_blob(checked.blob),
             contents=checked.contents,
             created_at=now,
         )

@@ -18,14 +18,13 @@ from typing import Any
 import structlog
 
 from api.datasets.validator import DatasetLimits, DatasetRejected, DatasetSummary, DatasetValidator, RowFault
-from greencore.dataset import ROW_FORMS, InvalidRow, row_from_object, row_to_object
+from greencore.dataset import READ_KEYS, ROW_FORMS, InvalidRow, find_form, row_from_object, row_to_object
 from greencore.disk import DISK_FULL_ERRNOS
 from runtime.private_files import open_private
 
 log = structlog.get_logger()
 
 MAGIC, MAGIC_ENCRYPTED = b"PAR1", b"PARE"
-COLUMNS = ("prompt", "completion", "messages", "text")
 BATCH_ROWS = 128
 MEMORY_BYTES = 2 * 2**30  # of address space, of which the libraries take 0.3 GiB
 CPU_SECONDS = 600
@@ -118,10 +117,10 @@ def _values(source: Path, limits: DatasetLimits) -> Iterator[Mapping[str, Any] |
         if file.metadata.num_rows > limits.rows:
             raise DatasetRejected(f"holds more than {limits.rows} rows, the most that this service takes")
         names = file.schema_arrow.names
-        wanted = [name for name in COLUMNS if name in names]
-        if not wanted:
+        wanted = [name for name in names if name in READ_KEYS]
+        if find_form(dict.fromkeys(names)) is None:
             raise DatasetRejected(f"has no column of {ROW_FORMS}: its columns are {ascii(names)[:200]}")
-        others = dict.fromkeys(name for name in names if name not in COLUMNS)
+        others = dict.fromkeys(name for name in names if name not in READ_KEYS)
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False):
             for row in _decoded(batch):
                 if isinstance(row, UnicodeDecodeError):

@@ -44,9 +44,13 @@ class CharactersOut(BaseModel):
 class ContentsOut(BaseModel):
     """Summary of a dataset's rows."""
 
-    forms: dict[str, int] = Field(description="Number of rows of each form: prompt, messages, text")
+    forms: dict[str, int] = Field(
+        description="Number of rows of each form, by name: messages, sharegpt, prompt, instruction, text"
+    )
     characters: CharactersOut
-    ignored_fields: list[str] = Field(description="Fields or columns that are not used; at most twenty are named")
+    ignored_fields: list[str] = Field(
+        description="Fields or columns that are not used, of a list's objects such as messages[].id; at most twenty"
+    )
 
 
 class DatasetOut(RowModel):
@@ -86,17 +90,20 @@ class RowOut(BaseModel):
     """A row for display. `number` is its line, or its row in a Parquet file, from 1."""
 
     number: int
-    form: str
-    texts: list[ExcerptOut] = Field(description="Of a long conversation, the first hundred")
+    form: str = Field(description="prompt (of instructions, too), messages (of ShareGPT's, too) or text")
+    texts: list[ExcerptOut] = Field(description="Of a long conversation, those of the first hundred messages")
 
     @classmethod
     def of(cls, number: int, row: Row) -> "RowOut":
         """Build from a row, with long texts truncated."""
         if isinstance(row, MessagesRow):
-            texts = [
-                ExcerptOut.of(f"messages[{index}].content", message.content, message.role)
-                for index, message in enumerate(row.messages[:MAX_MESSAGES])
-            ]
+            texts = [] if row.tools is None else [ExcerptOut.of("tools", row.tools)]
+            for index, message in enumerate(row.messages[:MAX_MESSAGES]):
+                field = f"messages[{index}]"
+                if message.content or message.tool_calls is None:
+                    texts.append(ExcerptOut.of(f"{field}.content", message.content, message.role))
+                if message.tool_calls is not None:
+                    texts.append(ExcerptOut.of(f"{field}.tool_calls", message.tool_calls, message.role))
         elif isinstance(row, PromptRow):
             texts = [ExcerptOut.of("prompt", row.prompt), ExcerptOut.of("completion", row.completion)]
         else:

@@ -1,7 +1,7 @@
 """Collects the faults, forms and lengths of an upload's rows: of JSON Lines here, of Parquet in `parquet`."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +12,8 @@ from greencore.dataset import (
     MessagesRow,
     PromptRow,
     Row,
+    find_form,
+    find_ignored_keys,
     parse_object,
     row_from_object,
 )
@@ -21,7 +23,6 @@ CHUNK_BYTES = 2**20
 MAX_FAULTS = 100
 MAX_IGNORED = 20
 LONGEST_NAME = 100
-FIELDS = {"prompt": {"prompt", "completion"}, "messages": {"messages"}, "text": {"text"}}
 
 
 class DatasetRejected(Exception):
@@ -72,13 +73,14 @@ class DatasetValidator:
         if self._rows > self._limits.rows:
             raise DatasetRejected(f"holds more than {self._limits.rows} rows, the most that this service takes")
 
-    def accept_row(self, row: Row, names: Collection[str]) -> None:
-        """Record a valid row; `names` are all its fields, used or not."""
-        form = row_form(row)
+    def accept_row(self, row: Row, value: Mapping[str, object]) -> None:
+        """Record a valid row; `value` is the object that it was read from."""
+        form = find_form(value)
+        assert form is not None
         self._forms[form] += 1
         self._characters.add(sum(len(text) for text in row_texts(row)))
-        if len(names) > len(FIELDS[form]) and len(self._ignored) < MAX_IGNORED:
-            self._ignored.update(ascii(name[:LONGEST_NAME])[1:-1] for name in names if name not in FIELDS[form])
+        if len(self._ignored) < MAX_IGNORED:
+            self._ignored.update(ascii(name[:LONGEST_NAME])[1:-1] for name in find_ignored_keys(value))
 
     def reject_row(self, error: InvalidRow) -> None:
         """Record an invalid row."""
@@ -118,7 +120,8 @@ def row_form(row: Row) -> str:
 def row_texts(row: Row) -> list[str]:
     """Return all texts of a row, in order."""
     if isinstance(row, MessagesRow):
-        return [message.content for message in row.messages]
+        calls = (message.tool_calls or "" for message in row.messages)
+        return [row.tools or "", *(message.content for message in row.messages), *calls]
     return [row.prompt, row.completion] if isinstance(row, PromptRow) else [row.text]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.figures import format_size
+from api.figures import UNKNOWN, format_forms, format_size
 from cli.commands.submission import upload_if_file
 from cli.errors import SettingError
 from cli.options import AsJson, with_client
@@ -23,6 +23,7 @@ COLUMNS: "Columns[Dataset]" = {
     "name": lambda dataset: dataset.name,
     "format": lambda dataset: dataset.format,
     "rows": lambda dataset: f"{dataset.rows:,}",
+    "forms": lambda dataset: format_forms(dataset.contents.forms) if dataset.contents else UNKNOWN,
     "size": lambda dataset: format_size(dataset.bytes),
     "uploaded (UTC)": lambda dataset: format_short_time(dataset.created_at),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.figures import UNKNOWN, format_duration, format_number, format_percent
+from api.figures import UNKNOWN, format_duration, format_forms, format_number, format_percent
 from cli.completion import complete_policy, complete_zone
 from cli.errors import SettingError
 from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions
@@ -75,7 +75,11 @@ def upload_if_file(client: "Client", dataset: str, *, option: str = "--dataset")
         if not problem.errors:
             raise
         raise SettingError(f"{option}: {dataset}: {format_field_errors(problem)}") from problem
-    typer.echo(f"uploaded {file.name}: {uploaded.rows:,} rows, {uploaded.id}", err=True)
+    contents = uploaded.contents
+    forms = f" ({format_forms(contents.forms)})" if contents else ""
+    typer.echo(f"uploaded {file.name}: {uploaded.rows:,} rows{forms}, {uploaded.id}", err=True)
+    if contents and contents.ignored_fields:
+        typer.echo(f"not used of its rows: {', '.join(contents.ignored_fields)}", err=True)
     return uploaded.id
 
 

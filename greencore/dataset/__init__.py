@@ -1,12 +1,15 @@
 """Training rows: their forms, parsing of JSON Lines, and errors with line number and field."""
 
 from greencore.dataset.json_lines import BYTE_ORDER_MARK, enumerate_rows, load_rows, read_rows
-from greencore.dataset.parsing import MAX_SHOWN_CHARACTERS, ROW_FORMS, parse_object, parse_row, row_from_object
+from greencore.dataset.keys import READ_KEYS, find_form, find_ignored_keys
+from greencore.dataset.parsing import ROW_FORMS, parse_object, parse_row, row_from_object
 from greencore.dataset.rows import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow, row_to_object
+from greencore.dataset.values import MAX_SHOWN_CHARACTERS
 
 __all__ = [
     "BYTE_ORDER_MARK",
     "MAX_SHOWN_CHARACTERS",
+    "READ_KEYS",
     "ROW_FORMS",
     "InvalidRow",
     "Message",
@@ -15,6 +18,8 @@ __all__ = [
     "Row",
     "TextRow",
     "enumerate_rows",
+    "find_form",
+    "find_ignored_keys",
     "load_rows",
     "parse_object",
     "parse_row",

@@ -1,5 +1,6 @@
 """The row types of a dataset, the error of an invalid row, and a row's JSON object."""
 
+import json
 from dataclasses import dataclass, field
 
 
@@ -27,8 +28,10 @@ class PromptRow:
 class Message:
     """One turn of a conversation.
 
-    `tool_calls` is canonical JSON text of the calls that an assistant's turn makes, None without calls; `weight` is 1
-    for a turn that may be learned, 0 for one that is only read. `name` and `tool_call_id` are kept as given.
+    `tool_calls` is canonical JSON text of the calls that an assistant's turn makes, None without calls: a list of
+    {"type", "id" where given, "function": {"name", "arguments"}}, arguments an object, keys in the order given; then
+    `content` may be empty. `weight` is 1, or 0 for an assistant's turn that is not learned. `name` and `tool_call_id`
+    are kept as given.
     """
 
     role: str
@@ -41,7 +44,7 @@ class Message:
 
 @dataclass(frozen=True)
 class MessagesRow:
-    """A conversation that ends with the assistant; the loss is computed on its last message.
+    """A conversation in which an assistant's message of weight 1 answers another one.
 
     `tools` is canonical JSON text of the tools that the assistant may call, None without tools.
     """
@@ -63,9 +66,22 @@ Row = PromptRow | MessagesRow | TextRow  # `line` is the line number, from 1; eq
 
 
 def row_to_object(row: Row) -> dict[str, object]:
-    """Convert a row to a JSON object, the inverse of `row_from_object`."""
+    """Convert a row to a JSON object, the inverse of `row_from_object`; keys that say nothing are left out."""
     if isinstance(row, MessagesRow):
-        return {"messages": [{"role": message.role, "content": message.content} for message in row.messages]}
+        value: dict[str, object] = {"messages": [_message_to_object(message) for message in row.messages]}
+        return value if row.tools is None else value | {"tools": json.loads(row.tools)}
     if isinstance(row, PromptRow):
         return {"prompt": row.prompt, "completion": row.completion}
     return {"text": row.text}
+
+
+def _message_to_object(message: Message) -> dict[str, object]:
+    value: dict[str, object] = {"role": message.role, "content": message.content}
+    if message.tool_calls is not None:
+        value["tool_calls"] = json.loads(message.tool_calls)
+    if message.weight != 1:
+        value["weight"] = message.weight
+    for name in ("name", "tool_call_id"):
+        if (text := getattr(message, name)) is not None:
+            value[name] = text
+    return value

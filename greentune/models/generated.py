@@ -623,10 +623,10 @@ class Contents(Answer):
     """Summary of a dataset's rows."""
 
     forms: dict[str, int]
-    """Number of rows of each form: prompt, messages, text"""
+    """Number of rows of each form, by name: messages, sharegpt, prompt, instruction, text"""
     characters: Characters
     ignored_fields: list[str]
-    """Fields or columns that are not used; at most twenty are named"""
+    """Fields or columns that are not used, of a list's objects such as messages[].id; at most twenty"""
 
 
 class Simulation(Answer):

@@ -88,7 +88,7 @@ def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(
     )
     assert result.exit_code == 0, result.output
     job = client.job(result.stdout.strip())
-    assert result.stderr.count("uploaded rows.jsonl: 2 rows") == 2
+    assert result.stderr.count("uploaded rows.jsonl: 2 rows (text 2), dataset_") == 2
     assert job.validation_dataset not in (None, job.dataset)
     assert (job.method, job.zone, job.priority, job.policy["rho"]) == ("full", "FR", 7, 0.5)
     assert job.deadline == datetime(2026, 12, 1, 11, tzinfo=UTC)
@@ -270,8 +270,14 @@ def test_models_workers_and_datasets_are_listed(
     assert [each["id"] for each in greentune.json("workers")] == ["worker_1"]
     uploaded = greentune.shown("datasets", "upload", str(rows)).strip()
     assert greentune.json("datasets", "upload", str(rows))["rows"] == 2
-    assert uploaded in greentune.shown("datasets", "list")
+    assert uploaded in (listed := greentune.shown("datasets", "list"))
+    assert "text 2" in listed
     assert len(greentune.json("datasets", "list")) == 3
+    other = rows.with_name("other.jsonl")
+    other.write_text('{"text": "a", "id": 1}\n{"instruction": "a", "output": "b", "n\\u001b": 1}\n')
+    result = greentune("datasets", "upload", str(other))
+    assert "2 rows (text 1, instruction 1)" in result.stderr
+    assert "not used of its rows: id, n\\x1b" in result.stderr
     assert greentune("datasets", "delete", uploaded).exit_code == 0
     greentune.refused("datasets", "delete", job.dataset, code=5)
     greentune.refused("datasets", "delete", uploaded, code=4)

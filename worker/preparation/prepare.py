@@ -9,7 +9,6 @@ import structlog
 
 from greencore.backprop import BudgetTooSmall
 from greencore.clock import utc_now
-from greencore.dataset import load_rows
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import parse_stored_policy
 from greencore.training.data.batch_layout import choose_layout
@@ -42,6 +41,7 @@ from store.lifecycle.transitions import transition
 from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository
 from store.repositories.models import ModelRepository
+from store.stored_rows import load_stored_rows
 from store.tables import Job
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
@@ -137,9 +137,9 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
     """
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
     folder = fetch_model_folder(job.model, settings)
-    rows = load_rows(rows_in)
+    rows = load_stored_rows(rows_in)
     tokenizer = load_tokenizer(folder)
-    validation_rows = None if validation_in is None else load_rows(validation_in)
+    validation_rows = None if validation_in is None else load_stored_rows(validation_in)
     training, held_out, duplicates = divide_rows(
         rows, validation_rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
     )

@@ -9,7 +9,7 @@ import structlog
 from transformers import PreTrainedTokenizerBase
 
 from greencore.clock import utc_now
-from greencore.dataset import Row, read_rows
+from greencore.dataset import Row
 from greencore.length_statistics import LengthCounter
 from greencore.training.data.tokenisation import tokenise_rows
 from greencore.training.methods.batch_shapes import is_encoder_decoder
@@ -18,6 +18,7 @@ from runtime.settings import Settings, get_settings
 from store.database import Database
 from store.repositories.datasets import locate_rows_file
 from store.repositories.token_statistics import TokenStatisticsRepository
+from store.stored_rows import enumerate_stored_rows
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.prepare import fetch_model_folder
@@ -83,10 +84,8 @@ def _count_stored_dataset(database: Database, settings: Settings, dataset_id: st
     with database.session() as session:
         file = locate_rows_file(session, dataset_id, settings)
     folder = fetch_model_folder(model, settings)
-    with file.open("rb") as lines:
-        return count_row_tokens(
-            read_rows(lines), load_tokenizer(folder), encoder=is_encoder_decoder(load_meta_model(folder))
-        )
+    rows = (row for _, row in enumerate_stored_rows(file))
+    return count_row_tokens(rows, load_tokenizer(folder), encoder=is_encoder_decoder(load_meta_model(folder)))
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

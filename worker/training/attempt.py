@@ -15,7 +15,6 @@ from greencore.backprop import NotFinite, TensorCost
 from greencore.backprop.selection.importance_curve import ConcaveCurve
 from greencore.carbon.accounting.pricing import PricedInterval, price_by_reading
 from greencore.clock import utc_now
-from greencore.dataset import load_rows
 from greencore.energy import EnergyInterval, EnergyMeter, is_unresponsive
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import RhoDecision, decide_rho
@@ -33,6 +32,7 @@ from store.lifecycle import progress
 from store.lifecycle.leases import lock_leased_job, record_attempt_event
 from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository, get_job_policy, method_share
+from store.stored_rows import load_stored_rows
 from store.tables import Job, Tensor
 from worker.preparation.budget_check import check_budget
 from worker.preparation.prepare import fetch_model_folder
@@ -119,8 +119,8 @@ class TrainingAttempt(TrainingListener):
         return fine_tune(
             model_folder=fetch_model_folder(self._job.model, self._settings),
             model_name=self._job.model,
-            rows=load_rows(rows_in),
-            validation_rows=None if validation_in is None else load_rows(validation_in),
+            rows=load_stored_rows(rows_in),
+            validation_rows=None if validation_in is None else load_stored_rows(validation_in),
             hyperparameters=Hyperparameters.model_validate(self._job.hyperparameters),
             rho=self.start_epoch,
             method=cast(Method, self._job.method),

@@ -14,6 +14,7 @@ from runtime.settings import Settings
 from store.database import Database
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import JobRepository
+from store.stored_rows import name_blob
 from store.tables import Dataset
 from tests.keys import bearer
 
@@ -44,7 +45,12 @@ def in_background(call: Callable[[], Any]) -> tuple[Thread, list[Any]]:
 def test_an_upload_is_stored_byte_for_byte_under_its_digest(
     upload: Any, client: TestClient, settings: Settings
 ) -> None:
-    content = GOOD + b"\n" + b'{"messages": [{"role": "assistant", "content": "Hi"}]}\r\n' + b'{"text": "a"}'
+    content = (
+        GOOD
+        + b"\n"
+        + b'{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "Hi"}]}\r\n'
+        + b'{"text": "a"}'
+    )
 
     response = upload(content, "../my rows.jsonl")
 
@@ -55,11 +61,11 @@ def test_an_upload_is_stored_byte_for_byte_under_its_digest(
     assert (dataset["rows"], dataset["bytes"], dataset["sha256"]) == (3, len(content), digest)
     assert dataset["contents"] == {
         "forms": {"prompt": 1, "messages": 1, "text": 1},
-        "characters": {"total": 12, "mean": 4.0, "median": 2, "max": 9},
+        "characters": {"total": 13, "mean": 13 / 3, "median": 3, "max": 9},
         "ignored_fields": [],
     }
-    assert settings.dataset_file(digest).read_bytes() == content
-    assert files(settings) == [f"{digest}.jsonl"]
+    assert settings.dataset_file(name_blob(digest)).read_bytes() == content
+    assert files(settings) == [f"{name_blob(digest)}.jsonl"]
     assert client.get(response.headers["location"]).json() == dataset
 
 
@@ -250,14 +256,14 @@ def test_rows_uploaded_during_the_deletion_of_their_last_dataset_are_kept(
     first = upload(GOOD).json()
     with database.session() as session:
         datasets = DatasetRepository(session)
-        datasets.lock_blob(first["sha256"])
+        datasets.lock_blob(name_blob(first["sha256"]))
         deletion, _ = in_background(lambda: client.delete(f"/datasets/{first['id']}"))
         deletion.join(0.3)
         assert deletion.is_alive()
         again = {name: first[name] for name in ("name", "format", "rows", "bytes", "sha256")}
-        datasets.add(Dataset(id="dataset_again", owner="ops", blob=first["sha256"], created_at=now, **again))
+        datasets.add(Dataset(id="dataset_again", owner="ops", blob=name_blob(first["sha256"]), created_at=now, **again))
     deletion.join()
-    assert files(settings) == [f"{first['sha256']}.jsonl"]
+    assert files(settings) == [f"{name_blob(first['sha256'])}.jsonl"]
     assert client.get("/datasets/dataset_again/preview").status_code == 200
 
 
@@ -276,7 +282,7 @@ def test_a_file_whose_row_cannot_be_stored_is_removed(
     first = upload(GOOD).json()
 
     assert upload(GOOD * 2).status_code == 409
-    assert files(settings) == [f"{first['sha256']}.jsonl"]
+    assert files(settings) == [f"{name_blob(first['sha256'])}.jsonl"]
 
 
 def test_a_preview_truncates_long_texts_and_states_their_length(upload: Any, client: TestClient) -> None:
@@ -308,7 +314,7 @@ def test_a_preview_of_rows_whose_file_is_missing_says_so(
     upload: Any, client: TestClient, settings: Settings, damage: str
 ) -> None:
     dataset = upload(GOOD).json()
-    file = settings.dataset_file(dataset["sha256"])
+    file = settings.dataset_file(name_blob(dataset["sha256"]))
     if damage == "gone":
         file.unlink()
     else:

@@ -141,6 +141,66 @@ ODD_CREDENTIALS = (
 )
 
 
+MISFITS = (*NUMERALS, *STRINGS[:4], *CONTAINERS[3:], "true")  # wrong wherever a text, a list or a weight is expected
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CHAT = [
+    {"role": "user", "content": [{"type": "text", "text": "a"}], "name": "b"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL], "weight": 1},
+    {"role": "tool", "content": "a", "tool_call_id": "a"},
+    {"role": "assistant", "content": "a"},
+]
+TURNS = [{"from": "human", "value": "a"}, {"from": "function_call", "value": '{"name": "f", "arguments": {}}'}]
+# Valid rows of several texts, with wrong values for some places.
+CONVERSATIONS: Sequence[tuple[dict[str, Any], dict[Path, Sequence[str]]]] = (
+    (
+        {"messages": CHAT, "tools": [CALL], "weight": None, "train": None},
+        {
+            ("messages",): (*MISFITS, "[" + ", ".join(['{"role": "user", "content": "a"}'] * 10_001) + "]"),
+            ("messages", 0, "role"): (*MISFITS, '"robot"'),
+            ("messages", 0, "content"): (*MISFITS, "null", '""'),
+            ("messages", 0, "content", 0): (*MISFITS, '"a"', '{"type": "image_url", "image_url": {"url": "a"}}'),
+            ("messages", 0, "content", 0, "text"): (*MISFITS, "null"),
+            ("messages", 0, "name"): (*MISFITS, '""', json.dumps("n" * 300)),
+            ("messages", 1, "tool_calls"): (*MISFITS, '"[]"', "[null]", json.dumps([CALL] * 129)),
+            ("messages", 1, "tool_calls", 0, "id"): (*MISFITS, '""'),
+            ("messages", 1, "tool_calls", 0, "type"): (*MISFITS, '"custom"'),
+            ("messages", 1, "tool_calls", 0, "function"): (*MISFITS, "null", "{}", '{"name": "f"}'),
+            ("messages", 1, "tool_calls", 0, "function", "name"): (*MISFITS, "null", '" "'),
+            ("messages", 1, "tool_calls", 0, "function", "arguments"): (
+                *(*NUMERALS, *STRINGS[:4], "null", "[]", '"[]"', '"{"', json.dumps("[" * 60_000)),
+                *('{"a": NaN}', '{"a": "\\ud800"}', '{"\\u0000": 1}', '{"a": ' * 40 + "1" + "}" * 40),
+            ),
+            ("messages", 1, "weight"): (*MISFITS, "2", "0.5", '"1"'),
+            ("messages", 2, "tool_call_id"): (*MISFITS, '""'),
+            ("messages", 3): (*MISFITS, '{"role": "assistant", "content": "a", "train": false}'),
+            ("tools",): (*NUMERALS, '"{"', "true", "{}", "[null]", "[{}]", json.dumps([CALL] * 129)),
+            ("weight",): ("0", "1", "true", '"1"', "[1]"),
+            ("train",): ("false", "true", "0"),
+        },
+    ),
+    (
+        {"conversations": TURNS, "system": "a"},
+        {
+            ("conversations",): (*MISFITS, "[]", "null"),
+            ("conversations", 0): (*MISFITS, "null", "{}", '{"role": "user", "content": "a"}'),
+            ("conversations", 0, "from"): (*MISFITS, "null", '"robot"', '["gpt"]'),
+            ("conversations", 0, "value"): (*MISFITS, "null", '""'),
+            ("conversations", 1, "value"): (*MISFITS, "null", '"f()"', '"[]"', '"{}"'),
+            ("system",): (*MISFITS, '" "'),
+        },
+    ),
+    (
+        {"instruction": "a", "input": "b", "output": "c", "chosen": None},
+        {
+            ("instruction",): (*MISFITS, "null"),
+            ("input",): MISFITS,
+            ("output",): (*MISFITS, "null", '""'),
+            ("chosen",): ('"a"', "5", "[1]"),
+        },
+    ),
+)
+
+
 def _wrong_rows(rng: random.Random) -> bytes:
     good = b'{"prompt": "2 + 2 =", "completion": " 4"}\n'
     bad = rng.choice(
@@ -151,6 +211,7 @@ def _wrong_rows(rng: random.Random) -> bytes:
             b'{"text": ' + rng.choice((*NUMERALS, *CONTAINERS, '"\\ud800"', '""', "null")).encode() + b"}",
             b'{"messages": ' + rng.choice((*NUMERALS, *CONTAINERS, '[{"role": "x"}]', '"text"')).encode() + b"}",
             b'{"text": "a", "text": 5}',
+            _wrong_conversation(rng),
             b'{"text": "cut',
             '{"text": "wide"}'.encode("utf-16"),
             b'{"text": "\xe9"}',
@@ -160,6 +221,13 @@ def _wrong_rows(rng: random.Random) -> bytes:
     if bad.startswith(b"PAR1"):
         return bad
     return good * rng.randrange(3) + bad + b"\n" + good * rng.randrange(3)
+
+
+def _wrong_conversation(rng: random.Random) -> bytes:
+    """Return a row of messages, ShareGPT or an instruction in which one place has a fault."""
+    valid, faults = rng.choice(CONVERSATIONS)
+    place = rng.choice(list(faults))
+    return _written(valid, {place: rng.choice(faults[place])}).encode("utf-8", "surrogatepass")
 
 
 def _form(content: bytes, disposition: bytes = b'form-data; name="file"; filename="a"') -> bytes:

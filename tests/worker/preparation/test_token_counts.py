@@ -22,6 +22,7 @@ from scheduler.broker import Broker
 from scheduler.prepare_dispatch import dispatch_token_counts, prepare_timeout
 from store.database import Database
 from store.repositories.token_statistics import REQUEST_LIFETIME, TokenStatisticsRepository
+from store.stored_rows import name_blob
 from tests.carbon_provider_server import ManualClock
 from tests.keys import bearer
 from worker.app import PREPARE_QUEUE
@@ -145,7 +146,7 @@ def test_an_error_of_counting_is_shown_and_retried_later(
     assert "gone" in response.json()["detail"]
 
     assert ask("words").status_code == 202
-    settings.dataset_file(dataset["sha256"]).unlink()
+    settings.dataset_file(name_blob(dataset["sha256"])).unlink()
     count_dataset_tokens(dataset["id"], "words")
     assert ask("words").status_code == 409
     client.post("/datasets", files={"file": ("a", ROWS)}).raise_for_status()

@@ -9,28 +9,31 @@ from greencore.dataset import (
     Message,
     MessagesRow,
     PromptRow,
-    Row,
     TextRow,
     enumerate_rows,
+    find_form,
     load_rows,
     parse_row,
     read_rows,
     row_from_object,
-    row_to_object,
 )
 
 
-def test_the_three_forms_of_a_row() -> None:
+def test_the_forms_of_a_row() -> None:
     lines: list[str | bytes] = [
         '{"prompt": "2 + 2 =", "completion": " 4"}',
         "",
         '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}',
         b'{"text": "Gr\xc3\xbcn"}',
+        '{"instruction": "Add.", "input": "2 + 2", "output": "4"}',
+        '{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}',
     ]
     assert list(read_rows(lines)) == [
         PromptRow("2 + 2 =", " 4"),
         MessagesRow((Message("user", "Hi"), Message("assistant", "Hello"))),
         TextRow("Grün"),
+        PromptRow("Add.\n\n2 + 2", "4"),
+        MessagesRow((Message("user", "Hi"), Message("assistant", "Hello"))),
     ]
 
 
@@ -55,7 +58,7 @@ def test_the_three_forms_of_a_row() -> None:
         ('{"messages": []}', "messages", "at least one"),
         ('{"messages": [{"role": "assistant", "content": " "}]}', "messages[0].content", "not empty"),
         ('{"messages": [{"role": "robot", "content": "x"}]}', "messages[0].role", "must be one of"),
-        ('{"messages": [{"role": "user", "content": "x"}]}', "messages", "must end with the assistant"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "messages", "has no assistant's message"),
     ],
 )
 def test_an_invalid_row_names_its_line_and_field(line: str | bytes, field: str | None, message: str) -> None:
@@ -66,15 +69,33 @@ def test_an_invalid_row_names_its_line_and_field(line: str | bytes, field: str |
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("value", "prompt"),
     [
-        PromptRow("", "b"),
-        TextRow("a"),
-        MessagesRow((Message("system", "s"), Message("user", "u"), Message("assistant", "a"))),
+        ({"instruction": "Add.", "output": "4"}, "Add."),
+        ({"instruction": "Add.", "input": None, "output": "4"}, "Add."),
+        ({"instruction": "Add.", "input": " ", "output": "4"}, "Add."),
+        ({"instruction": "", "input": "2 + 2", "output": "4"}, "2 + 2"),
+        ({"instruction": "Add.\n", "input": "2 + 2", "output": "4", "text": "whole"}, "Add.\n\n\n2 + 2"),
     ],
 )
-def test_a_row_converted_to_an_object_and_back_is_equal(row: Row) -> None:
-    assert row_from_object(row_to_object(row), 1) == row
+def test_an_instruction_and_its_input_are_a_prompt(value: dict[str, object], prompt: str) -> None:
+    assert row_from_object(value, 1) == PromptRow(prompt, "4")
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        ({"messages": [], "prompt": "a", "text": "b"}, "messages"),
+        ({"messages": None, "text": "b"}, "text"),
+        ({"messages": None}, "messages"),
+        ({"conversations": [], "text": "b"}, "sharegpt"),
+        ({"completion": "a", "instruction": "b"}, "prompt"),
+        ({"output": "a"}, "instruction"),
+        ({"input": "a"}, None),
+    ],
+)
+def test_a_form_is_found_by_keys_that_have_a_value(value: dict[str, object], form: str | None) -> None:
+    assert find_form(value) == form
 
 
 def test_an_error_is_short_however_long_the_row_and_nested_its_values() -> None:
