@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from greencore.backprop.master_weights import MASTER, MasterWeights
+
 _GRADIENT_PRESERVING_OPTIMIZERS = (
     torch.optim.Adadelta,
     torch.optim.Adafactor,
@@ -45,6 +47,7 @@ class OptimizerDryRun:
     def compute_update(self, parameter: torch.Tensor, gradient: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
         """Compute Δw = w_{t+1} − w_t under `gradient` times `scale`, in float32 or the weights' wider type.
 
+        Of weights with a float32 master copy (`MasterWeights`) it is the copy's, before rounding.
         It has the shape of `parameter` and is valid until the next call. Weights, state and `gradient` are never
         written to: the step works on copies, so it takes the memory of the largest tensor's weights, gradient and
         state. `parameter.grad` is None afterwards. Raises `ValueError` where the optimiser cannot step one tensor at a
@@ -59,7 +62,8 @@ class OptimizerDryRun:
             for key, value in (state or {}).items()
         }
         tried_weights = copies.copy(weights, "weights")
-        as_it_is = scale == 1.0 and type(optimizer) in _GRADIENT_PRESERVING_OPTIMIZERS
+        preserved = type(optimizer) in (MasterWeights, *_GRADIENT_PRESERVING_OPTIMIZERS)
+        as_it_is = scale == 1.0 and preserved
         tried_gradient = gradient if as_it_is else copies.copy(gradient, "gradient").mul_(scale)
         try:  # from here on only the step allocates: running out of memory above has changed nothing
             optimizer.param_groups = [{**options, "params": [parameter]}]
@@ -69,6 +73,10 @@ class OptimizerDryRun:
             with torch.no_grad():
                 self._step(optimizer)
             wide = torch.promote_types(weights.dtype, torch.float32)
+            if isinstance(optimizer, MasterWeights) and weights.dtype != wide:
+                before = weights if state is None else state.get(MASTER, weights)
+                master: torch.Tensor = optimizer.state[parameter][MASTER]
+                return master.sub_(before)
             return parameter.data.to(wide).sub_(weights)
         except torch.OutOfMemoryError:
             raise

@@ -1,0 +1,78 @@
+"""Optimiser of half-precision weights by float32 master copies, held only for the tensors that are trained."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+MASTER = "master"  # a tensor's copy, in its optimiser state beside the moments
+CHUNK_ELEMENTS = 2**24  # weights stepped at once: their gradients need a float32 copy for as long
+
+
+class MasterWeights(torch.optim.Optimizer):
+    """Steps float32 copies of half-precision weights by another optimiser, and rounds the result into the weights.
+
+    An update is often smaller than half of a bfloat16 weight's last place, which is 0.4 % of it, and would be lost. A
+    tensor's copy is taken at its first step and kept in its optimiser state as `MASTER`, so that freeing the state of
+    a frozen tensor frees the copy too: the tensor keeps the value last rounded. Weights of other types are stepped
+    themselves. The groups are those of `inner`, so that a schedule acts on both; `inner` must step each tensor by
+    itself, and is not used otherwise any more.
+    """
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self._inner = inner
+        super().__init__(inner.param_groups, inner.defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # as torch's own do
+        """Step every tensor that has a gradient, a chunk of them at a time. `closure` is not called."""
+        for group in self.param_groups:
+            for chunk in _chunks([parameter for parameter in group["params"] if parameter.grad is not None]):
+                self._step_chunk(group, chunk)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned. Tensors keep their type: torch's own would round them to the weights'."""
+        super().load_state_dict({**state_dict, "state": {}})
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for index, entries in state_dict["state"].items():
+            parameter = parameters[index]
+            self.state[parameter] = {
+                key: value.to(parameter.device) if isinstance(value, torch.Tensor) and value.ndim else value
+                for key, value in entries.items()
+            }
+
+    def _step_chunk(self, group: dict[str, Any], chunk: list[torch.Tensor]) -> None:
+        stepped, state = [], defaultdict[torch.Tensor, dict[str, Any]](dict)
+        for parameter in chunk:
+            entries = self.state[parameter]
+            half = parameter.dtype in (torch.bfloat16, torch.float16)
+            target = entries.pop(MASTER, None) if half else parameter
+            if target is None:
+                target = parameter.detach().float()
+            if half:
+                assert parameter.grad is not None
+                target.grad = parameter.grad.float()
+            stepped.append(target)
+            state[target] = entries
+        self._inner.param_groups, self._inner.state = [{**group, "params": stepped}], state
+        self._inner.step()
+        for parameter, target in zip(chunk, stepped, strict=True):
+            self.state[parameter] = state[target]
+            if target is not parameter:
+                target.grad = None
+                self.state[parameter][MASTER] = target
+                parameter.copy_(target)
+        self._inner.param_groups, self._inner.state = [], defaultdict(dict)
+
+
+def _chunks(parameters: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Split tensors into runs of at most `CHUNK_ELEMENTS` elements, or of one larger tensor."""
+    chunk: list[torch.Tensor] = []
+    for parameter in parameters:
+        if chunk and sum(map(torch.Tensor.numel, chunk)) + parameter.numel() > CHUNK_ELEMENTS:
+            yield chunk
+            chunk = []
+        chunk.append(parameter)
+    if chunk:
+        yield chunk
