@@ -17,6 +17,7 @@ from greencore.text import StorableText
 
 FormatName = Literal["plain", "tldr", "summarize", "chat"]
 ResultForm = Literal["full", "delta"]
+PrecisionName = Literal["auto", "bf16", "mixed", "fp32"]
 
 
 def _report_switch_once(value: object, parse: ValidatorFunctionWrapHandler) -> object:
@@ -87,6 +88,15 @@ class Hyperparameters(BaseModel):
         max_length=4000,
         description="Prompt whose completion is generated before and after training",
         json_schema_extra={"group": "Evaluation"},
+    )
+    precision: PrecisionName = Field(
+        default="auto",
+        description=(
+            "bf16: weights in bfloat16, with float32 masters of the trained tensors; mixed: float32 weights, and"
+            " bfloat16 products where the device computes in it; fp32: float32 throughout; auto: bf16 where the device"
+            " computes in it, else fp32, the least memory at full speed"
+        ),
+        json_schema_extra={"group": "Memory"},
     )
     result: ResultForm = Field(
         default="full",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -82,7 +83,8 @@ class ListenerCallback(TrainerCallback):
         self.ended_early = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        precision = "bf16 autocast" if args.bf16 else "fp32"
+        half = kwargs["model"].dtype == torch.bfloat16
+        precision = "bf16 with fp32 masters" if half else "bf16 autocast" if args.bf16 else "fp32"
         self._listener.on_training_started(
             steps=state.max_steps,
             steps_done=state.global_step,

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 import transformers
 from transformers import (
     PreTrainedModel,
@@ -54,7 +55,7 @@ from greencore.training.methods.callback import BaselineCallback, GreenTrainerCa
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.models.delta import DELTA_FILE_NAME, write_delta
 from greencore.training.models.loading import enable_gradient_checkpointing, load_model, load_tokenizer
-from greencore.training.models.precision import choose_device, supports_bf16
+from greencore.training.models.precision import PRECISION_FILE_NAME, choose_device, recall_precision
 from greencore.training.models.weights import find_non_finite_tensor
 
 Method = Literal["greentrainer"] | Baseline
@@ -181,7 +182,9 @@ def _set_up(
     transformers.set_seed(hyperparameters.seed)
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model_folder)
-    model = load_model(model_folder, attention=hyperparameters.attention)
+    precision = recall_precision(hyperparameters.precision, folder / PRECISION_FILE_NAME)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    model = load_model(model_folder, dtype, attention=hyperparameters.attention)
     check_model(model)
     model.to(choose_device())  # type: ignore[arg-type]
     if hyperparameters.gradient_checkpointing is True:
@@ -214,7 +217,7 @@ def _set_up(
         settings=hyperparameters,
         prompt_format=prompt_format,
         sample_prompt_format=resolve_sample_format(rows, prompt_format, tokenizer),
-        bf16=supports_bf16(choose_device()),
+        bf16=precision == "mixed",
     )
     pad = choose_padding_token_id(model, tokenizer)
     lengths = row_lengths(train_set.examples, encoder=is_encoder_decoder(model))

@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from greencore.backprop import NotFinite
+from greencore.backprop.master_weights import MasterWeights
 from greencore.training.checkpoints.folder import CheckpointFolder, CheckpointUnusable
 from greencore.training.evaluation.token_loss import sum_token_loss
 from greencore.training.finite_checks import check_step
@@ -51,6 +52,15 @@ class CheckpointedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Return the given sampler, or the Trainer's own, which shuffles."""
         return self._sampler or super()._get_train_sampler(train_dataset)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Create the Trainer's optimiser, with float32 masters of weights in bfloat16."""
+        created = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if created and any(parameter.dtype == torch.bfloat16 for parameter in parameters):
+            self.optimizer = optimizer = MasterWeights(optimizer)
+        return optimizer
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

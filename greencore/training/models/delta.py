@@ -28,19 +28,21 @@ class DeltaError(ValueError):
 def write_delta(model: PreTrainedModel, base_folder: Path, file: Path, *, base_name: str) -> None:
     """Write the tensors of `model` that differ in any bit from those in `base_folder`.
 
-    Tied tensors are written once. The file's metadata hold `base_name`, the end-of-text tokens, and the SHA-256 of
-    every tensor of the base in full precision, unchanged ones included. Needs the memory of a second model.
+    Of weights in half precision, those in which they differ from the base rounded to that. Tied tensors are written
+    once. The file's metadata hold `base_name`, the weights' type, the end-of-text tokens, and the SHA-256 of every
+    tensor of the base in full precision, unchanged ones included. Needs the memory of a second model.
     """
     base = named_tensors(load_model(base_folder))
     changed = {}
     for name, tensor in named_tensors(model).items():
         now = tensor.detach().cpu().contiguous()
-        if not torch.equal(_bits(now), _bits(base[name])):
+        if not torch.equal(_bits(now), _bits(base[name].to(now.dtype))):
             changed[name] = now
     metadata = {
         "format": FORMAT,
         "version": VERSION,
         "base_model": base_name,
+        "dtype": str(model.dtype).removeprefix("torch."),
         "end_token_ids": json.dumps(model.generation_config.eos_token_id),
         "base_sha256": json.dumps({name: _digest(tensor) for name, tensor in base.items()}),
     }
@@ -55,8 +57,11 @@ def apply_delta(base_folder: Path, file: Path, output: Path) -> Path:
     """
     changed, metadata = _read(file)
     model, tokenizer = load_model(base_folder), load_tokenizer(base_folder)
+    _check_base(named_tensors(model), metadata, base_folder)
+    if (dtype := _read_dtype(metadata)) != model.dtype:
+        model = load_model(base_folder, dtype)
     base = named_tensors(model)
-    _check(base, changed, metadata, base_folder)
+    _check_changed(base, changed)
     with torch.no_grad():
         for name, tensor in changed.items():
             base[name].copy_(tensor)  # in place, so that tied tensors stay tied
@@ -90,12 +95,17 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, str]]:
         raise DeltaError(f"{file} is not a safetensors file: {error}") from error
 
 
-def _check(
-    base: Mapping[str, torch.Tensor],
-    changed: Mapping[str, torch.Tensor],
-    metadata: Mapping[str, str],
-    folder: Path,
-) -> None:
+def _read_dtype(metadata: Mapping[str, str]) -> torch.dtype:
+    """Return the type of the result's weights, float32 in a delta of an earlier version. Raises `DeltaError`."""
+    found = getattr(torch, metadata.get("dtype", "float32"), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise DeltaError(
+            f"the delta's weights are of the unknown type {metadata['dtype']!r}: the file has been changed"
+        )
+    return found
+
+
+def _check_base(base: Mapping[str, torch.Tensor], metadata: Mapping[str, str], folder: Path) -> None:
     """Raise `DeltaError` where the delta is of another base, by the checksum of each tensor."""
     name = metadata.get("base_model")
     another = f"{folder} is not the base of this delta, which is {name!r}"
@@ -107,6 +117,10 @@ def _check(
         raise DeltaError(f"{another}: {len(strangers)} tensors are in one of them only, such as {strangers[0]}")
     if differing := [key for key, tensor in base.items() if _digest(tensor) != expected[key]]:
         raise DeltaError(f"{another}: {len(differing)} of its {len(base)} tensors differ, such as {differing[0]}")
+
+
+def _check_changed(base: Mapping[str, torch.Tensor], changed: Mapping[str, torch.Tensor]) -> None:
+    """Raise `DeltaError` for a changed tensor that the base, as loaded for the result, does not have."""
     for key, tensor in changed.items():
         if key not in base or (tensor.shape, tensor.dtype) != (base[key].shape, base[key].dtype):
             raise DeltaError(f"the delta's {key} matches no tensor of the base: the file has been changed")

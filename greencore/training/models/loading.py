@@ -70,8 +70,10 @@ def resolve_model_folder(source: str, destination: Path) -> Path:
     return destination
 
 
-def load_model(folder: Path, *, attention: Attention | None = None) -> PreTrainedModel:
-    """Load a model in full precision, from safetensors only and without code of the model.
+def load_model(
+    folder: Path, dtype: torch.dtype = torch.float32, *, attention: Attention | None = None
+) -> PreTrainedModel:
+    """Load a model with weights of type `dtype`, from safetensors only and without code of the model.
 
     Raises `ModelError` where the library has no class for it, or where weights are missing, and `SettingUnsupported`
     where the attention is not available for it or on this machine.
@@ -84,7 +86,7 @@ def load_model(folder: Path, *, attention: Attention | None = None) -> PreTraine
         model, report = _choose_auto_class(config).from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,

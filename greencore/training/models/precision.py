@@ -1,6 +1,16 @@
 """Device and precision of a run, chosen from the hardware; used by training, evaluation and benchmarks."""
 
+from pathlib import Path
+from typing import Literal, cast, get_args
+
 import torch
+
+from greencore.disk import load_or_create
+from greencore.hyperparameters import PrecisionName
+
+PRECISION_FILE_NAME = "precision.json"
+
+RunPrecision = Literal["bf16", "mixed", "fp32"]
 
 # Names in `torch.cpu.get_capabilities()`: x86 AVX-512 and AMX, and ARM. Other processors emulate bfloat16, at less
 # than half the speed of fp32.
@@ -21,6 +31,28 @@ def supports_bf16(where: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in CPU_BF16)
+
+
+def recall_precision(wanted: PrecisionName, file: Path) -> RunPrecision:
+    """Return the precision of a run: at its first start by what is wanted and this device, then as stored in `file`.
+
+    A run that goes on upon another device keeps it, since its checkpoints have weights of one type.
+    """
+
+    def resolve() -> RunPrecision:
+        if wanted in ("bf16", "fp32"):
+            return wanted
+        if not supports_bf16(choose_device()):
+            return "fp32"
+        return "bf16" if wanted == "auto" else "mixed"
+
+    return load_or_create(file, resolve, _parse)
+
+
+def _parse(stored: object) -> RunPrecision:
+    if stored not in get_args(RunPrecision):
+        raise TypeError(f"{stored!r} is not a precision")
+    return cast(RunPrecision, stored)
 
 
 def bf16_autocast(where: torch.device, *, enabled: bool) -> torch.autocast:

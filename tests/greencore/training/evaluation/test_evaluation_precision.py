@@ -44,21 +44,25 @@ class Watch(TrainingListener):
         return over or self._done == self._stop_after
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["bf16", "fp32"])
-def bf16(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Set whether the device supports bfloat16."""
+SUPPORT = "greencore.training.models.precision.supports_bf16"
+REPORTED = {"bf16": "bf16 with fp32 masters", "mixed": "bf16 autocast", "fp32": "fp32"}
+
+
+@pytest.fixture(scope="module", params=["bf16", "mixed", "fp32"])
+def precision(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Set the precision by the device, which supports bfloat16 or not."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("greencore.training.run.supports_bf16", lambda _: request.param)
-        yield bool(request.param)
+        patch.setattr(SUPPORT, lambda _: request.param != "fp32")
+        yield request.param
 
 
 def run(
-    model: Path, rows: list[Row], folder: Path, listener: TrainingListener, method: Method = "full"
+    model: Path, rows: list[Row], folder: Path, listener: TrainingListener, precision: str, method: Method = "full"
 ) -> TrainingResult:
     return fine_tune(
         model_folder=model,
         rows=rows,
-        hyperparameters=HYPERPARAMETERS,
+        hyperparameters=HYPERPARAMETERS.model_copy(update={"precision": "mixed" if precision == "mixed" else "auto"}),
         rho=0.6,
         method=method,
         folder=folder,
@@ -68,46 +72,48 @@ def run(
 
 @pytest.fixture(scope="module")
 def finished(
-    bf16: bool, model_folder: Path, rows: list[Row], tmp_path_factory: pytest.TempPathFactory
+    precision: str, model_folder: Path, rows: list[Row], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[TrainingResult, Watch, Path]:
     """A run that has ended, its listener and folder, in which a later call evaluates again but trains nothing."""
     folder, watch = tmp_path_factory.mktemp("finished"), Watch()
-    return run(model_folder, rows, folder, watch, "greentrainer"), watch, folder
+    return run(model_folder, rows, folder, watch, precision, "greentrainer"), watch, folder
 
 
-def assert_equal_evaluations(result: TrainingResult, watch: Watch, *, bf16: bool) -> None:
+def assert_equal_evaluations(result: TrainingResult, watch: Watch, precision: str) -> None:
     assert result.before is not None
     assert result.after == result.before
     assert watch.losses == [result.before.loss] * HYPERPARAMETERS.epochs
     assert result.sample is not None
     assert result.sample.after == result.sample.before
-    assert watch.precision == ("bf16 autocast" if bf16 else "fp32")
+    assert watch.precision == REPORTED[precision]
 
 
-def test_a_run_without_learning_has_equal_evaluations(finished: tuple[TrainingResult, Watch, Path], bf16: bool) -> None:
+def test_a_run_without_learning_has_equal_evaluations(
+    finished: tuple[TrainingResult, Watch, Path], precision: str
+) -> None:
     result, watch, _ = finished
-    assert_equal_evaluations(result, watch, bf16=bf16)
+    assert_equal_evaluations(result, watch, precision)
 
 
 def test_a_lora_run_without_learning_has_equal_evaluations(
-    model_folder: Path, rows: list[Row], tmp_path: Path, bf16: bool
+    model_folder: Path, rows: list[Row], tmp_path: Path, precision: str
 ) -> None:
     watch = Watch()
-    assert_equal_evaluations(run(model_folder, rows, tmp_path, watch, "lora"), watch, bf16=bf16)
+    assert_equal_evaluations(run(model_folder, rows, tmp_path, watch, precision, "lora"), watch, precision)
 
 
 def test_a_run_resumed_on_other_hardware_keeps_its_precision(
-    model_folder: Path, rows: list[Row], tmp_path: Path, bf16: bool, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, rows: list[Row], tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = Watch(stop_after=1), Watch(stop_in_the_end=True)
-    assert not run(model_folder, rows, tmp_path, first).completed
-    monkeypatch.setattr("greencore.training.run.supports_bf16", lambda _: not bf16)
-    assert not run(model_folder, rows, tmp_path, second).completed
-    result = run(model_folder, rows, tmp_path, Watch())
+    assert not run(model_folder, rows, tmp_path, first, precision).completed
+    monkeypatch.setattr(SUPPORT, lambda _: precision == "fp32")
+    assert not run(model_folder, rows, tmp_path, second, precision).completed
+    result = run(model_folder, rows, tmp_path, Watch(), precision)
     assert result.before is not None
     assert result.after == result.before
     assert second.losses == [result.before.loss] * HYPERPARAMETERS.epochs
-    assert first.precision == second.precision
+    assert first.precision == second.precision == REPORTED[precision]
 
 
 @pytest.mark.parametrize(
@@ -118,12 +124,17 @@ def test_a_run_resumed_on_other_hardware_keeps_its_precision(
     ],
 )
 def test_an_evaluation_in_a_damaged_file_or_of_unknown_precision_is_repeated(
-    finished: tuple[TrainingResult, Watch, Path], damage: str, model_folder: Path, rows: list[Row], tmp_path: Path
+    finished: tuple[TrainingResult, Watch, Path],
+    precision: str,
+    damage: str,
+    model_folder: Path,
+    rows: list[Row],
+    tmp_path: Path,
 ) -> None:
     folder = Path(shutil.copytree(finished[2], tmp_path / "run"))
     file = folder / "before.json"
     known = json.loads(file.read_text())
     file.write_text(damage)
-    result = run(model_folder, rows, folder, Watch(), "greentrainer")
+    result = run(model_folder, rows, folder, Watch(), precision, "greentrainer")
     assert result.after == result.before == finished[0].before
     assert json.loads(file.read_text()) == known
