@@ -17,6 +17,8 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 # Values of columns that do not accept any text: the first schema had only this signal.
 KNOWN_WORDS = {"status": "queued", "signal": "average"}
 NUMBER_LISTS = {"importance"}
+# Given to the jobs of an earlier release, so that they mean what they meant then.
+ADDED_SETTINGS = {"precision": "mixed"}
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -55,6 +57,9 @@ def _upgraded_value(table: str, column: str, row: dict[str, Any]) -> Any:
         return [row["zone"]]
     if (table, column) == ("metered_hosts", "idle_until"):
         return row["idle"]
+    if (table, column) == ("jobs", "hyperparameters"):
+        settings = row["hyperparameters"]
+        return {name: value for name, value in settings.items() if ADDED_SETTINGS.get(name) != value}
     return row[column]
 
 
