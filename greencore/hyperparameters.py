@@ -16,6 +16,7 @@ from pydantic import (
 from greencore.text import StorableText
 
 FormatName = Literal["plain", "tldr", "summarize", "chat"]
+TrainOn = Literal["assistant", "last"]
 ResultForm = Literal["full", "delta"]
 PrecisionName = Literal["auto", "bf16", "mixed", "fp32"]
 
@@ -60,6 +61,12 @@ class Hyperparameters(BaseModel):
     prompt_format: FormatName = Field(
         default="plain",
         description="Text around a row's prompt: none, the paper's markers, or the model's chat template",
+        json_schema_extra={"group": "Data"},
+    )
+    train_on: TrainOn = Field(
+        default="assistant",
+        description="Learned turns of a conversation: every assistant's turn of weight 1, since each is an answer that"
+        " was given, or only its last message",
         json_schema_extra={"group": "Data"},
     )
     seed: int = Field(

@@ -74,7 +74,8 @@ class SampleCompletion:
 class TrainingResult:
     """Result of a run; `completed` is False where the listener stopped it, which leaves only checkpoints.
 
-    `held_out_duplicates` counts rows excluded from evaluation because an equal row was trained on.
+    `held_out_duplicates` counts rows excluded from evaluation because an equal row was trained on. `dropped_lines` are
+    the line numbers of rows that are not used, since no token of them is learned.
     """
 
     completed: bool
@@ -84,6 +85,7 @@ class TrainingResult:
     sample: SampleCompletion | None = None
     epochs: tuple[EpochReport, ...] = ()
     held_out_duplicates: int = 0
+    dropped_lines: tuple[int, ...] = ()
 
 
 def fine_tune(
@@ -152,7 +154,14 @@ def fine_tune(
         base_name=model_name or model_folder.name,
     )
     return TrainingResult(
-        True, artifact, before.evaluation, after.evaluation, sample, epochs, setup.held_out_duplicates
+        True,
+        artifact,
+        before.evaluation,
+        after.evaluation,
+        sample,
+        epochs,
+        setup.held_out_duplicates,
+        setup.dropped_lines,
     )
 
 
@@ -167,6 +176,7 @@ class _Setup:
     sampler: OrderedSampler | None
     evaluator: Evaluator
     held_out_duplicates: int
+    dropped_lines: tuple[int, ...]
 
 
 def _set_up(
@@ -203,16 +213,18 @@ def _set_up(
         max_length=hyperparameters.max_length,
         prompt_format=prompt_format,
         encoder=is_encoder_decoder(model),
+        train_on=hyperparameters.train_on,
     )
     train_set = tokenise(training)
+    train_set.refuse_empty()
     with report_validation_rows(validation_rows):
         held_out_set = tokenise(held_out)
     refuse_unknown_tokens(model, tokenizer, (*train_set.examples, *held_out_set.examples))
-    set_stop_tokens(model, tokenizer, find_turn_end_token_of_rows(training, tokenizer, prompt_format))
+    set_stop_tokens(model, tokenizer, find_turn_end_token_of_rows(train_set.rows, tokenizer, prompt_format))
     configure_target_language(model, tokenizer)
     evaluator = Evaluator(
         tokenizer=tokenizer,
-        rows=held_out,
+        rows=held_out_set.rows,
         tokens=held_out_set,
         settings=hyperparameters,
         prompt_format=prompt_format,
@@ -226,7 +238,8 @@ def _set_up(
     )
     collator = PackedCollator(model, pad) if layout.packing else Collator(pad, positions)
     sampler = OrderedSampler(layout, lengths) if layout.group_by_length else None
-    return _Setup(model, tokenizer, train_set, collator, sampler, evaluator, duplicates)
+    dropped = tuple(sorted((*train_set.dropped_lines, *held_out_set.dropped_lines)))
+    return _Setup(model, tokenizer, train_set, collator, sampler, evaluator, duplicates, dropped)
 
 
 def _train(

@@ -1,10 +1,14 @@
-"""Rendering of conversations by a tokenizer's chat template: the prompt, and the turn that is learned."""
+"""Rendering of conversations by a tokenizer's chat template, with tools, tool calls and the time."""
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
+from itertools import product
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from jinja2 import Template, TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -17,19 +21,14 @@ from greencore.training.models.loading import ModelError
 Messages = Sequence[Message]
 
 RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-THINKING_TAG = r"(?:\w+:)?(?:think|thinking|thought|reason|reasoning)"
-OPEN_THINKING_TAG = re.compile(
-    rf"(?P<left>[<\[◁])(?P<name>{THINKING_TAG})(?P<right>[>\]▷])(?P<gap>\s*)\Z", re.IGNORECASE
-)
-PASSAGE_SEPARATOR = re.compile(
-    rf"\n|[<\[◁]/?{THINKING_TAG}[>\]▷]", re.IGNORECASE
-)  # text between two of them is rendered unchanged
-_ANSWER = "⟦answer⟧"
 CLOCK_FILE_NAME = "clock.json"
+_INSTRUCTION = "⟦instruction⟧"
+
+_developer_known: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, bool]] = WeakKeyDictionary()
 
 
 class ConversationRefused(ModelError):
-    """A template cannot render a conversation, or its last turn cannot be learned."""
+    """A template cannot render a conversation, or one of its turns cannot be learned."""
 
 
 class TemplateClock:
@@ -52,101 +51,105 @@ class TemplateClock:
         return self._reading
 
 
-@dataclass(frozen=True)
-class RenderedTurn:
-    """Rendered last turn of a conversation.
-
-    `prompt` ends where generation begins, `target` is the rendered text after it. `has_end_token` is False where the
-    template ends a turn with no token, so that the end of text must follow.
-    """
-
-    prompt: str
-    target: str
-    has_end_token: bool
-
-
 def render_conversation(
     messages: Messages,
     tokenizer: PreTrainedTokenizerBase,
     clock: TemplateClock | None = None,
     *,
+    tools: str | None = None,
     generation_prompt: bool = True,
 ) -> str:
     """Render a conversation; with `generation_prompt` up to where the assistant begins.
+
+    `tools` is the JSON text of the tools that the assistant may call. A developer's message is given to the template as
+    it is, and as a system message where the template refuses or leaves out developers, since inference could not send
+    it otherwise. The arguments of tool calls are given as objects and the content of a turn that only calls tools as
+    null, as transformers and OpenAI do; where the template refuses these, as JSON text and as an empty text.
 
     A template that reads the clock gets the time of `clock`, by default the current time. Raises `ModelError` for a
     tokenizer without a usable template, `ConversationRefused` where the template rejects the conversation.
     """
     compiled = _compile(tokenizer)
     clock = clock or TemplateClock()
+    if any(message.role == "developer" for message in messages) and not _knows_developers(compiled, tokenizer):
+        messages = [replace(each, role="system") if each.role == "developer" else each for each in messages]
+    refusals = []
+    for given in _list_message_forms(messages):
+        try:
+            return _render(compiled, tokenizer, given, clock, tools=tools, generation_prompt=generation_prompt)
+        except RENDERING_ERRORS as error:
+            refusals.append(error)
+    raise ConversationRefused(
+        f"the model's chat template refuses a conversation: {_shorten_error(refusals[0])}"
+    ) from refusals[0]
+
+
+def _render(
+    compiled: Template,
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, Any]],
+    clock: TemplateClock,
+    *,
+    tools: str | None = None,
+    generation_prompt: bool = True,
+) -> str:
     read_now = compiled.environment.globals["strftime_now"]
 
     def now() -> datetime:
         return datetime.fromisoformat(read_now("%Y-%m-%dT%H:%M:%S.%f"))  # type: ignore[operator]
 
-    try:
-        return compiled.render(
-            **tokenizer.special_tokens_map,
-            messages=[{"role": message.role, "content": message.content} for message in messages],
-            tools=None,
-            documents=None,
-            add_generation_prompt=generation_prompt,
-            strftime_now=lambda form: clock.read(now).strftime(form),
-        )
-    except RENDERING_ERRORS as error:
-        raise ConversationRefused(
-            f"the model's chat template refuses a conversation: {_shorten_error(error)}"
-        ) from error
+    return compiled.render(
+        **tokenizer.special_tokens_map,
+        messages=messages,
+        tools=None if tools is None else json.loads(tools),
+        documents=None,
+        add_generation_prompt=generation_prompt,
+        strftime_now=lambda form: clock.read(now).strftime(form),
+    )
 
 
-def render_last_turn(
-    messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None
-) -> RenderedTurn:
-    """Return the rendered text of the last message after its generation prompt.
-
-    The learned text is the rendered conversation less the rendered earlier messages with the generation prompt. It
-    includes the whitespace after the token that ends the turn; where the template ends turns with no token of the
-    tokenizer, trailing whitespace is removed, since the end of text replaces it. Where the generation prompt opens a
-    thought that the rendered turn does not have, the learned text begins with the message's thought, or an empty one,
-    and closes it.
-
-    Raises `ConversationRefused` for a conversation of one message, and for a template whose rendering of the turn does
-    not begin with the generation prompt or omits the assistant's message; and the errors of `render_conversation`.
-    """
-    if len(messages) < 2:
-        raise ConversationRefused("there is no message before the assistant's, so it answers none")
-    content, clock = messages[-1].content, clock or TemplateClock()
-    given = render_conversation(messages[:-1], tokenizer, clock)
-    whole = render_conversation(messages, tokenizer, clock, generation_prompt=False)
-    learned = whole[len(given) :] if whole.startswith(given) else _close_thought(given, whole, content)
-    if learned is None:
-        raise ConversationRefused(
-            "the model's chat template renders the conversation without its generation prompt, "
-            "so there is no turn after that prompt that could be learned"
-        )
-    if not any(passage.strip() in learned for passage in PASSAGE_SEPARATOR.split(content) if passage.strip()):
-        raise ConversationRefused("the model's chat template leaves out the assistant's message, or changes it")
-    ended = _ends_turn(learned, content, tokenizer)
-    return RenderedTurn(given, learned if ended else learned.rstrip(), ended)
+def _list_message_forms(messages: Messages) -> Iterator[list[dict[str, Any]]]:
+    """Yield the forms in which messages can be given to a template, those of tool calls in several."""
+    calling = any(message.tool_calls is not None for message in messages)
+    for parsed, empty in product((True, False), (None, "")) if calling else ((True, ""),):
+        yield [_to_template_message(message, parsed_arguments=parsed, empty=empty) for message in messages]
 
 
-def find_turn_end_token(
-    messages: Messages, tokenizer: PreTrainedTokenizerBase, *, clock: TemplateClock | None = None
-) -> int | None:
-    """Return the id of the first token that the template puts after the last message; None without an added token.
+def _to_template_message(message: Message, *, parsed_arguments: bool, empty: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls is not None:
+        calls = json.loads(message.tool_calls)
+        found["tool_calls"] = [_convert_arguments(call, parsed=parsed_arguments) for call in calls]
+        found["content"] = message.content or empty
+    optional = {"name": message.name, "tool_call_id": message.tool_call_id}
+    return found | {key: value for key, value in optional.items() if value is not None}
 
-    Generation of a model trained on turns of this template stops there.
-    """
-    try:
-        learned = render_last_turn(
-            (*messages[:-1], replace(messages[-1], content=_ANSWER)), tokenizer, clock=clock
-        ).target
-    except ConversationRefused:  # a template that accepts only messages in a special form
-        return None
-    after = learned.rpartition(_ANSWER)[2]
-    ends = ((token.content, number) for number, token in tokenizer.added_tokens_decoder.items())
-    found = [(after.index(end), -len(end), number) for end, number in ends if end.strip() and end in after]
-    return min(found)[2] if found else None
+
+def _convert_arguments(call: Any, *, parsed: bool) -> Any:
+    """Return a tool call with its arguments as an object, where they are one, or as JSON text."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or "arguments" not in function:
+        return call
+    given = function["arguments"]
+    if isinstance(given, str) and parsed:
+        with suppress(ValueError):
+            given = json.loads(given)
+    elif not isinstance(given, str) and not parsed:
+        given = json.dumps(given, ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": given}}
+
+
+def _knows_developers(compiled: Template, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the template renders the text of a developer's message."""
+    known = _developer_known.get(tokenizer)
+    if known is None or known[0] != tokenizer.chat_template:
+        asked = [{"role": "developer", "content": _INSTRUCTION}, {"role": "user", "content": "a"}]
+        try:
+            rendered = _INSTRUCTION in _render(compiled, tokenizer, asked, TemplateClock())
+        except RENDERING_ERRORS:
+            rendered = False
+        _developer_known[tokenizer] = known = (tokenizer.chat_template, rendered)
+    return known[1]
 
 
 def _compile(tokenizer: PreTrainedTokenizerBase) -> Template:
@@ -175,27 +178,3 @@ def _shorten_error(error: Exception) -> str:
     text = " ".join(str(error).split())
     shown = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
-
-
-def _close_thought(given: str, whole: str, content: str) -> str | None:
-    """Return the text after a prompt that ends with an opened thought; None where it cannot be determined."""
-    opened = OPEN_THINKING_TAG.search(given)
-    if opened is None or not whole.startswith(given[: opened.start()]):
-        return None
-    gap = opened["gap"]
-    opening = f"{opened['left']}{opened['name']}{opened['right']}"
-    closing = f"{opened['left']}/{opened['name']}{opened['right']}"
-    rest = whole[opened.start() :]
-    if closing in rest:
-        rest = rest.lstrip().removeprefix(opening)
-        return rest.lstrip("\n") if gap else rest
-    thought = content.partition(closing)[0].strip().removeprefix(opening).strip() if closing in content else ""
-    answer = rest.lstrip("\n") if gap else rest
-    return f"{thought}{gap}{closing}{gap * 2}{answer}"
-
-
-def _ends_turn(learned: str, content: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return whether a turn ends with an added token of the tokenizer, ignoring whitespace."""
-    turn, said = learned.rstrip(), content.rstrip()
-    ends = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip())
-    return turn.endswith(ends) and not (said.endswith(ends) and turn.endswith(said))

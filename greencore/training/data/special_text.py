@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 MARK = "\U0010fffe"
 # Data may contain the tokens that delimit a model's thoughts.
 THINKING_TAG = re.compile(r"[<\[◁|]+/?(?:\w+:)?(?:think|thinking|thought|reason|reasoning)[>\]▷|]+", re.IGNORECASE)
+SEARCHED_CHARACTERS = 4000
 
 _patterns: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, re.Pattern[str] | None]] = WeakKeyDictionary()
 
@@ -62,10 +63,30 @@ def encode_marked(
     return [token for token, (start, end) in places if start == end or text[start:end].strip(MARK)]
 
 
+def find_last_special_token(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the place from which `text` is encoded independently of what is before it; 0 where none is found.
+
+    That is the last special token that a fast tokenizer finds in the text as it is: it encodes the parts between such
+    tokens separately. Only the last characters are searched, so that the time does not grow with the text.
+    """
+    pattern = _pattern(tokenizer) if tokenizer.is_fast else None
+    if pattern is None:
+        return 0
+    start = max(len(text) - SEARCHED_CHARACTERS, 0)
+    found = [each.start() for each in pattern.finditer(text, start) if each[0] in _separating_tokens(tokenizer)]
+    return found[-1] if found else 0
+
+
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Return the ids of all special tokens."""
     added = {token for token, content in tokenizer.added_tokens_decoder.items() if content.special}
     return added | set(tokenizer.all_special_ids)
+
+
+def _separating_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Return the special tokens that are found before a text is normalised, wherever they are."""
+    added = tokenizer.added_tokens_decoder.values()
+    return {each.content for each in added if each.special and not (each.normalized or each.single_word or each.lstrip)}
 
 
 def _pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:

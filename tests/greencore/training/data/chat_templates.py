@@ -54,3 +54,54 @@ TOKENS = {
     DEEPSEEK_R1: ("<|User|>", "<|Assistant|>"),
     ZEPHYR_WITHOUT_PROMPT: (),
 }
+
+# Templates of whole families, with their roles, tools and rewriting of earlier turns.
+CHATML_WITH_TOOLS = (
+    "{% if tools %}<|im_start|>system\n{% if messages[0].role == 'system' %}{{ messages[0].content }}\n\n{% endif %}"
+    "<tools>{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n</tools><|im_end|>\n{% endif %}"
+    "{% for m in messages if not (tools and loop.first and m.role == 'system') %}"
+    "{% if m.role == 'tool' %}<|im_start|>user\n<tool_response>\n{{ m.content }}\n</tool_response><|im_end|>\n"
+    "{% elif m.role == 'assistant' and m.tool_calls %}<|im_start|>assistant\n{{ m.content or '' }}"
+    "{% for call in m.tool_calls %}\n<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n"
+    "{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MISTRAL_STRICT = (
+    "{% if messages[0].role == 'system' %}{% set said = messages[0].content %}{% set turns = messages[1:] %}"
+    "{% else %}{% set said = '' %}{% set turns = messages %}{% endif %}{{ bos_token }}{% for m in turns %}"
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if m.role == 'user' %}[INST] {% if loop.last and said %}{{ said }}\n\n{% endif %}{{ m.content }}[/INST]"
+    "{% elif m.role == 'assistant' %} {{ m.content | trim }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+QWEN_3_REWRITING = (
+    "{% set ns = namespace(last=-1) %}"
+    "{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{% set thought = m.content.split('</think>')[0].split('<think>')[-1].strip('\n') if '</think>' in m.content %}"
+    "{% set answer = m.content.split('</think>')[-1].lstrip('\n') %}<|im_start|>assistant\n"
+    "{% if loop.index0 > ns.last and (loop.last or thought) %}<think>\n{{ thought or '' }}\n</think>\n\n{% endif %}"
+    "{{ answer }}<|im_end|>\n"
+    "{% elif m.role == 'tool' %}<|im_start|>user\n<tool_response>\n{{ m.content }}\n</tool_response><|im_end|>\n"
+    "{% elif m.role == 'user' or m.role == 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DEEPSEEK_V3 = (
+    "{% set ns = namespace(system='') %}"
+    "{% for m in messages if m.role == 'system' %}{% set ns.system = ns.system + m.content %}{% endfor %}"
+    "{{ bos_token }}{{ ns.system }}{% for m in messages %}{% if m.role == 'user' %}<|User|>{{ m.content }}"
+    "{% elif m.role == 'assistant' %}<|Assistant|>{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|Assistant|>{% endif %}"
+)
+PHI_4 = (
+    "{% for m in messages %}{% if m.role == 'system' %}<|im_start|>system<|im_sep|>{{ m.content }}<|im_end|>"
+    "{% elif m.role == 'user' %}<|im_start|>user<|im_sep|>{{ m.content }}<|im_end|>"
+    "{% elif m.role == 'assistant' %}<|im_start|>assistant<|im_sep|>{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}"
+)
+TOKENS |= {
+    CHATML_WITH_TOOLS: ("<|im_start|>", "<|im_end|>"),
+    MISTRAL_STRICT: ("[INST]", "[/INST]"),
+    QWEN_3_REWRITING: ("<|im_start|>", "<|im_end|>"),
+    DEEPSEEK_V3: ("<|User|>", "<|Assistant|>"),
+    PHI_4: ("<|im_start|>", "<|im_sep|>", "<|im_end|>"),
+}

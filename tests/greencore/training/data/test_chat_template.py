@@ -7,7 +7,9 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow
-from greencore.training.data.chat_template import ConversationRefused, render_conversation, render_last_turn
+from greencore.hyperparameters import TrainOn
+from greencore.training.data.chat_template import ConversationRefused, render_conversation
+from greencore.training.data.learned_turns import Conversation, render_turn
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.tokenisation import UnusableRow, get_reference_text, tokenise_prompt, tokenise_rows
 from greencore.training.models.loading import ModelError
@@ -42,8 +44,8 @@ def templated(template: str, *, sentencepiece: bool = False) -> PreTrainedTokeni
 
 
 def learned(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """Return the labels of the conversation's row, decoded."""
-    [example] = tokenise_rows([MessagesRow(tuple(messages))], tokenizer, max_length=500).examples
+    """Return the labels of the conversation's last turn, decoded."""
+    [example] = tokenise_rows([MessagesRow(tuple(messages))], tokenizer, max_length=500, train_on="last").examples
     given, _ = tokenise_prompt(MessagesRow(tuple(messages)), tokenizer, max_length=500)
     assert list(example.input_ids[: len(given)]) == given
     assert given == tokenizer(render_conversation(messages[:-1], tokenizer), add_special_tokens=False)["input_ids"]
@@ -51,14 +53,15 @@ def learned(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> 
 
 
 def difference(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """Return transformers' rendering of the conversation, less that of its prompt."""
+    """Return transformers' rendering of the conversation, less that of its prompt and what follows the turn's end."""
     turns = [{"role": message.role, "content": message.content} for message in messages]
     whole, given = (
         str(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=prompted))
         for part, prompted in ((turns, False), (turns[:-1], True))
     )
     assert whole.startswith(given)
-    return whole.removeprefix(given)
+    turn = whole.removeprefix(given).rstrip()
+    return turn.removesuffix("\n</s>") if "<|end|>" in turn else turn
 
 
 @pytest.mark.parametrize("messages", [ASKED, LONGER, (Message("user", "2"), Message("assistant", ">"))])
@@ -126,8 +129,8 @@ def test_a_thought_rendered_by_the_template_is_learned_unchanged() -> None:
     tokenizer = templated(QWEN_3)
     tokenizer.chat_template = QWEN_3.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
     asked = Message("user", "the source")
-    assert learned(tokenizer, [asked, Message("assistant", "a")]) == "\n</think>\n\na<|im_end|>\n"
-    assert learned(tokenizer, [asked, Message("assistant", "<think>two</think>a")]) == "two\n</think>\n\na<|im_end|>\n"
+    assert learned(tokenizer, [asked, Message("assistant", "a")]) == "\n</think>\n\na<|im_end|>"
+    assert learned(tokenizer, [asked, Message("assistant", "<think>two</think>a")]) == "two\n</think>\n\na<|im_end|>"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +159,7 @@ def test_a_conversation_without_a_learnable_turn_is_refused_with_its_line(
 ) -> None:
     tokenizer = templated(template)
     with pytest.raises(ConversationRefused, match=reason):
-        render_last_turn(messages, tokenizer)
+        render_turn(Conversation(messages), len(messages) - 1, tokenizer)
     with pytest.raises(UnusableRow, match=f"^line 7: messages: .*{reason}") as refused:
         tokenise_rows([MessagesRow(ASKED), MessagesRow(messages, line=7)][1:], tokenizer, max_length=99)
     assert refused.value.line == 7
@@ -186,16 +189,22 @@ def test_an_invalid_template_raises_a_model_error() -> None:
 
 
 @pytest.mark.fault(number=9)
+@pytest.mark.parametrize("train_on", ["assistant", "last"])
 @pytest.mark.parametrize("template", [LLAMA_3, MISTRAL, GEMMA])
-def test_a_shortened_conversation_keeps_its_opening_token(template: str) -> None:
+def test_a_shortened_conversation_keeps_its_opening_token(template: str, train_on: TrainOn) -> None:
     tokenizer = templated(template)
     for messages in (ASKED, LONGER, (*LONGER, *LONGER)):
-        [whole] = tokenise_rows([MessagesRow(messages)], tokenizer, max_length=500).examples
-        tokens = tokenise_rows([MessagesRow(messages)], tokenizer, max_length=len(whole.input_ids) - 3)
+        [whole] = tokenise_rows([MessagesRow(messages)], tokenizer, max_length=500, train_on=train_on).examples
+        tokens = tokenise_rows(
+            [MessagesRow(messages)], tokenizer, max_length=len(whole.input_ids) - 3, train_on=train_on
+        )
         assert tokens.shortened_prompts == 1
         assert tokens.examples[0].input_ids[0] == tokenizer.bos_token_id
         assert tokens.examples[0].input_ids.count(tokenizer.bos_token_id) == 1
-        assert [label for label in tokens.examples[0].labels if label >= 0] == [x for x in whole.labels if x >= 0]
+        left, all_learned = ([x for x in each.labels if x >= 0] for each in (tokens.examples[0], whole))
+        assert left == all_learned[-len(left) :]
+        assert (len(left) < len(all_learned)) == tokens.shortened_completions
+        assert tokens.shortened_completions == (train_on == "assistant" and messages != ASKED)
 
 
 @pytest.mark.fault(number=9)

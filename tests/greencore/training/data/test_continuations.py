@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import PromptRow, Row
+from greencore.training.data.continuations import tokenise_continuation
 from greencore.training.data.prompt_formats import SUMMARIZE, TLDR
 from greencore.training.data.special_text import encode_marked
-from greencore.training.data.tokenisation import tokenise_continuation, tokenise_prompt, tokenise_rows
+from greencore.training.data.tokenisation import tokenise_prompt, tokenise_rows
 from tests.greencore.training.data.tokenizers_of_kinds import byte_level, llama_2, metaspace, unigram
 
 pytestmark = pytest.mark.fault(number=3)

@@ -88,13 +88,13 @@ def test_a_template_keeps_its_tokens_and_messages_have_none(kind: str, template:
     tokens = [
         [
             token
-            for token in tokenise_rows([row], tokenizer, max_length=4096).examples[0].input_ids
+            for token in tokenise_rows([row], tokenizer, max_length=4096).examples[-1].input_ids
             if token in special(tokenizer)
         ]
         for row in (plain, spelled)
     ]
     assert tokens[0] == tokens[1]
-    [example] = tokenise_rows([spelled], tokenizer, max_length=4096).examples
+    [*_, example] = tokenise_rows([spelled], tokenizer, max_length=4096).examples
     assert str(tokenizer.decode(list(example.input_ids))).count(said) == 4
     assert said in get_reference_text(spelled, tokenizer)
     pair = PromptRow(said, said)

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from greencore.dataset import Message, MessagesRow, Row
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.data.chat_template import TemplateClock, render_conversation, render_last_turn
+from greencore.training.data.chat_template import TemplateClock, render_conversation
+from greencore.training.data.learned_turns import Conversation, render_turn
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.tokenisation import tokenise_rows
 from greencore.training.listener import TrainingListener
@@ -94,7 +95,9 @@ def test_the_time_is_read_once_for_all_uses(model: Path, tmp_path: Path, monkeyp
         set_day(monkeypatch, 1)
         assert first == [tokenise_rows(ROWS, tokenizer, max_length=32, prompt_format=each) for each in (form, plain)]
         assert form.wrap("w9").startswith("w30 ")
-        assert render_last_turn(ROWS[0].messages, tokenizer, clock=clock).prompt.startswith("w30 ")  # type: ignore[union-attr]
+        [row] = ROWS[:1]
+        assert isinstance(row, MessagesRow)
+        assert render_turn(Conversation(row.messages), 1, tokenizer, clock=clock).prompt.startswith("w30 ")
     assert render_conversation(
         [Message("user", "w9")], tokenizer, TemplateClock(tmp_path / "job" / "clock.json")
     ).startswith("w30 ")
