@@ -26,7 +26,7 @@ SPREAD_OF_CHARACTERS = 1.4
 SPREAD_OF_BYTES = 1.6
 
 # Hyperparameters that determine a run's rows, the layout of its batches, and these: jobs that agree compute the same.
-ROW_PARAMETERS = ("max_length", "prompt_format", "eval_share")
+ROW_PARAMETERS = ("max_length", "prompt_format", "train_on", "eval_share")
 LAYOUT_PARAMETERS = ("packing", "group_by_length", "gradient_checkpointing")
 BATCH_PARAMETERS = ("batch_size", "seed")
 
@@ -72,12 +72,16 @@ class EpochWorkload:
     """FLOPs of one epoch with every tensor trained, expected within a factor of `spread` either way.
 
     The job's method takes `share` of them (1 for GreenTrainer, whose ρ is applied besides). `exact`: a job with the
-    same rows and batches was prepared. `basis` describes the source of the figures.
+    same rows and batches was prepared. `basis` describes the source of the figures. A conversation may be tokenised to
+    several examples. `dropped_rows` are those of the dataset of which nothing is learned; None where no row was
+    tokenised yet.
     """
 
     epoch_flops: float
     epoch_tokens: float
     training_rows: int
+    training_examples: int
+    dropped_rows: int | None
     share: float
     spread: float
     exact: bool
@@ -106,6 +110,8 @@ def estimate_workload(
             epoch_flops=estimate["full_flops"] / estimate["epochs"],
             epoch_tokens=estimate["tokens_per_epoch"],
             training_rows=estimate["training_rows"],
+            training_examples=estimate.get("training_examples") or estimate["training_rows"],
+            dropped_rows=estimate.get("dropped_rows", 0),
             share=share,
             spread=SPREAD_OF_SHUFFLES if alike else SPREAD_OF_OTHER_BATCHES,
             exact=alike,
@@ -117,13 +123,20 @@ def estimate_workload(
         raise WorkloadUnknown(
             f"the FLOPs of {model} are not measured yet: a prepare worker does so once it has started"
         )
-    rows = _training_rows(dataset.rows, hyperparameters.eval_share)
-    lengths, spread, basis = _lengths(session, dataset, model, hyperparameters.max_length)
-    batch = min(hyperparameters.batch_size, rows)
+    counted = _get_counts(session, dataset, model)
+    dropped = counted.get("dropped_rows", 0) if counted else None
+    rows = _training_rows(max(dataset.rows - (dropped or 0), 1), hyperparameters.eval_share)
+    examples = rows
+    if counted and "examples" in counted and hyperparameters.train_on == "assistant":
+        examples = max(round(rows * counted["examples"] / counted["rows"]), 1)
+    lengths, spread, basis = _lengths(counted, dataset, model, hyperparameters.max_length)
+    batch = min(hyperparameters.batch_size, examples)
     return EpochWorkload(
-        epoch_flops=rows * lengths.flops(costs, batch, hyperparameters),
-        epoch_tokens=rows * lengths.mean,
+        epoch_flops=examples * lengths.flops(costs, batch, hyperparameters),
+        epoch_tokens=examples * lengths.mean,
         training_rows=rows,
+        training_examples=examples,
+        dropped_rows=dropped,
         share=share,
         spread=spread,
         exact=False,
@@ -208,12 +221,19 @@ class _LengthDistribution:
         return flops
 
 
-def _lengths(session: Session, dataset: Dataset, model: str, max_length: int) -> tuple[_LengthDistribution, float, str]:
-    """Return the truncated row lengths of a dataset, the spread of FLOPs computed from them, and the basis."""
+def _get_counts(session: Session, dataset: Dataset, model: str) -> Json | None:
+    """Return the dataset's token counts for the model, if they are counted."""
     counted = session.get(TokenStatistics, (dataset.id, model))
-    if counted is not None and counted.counts:
+    return None if counted is None else counted.counts
+
+
+def _lengths(
+    counts: Json | None, dataset: Dataset, model: str, max_length: int
+) -> tuple[_LengthDistribution, float, str]:
+    """Return the truncated row lengths of a dataset, the spread of FLOPs computed from them, and the basis."""
+    if counts:
         basis = f"the dataset's tokens as counted for {model}"
-        return _lengths_from_histogram(counted.counts, max_length), SPREAD_OF_COUNTED_TOKENS, basis
+        return _lengths_from_histogram(counts, max_length), SPREAD_OF_COUNTED_TOKENS, basis
     total = ((dataset.contents or {}).get("characters") or {}).get("total")
     spread, basis = SPREAD_OF_CHARACTERS, f"the dataset's characters, {CHARACTERS_PER_TOKEN:g} to a token"
     if total is None:

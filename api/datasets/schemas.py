@@ -112,7 +112,7 @@ class RowOut(BaseModel):
 
 
 class TokenDistributionOut(BaseModel):
-    """Tokens per row. A percentile is the smallest number that this share of the rows does not exceed."""
+    """Tokens per example. A percentile is the smallest number that this share of the examples does not exceed."""
 
     total: int
     mean: float
@@ -123,22 +123,25 @@ class TokenDistributionOut(BaseModel):
 
 
 class TokenBinOut(BaseModel):
-    """Number of rows with more tokens than the previous bin's bound, and at most `up_to`."""
+    """Number of examples (`rows`) with more tokens than the previous bin's bound, and at most `up_to`."""
 
     up_to: int
     rows: int
 
 
 class TokenCountsOut(BaseModel):
-    """Lengths of untruncated rows in a model's tokens, including the end of text."""
+    """Lengths of untruncated examples in a model's tokens, including the end of text."""
 
     model: str
     counted_at: datetime
-    rows: int
+    rows: int = Field(description="Rows of which something is learned")
+    examples: int = Field(description="Examples of these rows: a conversation may have one for each learned turn")
+    dropped_rows: int = Field(description="Rows of which nothing is learned")
+    dropped_lines: list[int] = Field(description="Line numbers of the first twenty of these")
     tokens: TokenDistributionOut
-    prompt: TokenDistributionOut = Field(description="Input tokens: of a conversation, all but the last message")
-    completion: TokenDistributionOut = Field(description="Tokens to be learned")
-    longer_than: dict[str, int] = Field(description="Number of rows with more than 512, 1024 and 2048 tokens")
+    prompt: TokenDistributionOut = Field(description="Tokens that are only read")
+    completion: TokenDistributionOut = Field(description="Tokens that are learned")
+    longer_than: dict[str, int] = Field(description="Number of examples with more than 512, 1024 and 2048 tokens")
     histogram: list[TokenBinOut]
 
 

@@ -20,6 +20,7 @@ from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
 from greencore.training.data.positions import MaxLengthExceeded
+from greencore.training.data.tokenisation import MAX_NAMED_LINES
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.baselines import Baseline, BaselineError
 from greencore.training.methods.epoch_ledger import EpochReport
@@ -176,6 +177,11 @@ class _ProgressDisplay(TrainingListener):
         if result.before and result.after and result.before.rouge and result.after.rouge:
             marks = format_rouge(result.before.rouge, result.after.rouge)
             self._console.print(f"{marks} on {result.after.rows} held-out rows", soft_wrap=True)
+        if result.dropped_lines:
+            lines = ", ".join(map(str, result.dropped_lines[:MAX_NAMED_LINES]))
+            more = " and more" if len(result.dropped_lines) > MAX_NAMED_LINES else ""
+            dropped = f"{len(result.dropped_lines)} rows were not used, since nothing of them is learned: lines"
+            self._console.print(f"{dropped} {lines}{more}", soft_wrap=True)
         if result.held_out_duplicates:
             kept_out = f"{result.held_out_duplicates} rows were not held out, since equal rows are trained on"
             self._console.print(kept_out, soft_wrap=True)

@@ -219,6 +219,8 @@ def _set_up(
     train_set.refuse_empty()
     with report_validation_rows(validation_rows):
         held_out_set = tokenise(held_out)
+        if validation_rows is not None:
+            held_out_set.refuse_empty()
     refuse_unknown_tokens(model, tokenizer, (*train_set.examples, *held_out_set.examples))
     set_stop_tokens(model, tokenizer, find_turn_end_token_of_rows(train_set.rows, tokenizer, prompt_format))
     configure_target_language(model, tokenizer)
@@ -238,8 +240,8 @@ def _set_up(
     )
     collator = PackedCollator(model, pad) if layout.packing else Collator(pad, positions)
     sampler = OrderedSampler(layout, lengths) if layout.group_by_length else None
-    dropped = tuple(sorted((*train_set.dropped_lines, *held_out_set.dropped_lines)))
-    return _Setup(model, tokenizer, train_set, collator, sampler, evaluator, duplicates, dropped)
+    dropped = train_set.dropped_lines + (held_out_set.dropped_lines if validation_rows is None else ())
+    return _Setup(model, tokenizer, train_set, collator, sampler, evaluator, duplicates, tuple(sorted(dropped)))
 
 
 def _train(

@@ -430,6 +430,10 @@ class Work(Answer):
     """Work to compute."""
 
     training_rows: int
+    training_examples: int
+    """A conversation may have several, one for each learned turn at most"""
+    dropped_rows: int | None
+    """Rows of which nothing is learned; None if none was tokenised yet"""
     tokens_per_epoch: float
     full_flops: Figure
     """FLOPs of all epochs with every tensor trained; 1 multiply-accumulate counts as 2"""

@@ -23,16 +23,18 @@ class TokenStatisticsRepository(Repository):
     ) -> TokenStatistics:
         """Return the present statistics, and request a count where there was none within `REQUEST_LIFETIME`.
 
-        An error is returned for `error_lifetime` before the count is requested again.
+        Counts of an earlier version, which learned only a conversation's last turn, are made again. An error is
+        returned for `error_lifetime` before the count is requested again.
         """
         new = insert(TokenStatistics).values(dataset_id=dataset_id, model=model, asked_at=at)
         outdated = or_(
             TokenStatistics.error.is_not(None) & (TokenStatistics.counted_at < at - error_lifetime),
+            TokenStatistics.counts.is_not(None) & ~TokenStatistics.counts.has_key("examples"),  # by an earlier version
             TokenStatistics.counted_at.is_(None) & (TokenStatistics.asked_at < at - REQUEST_LIFETIME),
         )
         asked = new.on_conflict_do_update(
             index_elements=["dataset_id", "model"],
-            set_={"asked_at": at, "dispatched_at": None, "counted_at": None, "error": None},
+            set_={"asked_at": at, "dispatched_at": None, "counted_at": None, "counts": None, "error": None},
             where=outdated,
         ).returning(TokenStatistics.model)
         if self._session.scalar(asked) is not None:

@@ -18,7 +18,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KNOWN_WORDS = {"status": "queued", "signal": "average"}
 NUMBER_LISTS = {"importance"}
 # Given to the jobs of an earlier release, so that they mean what they meant then.
-ADDED_SETTINGS = {"precision": "mixed"}
+ADDED_SETTINGS = {"precision": "mixed", "train_on": "last"}
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -41,6 +41,8 @@ def test_rows_of_every_table_survive_upgrade_and_downgrade(empty_database_url: s
         for mapper in Tables.registry.mappers:
             read = connection.execute(select(mapper.local_table)).all()
             assert len(read) == len(kept[mapper.local_table.fullname])  # type: ignore[attr-defined]
+    if revision < "0013":
+        assert all(row["hyperparameters"]["train_on"] == ADDED_SETTINGS["train_on"] for row in kept["jobs"])
     for name, rows in before.items():
         for row, then in zip(rows, kept[name], strict=True):
             assert {column: _upgraded_value(name, column, then) for column in row} == row, name

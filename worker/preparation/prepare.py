@@ -18,7 +18,7 @@ from greencore.training.data.held_out_rows import divide_rows, report_validation
 from greencore.training.data.packing import PackedCollator
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
-from greencore.training.data.tokenisation import tokenise_rows
+from greencore.training.data.tokenisation import MAX_NAMED_LINES, tokenise_rows
 from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.methods.baselines import Baseline, count_method_flops
 from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder, row_lengths
@@ -58,6 +58,10 @@ class JobEstimate:
     `method_flops` are those of a baseline's own steps; None for "greentrainer", whose ρ decides. `held_out_duplicates`
     counts rows that are not held out since an equal row is trained on. `max_length` is the number of tokens of a row
     that the model has positions for; None where it is unlimited.
+
+    `training_examples` are what the training rows are tokenised to: a conversation may have several. `dropped_rows`
+    counts the dataset's rows that are neither trained on nor held out, since nothing of them is learned, and
+    `dropped_lines` are the line numbers of the first of them.
     """
 
     training_rows: int
@@ -73,6 +77,9 @@ class JobEstimate:
     method_flops: int | None = None
     held_out_duplicates: int = 0
     max_length: int | None = None
+    training_examples: int | None = None
+    dropped_rows: int = 0
+    dropped_lines: tuple[int, ...] = ()
 
 
 def prepare_job(job_id: str) -> None:
@@ -157,10 +164,15 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
         max_length=hyperparameters.max_length,
         prompt_format=form,
         encoder=encoder,
+        train_on=hyperparameters.train_on,
     )
     tokens = tokenise(training)
+    tokens.refuse_empty()
     with report_validation_rows(validation_rows):
         rest = tokenise(held_out)
+        if validation_rows is not None:
+            rest.refuse_empty()
+    dropped = sorted(tokens.dropped_lines + (rest.dropped_lines if validation_rows is None else ()))
     refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
     if hyperparameters.sample_prompt is not None:
         resolve_sample_format(rows, form, tokenizer)
@@ -185,8 +197,8 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
         spent = count_method_flops(cast(Baseline, job.method), meta_model, costs, counted, shapes)
         method_flops = round(spent / shuffles * hyperparameters.epochs)
     return JobEstimate(
-        training_rows=len(training),
-        held_out_rows=len(held_out),
+        training_rows=len(tokens.rows),
+        held_out_rows=len(rest.rows),
         shortened_prompts=tokens.shortened_prompts,
         shortened_completions=tokens.shortened_completions,
         tokens_per_epoch=sum(sum(row) for row in lengths),
@@ -198,6 +210,9 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
         method_flops=method_flops,
         held_out_duplicates=duplicates,
         max_length=max_length,
+        training_examples=len(tokens.examples),
+        dropped_rows=len(dropped),
+        dropped_lines=tuple(dropped[:MAX_NAMED_LINES]),
     )
 
 

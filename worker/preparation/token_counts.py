@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from greencore.clock import utc_now
 from greencore.dataset import Row
 from greencore.length_statistics import LengthCounter
-from greencore.training.data.tokenisation import tokenise_rows
+from greencore.training.data.tokenisation import MAX_NAMED_LINES, refuse_nothing_learned, tokenise_rows
 from greencore.training.methods.batch_shapes import is_encoder_decoder
 from greencore.training.models.loading import load_meta_model, load_tokenizer
 from runtime.settings import Settings, get_settings
@@ -54,14 +54,20 @@ def count_dataset_tokens(dataset_id: str, model: str) -> None:
 def count_row_tokens(
     rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, encoder: bool = False
 ) -> dict[str, Any]:
-    """Return statistics of the rows' token counts, in all and for prompt and completion.
+    """Return statistics of the examples' token counts, in all and of what is only read (prompt) and learned.
 
-    `encoder` is as in `tokenise_rows`, whose errors are raised. A prompt includes the tokenizer's start token, a
-    completion the end of text.
+    A conversation, of which each turn of the assistant is learned, may have several examples; a row without a learned
+    token is dropped. `encoder` is as in `tokenise_rows`, whose errors are raised. A prompt includes the tokenizer's
+    start token, a completion the end of text. Raises `UnusableRow` where nothing of any row is learned.
     """
     together, prompts, completions = LengthCounter(), LengthCounter(), LengthCounter()
+    kept = 0
+    dropped: list[int] = []
     for batch in _batches(iter(rows)):
-        for example in tokenise_rows(batch, tokenizer, max_length=NO_LENGTH_LIMIT, encoder=encoder).examples:
+        tokenised = tokenise_rows(batch, tokenizer, max_length=NO_LENGTH_LIMIT, encoder=encoder)
+        kept += len(tokenised.rows)
+        dropped += tokenised.dropped_lines
+        for example in tokenised.examples:
             if encoder:
                 prompt, completion = len(example.input_ids), len(example.labels)
             else:
@@ -70,8 +76,12 @@ def count_row_tokens(
             together.add(prompt + completion)
             prompts.add(prompt)
             completions.add(completion)
+    refuse_nothing_learned(kept, dropped)
     return {
-        "rows": len(together),
+        "rows": kept,
+        "examples": len(together),
+        "dropped_rows": len(dropped),
+        "dropped_lines": dropped[:MAX_NAMED_LINES],
         "tokens": asdict(together.distribution()),
         "prompt": asdict(prompts.distribution()),
         "completion": asdict(completions.distribution()),

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
 from greencore.disk import DiskFull, fsync_path, is_disk_full
+from greencore.training.data.tokenisation import MAX_NAMED_LINES
 from greencore.training.run import TrainingResult
 from runtime.catalogue import read_catalogue
 from runtime.settings import Settings
@@ -81,6 +82,9 @@ def _evaluation(result: TrainingResult) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if result.sample:
         found["sample"] = asdict(result.sample)
+    if result.dropped_lines:
+        found["dropped_rows"] = len(result.dropped_lines)
+        found["dropped_lines"] = list(result.dropped_lines[:MAX_NAMED_LINES])
     if result.before and result.after:
         found["rows"] = result.after.rows
         found["eval_loss"] = {"before": result.before.loss, "after": result.after.loss}

@@ -61,6 +61,8 @@ def estimate_job(
         saving=_saving(started_now.emissions_gco2e, best.emissions_gco2e),
         work=WorkOut(
             training_rows=workload.training_rows,
+            training_examples=workload.training_examples,
+            dropped_rows=workload.dropped_rows,
             tokens_per_epoch=workload.epoch_tokens,
             full_flops=Figure.of(workload.epoch_flops * new.epochs, workload.spread),
             basis=workload.basis,

@@ -25,6 +25,8 @@ class WorkOut(BaseModel):
     """Work to compute."""
 
     training_rows: int
+    training_examples: int = Field(description="A conversation may have several, one for each learned turn at most")
+    dropped_rows: int | None = Field(description="Rows of which nothing is learned; null if none was tokenised yet")
     tokens_per_epoch: float
     full_flops: Figure = Field(
         description="FLOPs of all epochs with every tensor trained; 1 multiply-accumulate counts as 2"

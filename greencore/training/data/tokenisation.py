@@ -34,6 +34,7 @@ from greencore.training.models.loading import ModelError
 
 IGNORED_LABEL = -100
 PAD_TO_MULTIPLE = 8
+MAX_NAMED_LINES = 20  # of dropped rows, in results
 
 
 class UnusableRow(InvalidRow, ModelError):
@@ -70,10 +71,15 @@ class TokenisedRows:
     dropped_lines: tuple[int, ...] = ()
 
     def refuse_empty(self) -> None:
-        """Raise `UnusableRow`, which names the first row, where no row has anything to learn."""
-        if not self.examples:
-            reason = "no row of the dataset has anything to learn: each turn of an assistant has weight 0"
-            raise UnusableRow(self.dropped_lines[0] if self.dropped_lines else 0, "messages", reason)
+        """Raise `UnusableRow` where there are rows, and nothing of any is learned."""
+        refuse_nothing_learned(len(self.rows), self.dropped_lines)
+
+
+def refuse_nothing_learned(kept: int, dropped_lines: Sequence[int]) -> None:
+    """Raise `UnusableRow`, which names the first row, where every row was dropped."""
+    if not kept and dropped_lines:
+        reason = "nothing of it is learned, as of every other row: no turn of the assistant that counts has weight 1"
+        raise UnusableRow(dropped_lines[0], "messages", reason)
 
 
 def round_up_length(length: int, positions: int = UNBOUNDED) -> int:
