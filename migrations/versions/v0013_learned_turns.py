@@ -11,7 +11,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    op.execute('UPDATE jobs SET hyperparameters = hyperparameters || \'{"train_on": "last"}\'')
+    op.execute("""UPDATE jobs SET hyperparameters = '{"train_on": "last"}'::jsonb || hyperparameters""")
 
 
 def downgrade() -> None:
