@@ -13,6 +13,7 @@ from pydantic import (
     field_validator,
 )
 
+from greencore.method_settings import AdaptiveSettings, LoraSettings
 from greencore.text import StorableText
 
 FormatName = Literal["plain", "tldr", "summarize", "chat"]
@@ -136,6 +137,14 @@ class Hyperparameters(BaseModel):
         json_schema_extra={"group": "Memory and speed"},
     )
 
+    adaptive: AdaptiveSettings | None = Field(
+        default=None,
+        description="Settings of adaptive backpropagation, only with the method `greentrainer`; null: its defaults",
+    )
+    lora: LoraSettings | None = Field(
+        default=None, description="Settings of LoRA, only with the method `lora`; null: its defaults"
+    )
+
     @field_validator("group_by_length")
     @classmethod
     def _refuse_grouping_packed_rows(cls, value: Switch, given: ValidationInfo) -> Switch:
@@ -143,8 +152,18 @@ class Hyperparameters(BaseModel):
             raise ValueError("packed rows have no padding that grouping could save: choose one of the two")
         return value
 
+    @field_validator("lora")
+    @classmethod
+    def _refuse_delta_of_adapter(cls, value: LoraSettings | None, given: ValidationInfo) -> LoraSettings | None:
+        if value is not None and value.result == "adapter" and given.data.get("result") == "delta":
+            raise ValueError("its result is an adapter, of which there is no delta: set one of the two results")
+        return value
+
     def check_method(self, method: str) -> None:
         """Raise `SettingUnsupported` for a setting that contradicts the method of the run."""
+        for field, owner in (("adaptive", "greentrainer"), ("lora", "lora")):
+            if getattr(self, field) is not None and method != owner:
+                raise SettingUnsupported(field, f"given with the method {method}, and only {owner} has these settings")
         if method == "prefix" and self.packing is True:
             raise SettingUnsupported("packing", "the prefix precedes only the first of the rows of a packed batch")
         if method == "prefix" and self.gradient_checkpointing is True:

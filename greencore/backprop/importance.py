@@ -4,14 +4,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from greencore.backprop.cost.trace import Batch
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
+from greencore.method_settings import Metric
 
-Metric = Literal["dw_grad", "dw", "grad"]
 GradientAverager = Callable[[int, torch.Tensor], None]
 NamedParameters = Mapping[str, torch.nn.Parameter]
 

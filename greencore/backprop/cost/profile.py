@@ -110,9 +110,12 @@ class Profile:
     @cached_property
     def floor(self) -> float:
         """The smallest feasible ρ: the forward pass and the cheapest gradient of a single tensor."""
-        flops = min(self.step_flops([tensor.name]) for tensor in self.tensors)
-        floor = flops / self.full_flops
-        return floor if floor * self.full_flops >= flops else nextafter(floor, 1.0)
+        return self.round_up_share(min(self.step_flops([tensor.name]) for tensor in self.tensors))
+
+    def round_up_share(self, flops: int) -> float:
+        """Return the smallest ρ whose budget holds these FLOPs of a step."""
+        share = flops / self.full_flops
+        return share if share * self.full_flops >= flops else nextafter(share, 1.0)
 
     def mask(self, names: Iterable[str]) -> int:
         """Return the tensors as a bit mask: bit k is `tensors[k]`. Raises `KeyError` for an unknown name."""

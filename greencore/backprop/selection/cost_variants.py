@@ -1,7 +1,8 @@
 """Variants of a profile's costs, in each of which it is fixed which conditional costs apply.
 
 Most profiles have one variant. Where training a tensor changes which operators run (`Profile.conditional`), one variant
-bars that tensor and one trains it.
+bars that tensor and one trains it. Tensors that a selection has to train are trained in every variant, and those that
+it must not train are barred in all.
 """
 
 import itertools
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from greencore.backprop.cost.profile import Profile, SharedCost
+from greencore.backprop.selection.constraints import UNCONSTRAINED, Constraints
 from greencore.backprop.selection.decision_order import SearchTree, build_search_tree, iter_set_bits
 
 MAX_CONDITIONS = 3  # searched both ways; further ones keep the unconditional cost, which is never too low
@@ -78,61 +80,73 @@ def build_need_matrix(shared: tuple[SharedCost, ...], tensors: int) -> NDArray[n
     return np.unpackbits(rows, axis=1, count=tensors, bitorder="little").T.astype(np.bool_)
 
 
-def get_variants(profile: Profile) -> tuple[CostVariant, ...]:
+def get_variants(profile: Profile, constraints: Constraints = UNCONSTRAINED) -> tuple[CostVariant, ...]:
     """Return the variants of a profile, cached on it since a run selects from it again and again."""
-    cached: tuple[CostVariant, ...] | None = vars(profile).get("_variants")
-    if cached is None:
-        conditions = sorted({cost.when for cost in profile.conditional if cost.when.bit_count() == 1})[:MAX_CONDITIONS]
-        cached = tuple(
-            _build_variant(profile, sum(conditions), sum(holding))
+    cached: dict[Constraints, tuple[CostVariant, ...]] = vars(profile).setdefault("_variants", {})
+    if constraints not in cached:
+        fixed = constraints.always | constraints.never
+        single = {cost.when for cost in profile.conditional if cost.when.bit_count() == 1 and not cost.when & fixed}
+        conditions = sorted(single)[:MAX_CONDITIONS]
+        cached[constraints] = tuple(
+            _build_variant(profile, sum(conditions) | fixed, sum(holding) | constraints.always)
             for size in range(len(conditions) + 1)
             for holding in itertools.combinations(conditions, size)
         )
-        vars(profile)["_variants"] = cached
-    return cached
+    return cached[constraints]
 
 
-def list_affordable_variants(profile: Profile, values: NDArray[np.float64], budget: int) -> list[CostVariant]:
-    """List the variants whose forced tensors fit within `budget` FLOPs and all have a positive value."""
+def list_affordable_variants(
+    profile: Profile, values: NDArray[np.float64], budget: int, constraints: Constraints = UNCONSTRAINED
+) -> list[CostVariant]:
+    """List the variants whose forced tensors fit within `budget` FLOPs and, but for `always`, have a positive value."""
     return [
         v
-        for v in get_variants(profile)
-        if v.forced_flops <= budget and all(values[tensor] > 0 for tensor in iter_set_bits(v.forced))
+        for v in get_variants(profile, constraints)
+        if v.forced_flops <= budget
+        and all(values[tensor] > 0 for tensor in iter_set_bits(v.forced & ~constraints.always))
     ]
 
 
-def compute_single_tensor_flops(profile: Profile) -> NDArray[np.int64]:
-    """Compute the backward FLOPs [tensors] of training each tensor alone, cached on the profile."""
-    cached: NDArray[np.int64] | None = vars(profile).get("_single_tensor_flops")
-    if cached is None:
+def compute_single_tensor_flops(profile: Profile, constraints: Constraints = UNCONSTRAINED) -> NDArray[np.int64]:
+    """Compute the backward FLOPs [tensors] of training each tensor with those of `always`, cached on the profile."""
+    cached: dict[int, NDArray[np.int64]] = vars(profile).setdefault("_single_tensor_flops", {})
+    always = constraints.always
+    if always not in cached:
+        own = np.array(profile.exclusive, dtype=np.int64)
+        needs = build_need_matrix(profile.shared, len(profile.tensors))
         flops = np.array([cost.flops for cost in profile.shared], dtype=np.int64)
-        cached = (
-            np.array(profile.exclusive, dtype=np.int64)
-            + build_need_matrix(profile.shared, len(profile.tensors)) @ flops
-        )
+        forced = list(iter_set_bits(always))
+        paid = needs[forced].any(axis=0)
+        total = own + needs[:, ~paid] @ flops[~paid]
+        total[forced] = 0
+        total += own[forced].sum() + flops[paid].sum()
         for cost in profile.conditional:
-            for tensor in iter_set_bits(cost.when & cost.needed_by):
-                cached[tensor] += cost.flops
-        vars(profile)["_single_tensor_flops"] = cached
-    return cached
+            needed, held = always & cost.needed_by, always & cost.when
+            if needed and held:
+                total += cost.flops
+                continue
+            adding = cost.when if needed else cost.needed_by if held else cost.needed_by & cost.when
+            total[list(iter_set_bits(adding))] += cost.flops
+        cached[always] = total
+    return cached[always]
 
 
-def _build_variant(profile: Profile, conditions: int, holding: int) -> CostVariant:
-    """Build the costs with the tensors of `holding` trained and the other tensors of `conditions` barred."""
+def _build_variant(profile: Profile, decided: int, forced: int) -> CostVariant:
+    """Build the costs with the tensors of `forced` trained and the other tensors of `decided` barred."""
     costs: dict[int, int] = defaultdict(int)
     for tensor, flops in enumerate(profile.exclusive):
         costs[1 << tensor] = flops
     for cost in profile.shared:
         costs[cost.needed_by] += cost.flops
     for conditional in profile.conditional:
-        if conditional.when & holding:
+        if conditional.when & forced:
             costs[conditional.needed_by] += conditional.flops
     size = len(profile.tensors)
-    shared = {mask: flops for mask, flops in costs.items() if mask.bit_count() > 1 and not mask & holding}
+    shared = {mask: flops for mask, flops in costs.items() if mask.bit_count() > 1 and not mask & forced}
     return CostVariant(
-        forced=holding,
-        free=(1 << size) - 1 & ~conditions,
-        forced_flops=sum(flops for mask, flops in costs.items() if mask & holding),
+        forced=forced,
+        free=(1 << size) - 1 & ~decided,
+        forced_flops=sum(flops for mask, flops in costs.items() if mask & forced),
         exclusive=np.array([costs[1 << tensor] for tensor in range(size)], dtype=np.int64),
         shared=tuple(SharedCost(mask, flops) for mask, flops in shared.items() if flops > 0),
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from greencore.backprop.cost.profile import Profile
 from greencore.backprop.selection.bounds import LagrangianBounds
+from greencore.backprop.selection.constraints import UNCONSTRAINED, Constraints
 from greencore.backprop.selection.cost_variants import (
     CostVariant,
     compute_single_tensor_flops,
@@ -31,14 +32,21 @@ TOLERANCE = 0.001  # of the importance: an answer proven to be closer to the opt
 
 
 class BudgetTooSmall(ValueError):
-    """ρ is too small to train any tensor; `floor` is the smallest feasible ρ."""
+    """ρ is too small to train any tensor, or all that have to be trained (`always`); `floor` is the smallest ρ."""
 
-    def __init__(self, rho: float, floor: float) -> None:
+    def __init__(self, rho: float, floor: float, *, always: bool = False) -> None:
+        what, gradients = ("any tensor", "the cheapest gradient")
+        if always:
+            what, gradients = ("the tensors that are always trained", "their gradients")
         super().__init__(
-            f"ρ = {rho:g} is too small for any tensor: the forward pass and the cheapest gradient take {floor:.4f}"
+            f"ρ = {rho:g} is too small for {what}: the forward pass and {gradients} take {floor:.4f}"
             " of full fine-tuning's FLOPs"
         )
-        self.rho, self.floor = rho, floor
+        self.rho, self.floor, self.always = rho, floor, always
+
+    def charged(self, rho: float, charge: float) -> "BudgetTooSmall":
+        """Return the error for `rho` of which a probe takes the share `charge`."""
+        return BudgetTooSmall(rho, self.floor + charge, always=self.always)
 
 
 @dataclass(frozen=True)
@@ -51,35 +59,52 @@ class Selection:
     rho: float
 
 
-def select(profile: Profile, importance: Mapping[str, float], rho: float) -> Selection:
+def select(
+    profile: Profile,
+    importance: Mapping[str, float],
+    rho: float,
+    *,
+    always: Collection[str] = (),
+    never: Collection[str] = (),
+) -> Selection:
     """Select the tensors of greatest summed importance whose step costs at most `rho * profile.full_flops`.
 
     `importance` has a number for every tensor that fits within ρ alone; it may lack the others, which no probe needs to
     reach (Eq. 12). A tensor whose update would raise the loss (importance <= 0) is never selected, unless nothing else
     fits. Costs are never rounded, so no answer exceeds the budget. The answer is the optimum while no more than
     `FRONTIER_LIMITS` pairs are open at a time, else proven to be within `TOLERANCE` of it, or the best found with the
-    largest limit; tensors that still fit fill the rest of the budget. ρ >= 1 trains everything. Raises
-    `BudgetTooSmall`, and `ValueError` for an importance that is missing or not a finite number.
+    largest limit; tensors that still fit fill the rest of the budget. ρ >= 1 trains everything.
+
+    The tensors of `always` are in the selection whatever their importance, which may be missing and then counts as 0;
+    the answer is the best set that holds them and none of `never`, in the same sense. Raises `BudgetTooSmall`, with
+    the floor under these constraints; `ValueError` for an importance that is missing or not a finite number, for a
+    tensor that is in both and where no tensor is left; and `KeyError` for an unknown name in either.
     """
-    return select_with_bound(profile, importance, rho)[0]
+    constraints = Constraints.of(profile, always=always, never=never)
+    return select_with_bound(profile, importance, rho, constraints)[0]
 
 
-def select_with_bound(profile: Profile, importance: Mapping[str, float], rho: float) -> tuple[Selection, float]:
+def select_with_bound(
+    profile: Profile, importance: Mapping[str, float], rho: float, constraints: Constraints = UNCONSTRAINED
+) -> tuple[Selection, float]:
     """Return `select`'s answer and an upper bound within ρ: its own importance where it is proven optimal."""
     budget = profile.full_flops if rho >= 1 else floor(rho * profile.full_flops) - profile.forward_flops
-    fits = compute_single_tensor_flops(profile) <= budget
+    fits = find_fitting_tensors(profile, budget, constraints)
     values = build_value_array(profile, importance, fits)
     names = [tensor.name for tensor in profile.tensors]
     if rho >= 1:
-        everything = build_selection(profile, importance, names)
+        everything = build_selection(profile, importance, constraints.list_trainable(profile))
         return everything, everything.importance
-    if not fits.any():
-        raise BudgetTooSmall(rho, profile.floor)
+    always = constraints.list_always(profile)
+    if always and profile.step_flops(always) - profile.forward_flops > budget:
+        raise BudgetTooSmall(rho, constraints.compute_floor(profile), always=True)
+    if not always and not fits.any():
+        raise BudgetTooSmall(rho, constraints.compute_floor(profile))
     best_alone = int(np.where(fits, values, -np.inf).argmax())
-    single = build_selection(profile, importance, [names[best_alone]])
-    if values[best_alone] <= 0:
+    single = build_selection(profile, importance, always or [names[best_alone]])
+    if not fits[best_alone] or values[best_alone] <= 0:
         return single, single.importance
-    variants = list_affordable_variants(profile, values, budget)
+    variants = list_affordable_variants(profile, values, budget, constraints)
     found = [_search_variant(variant, variant.mask_affordable_values(budget, values), budget) for variant in variants]
     selections = [build_selection(profile, importance, [names[t] for t in iter_set_bits(mask)]) for mask, _ in found]
     chosen = max([single, *selections], key=lambda selection: selection.importance)
@@ -87,6 +112,14 @@ def select_with_bound(profile: Profile, importance: Mapping[str, float], rho: fl
         bound + sum(values[t] for t in iter_set_bits(v.forced)) for v, (_, bound) in zip(variants, found, strict=True)
     ]
     return chosen, max(chosen.importance, *bounds)
+
+
+def find_fitting_tensors(profile: Profile, budget: int, constraints: Constraints) -> NDArray[np.bool_]:
+    """Find the tensors [tensors] that are left to choose and fit within `budget` backward FLOPs beside `always`."""
+    decided = constraints.always | constraints.never
+    open_ = np.array([not decided >> tensor & 1 for tensor in range(len(profile.tensors))], dtype=np.bool_)
+    fitting: NDArray[np.bool_] = open_ & (compute_single_tensor_flops(profile, constraints) <= budget)
+    return fitting
 
 
 def build_selection(profile: Profile, importance: Mapping[str, float], names: Collection[str]) -> Selection:

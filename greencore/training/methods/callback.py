@@ -1,18 +1,19 @@
 """Trainer callbacks for adaptive backpropagation and for the baselines, for any `transformers.Trainer`."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
 from greencore.backprop import BudgetTooSmall, NotFinite
-from greencore.backprop.importance import Metric
+from greencore.method_settings import Metric
 from greencore.training.finite_checks import explain_non_finite
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
 from greencore.training.methods.batch_shapes import StepShape
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
 from greencore.training.methods.probe import ImportanceProbe
 from greencore.training.methods.selection_callback import OptimizerStatePolicy, SelectionCallback
+from greencore.training.methods.tensor_patterns import TensorRoles, match_tensor_patterns
 
 RhoSchedule = float | Callable[[int], float]
 
@@ -26,6 +27,11 @@ class GreenTrainerCallback(SelectionCallback):
     single step stays within ρ, whatever its length, in all FLOPs and in the matrix products alone. With `charge_probe`
     the probes' FLOPs are taken out of the epoch's budget, so that probes and steps together stay within ρ; without it
     they are reported separately.
+
+    `never_train` and `always_train` are patterns of tensor names (`greencore.training.methods.tensor_patterns`). The
+    tensors of the first stay frozen, at ρ = 1 too, and get no budget; those of the second are in every selection, and
+    the rest of ρ goes to the best others. Raises `PatternError` as training begins for a pattern that matches no
+    tensor that the optimiser holds, or two that contradict each other.
 
     `optimizer_state` is the treatment of a deselected tensor's optimiser state: "release" frees it, and a tensor that
     is selected again starts with fresh moments; "host" keeps it in host memory; "keep" leaves it on the device. Raises
@@ -47,6 +53,8 @@ class GreenTrainerCallback(SelectionCallback):
         probe_batches: int = 1,
         reselect_every: int | None = None,
         charge_probe: bool = False,
+        never_train: Sequence[str] = (),
+        always_train: Sequence[str] = (),
         optimizer_state: OptimizerStatePolicy = "release",
         on_epoch: Callable[[EpochReport], None] | None = None,
     ) -> None:
@@ -57,6 +65,7 @@ class GreenTrainerCallback(SelectionCallback):
         self._probe = ImportanceProbe(metric, probe_batches)
         self._reselect_every = reselect_every
         self._charge_probe = charge_probe
+        self._never_train, self._always_train = tuple(never_train), tuple(always_train)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         ledger = self._current_ledger
@@ -64,6 +73,11 @@ class GreenTrainerCallback(SelectionCallback):
         if due and ledger.rho < 1:
             self._probe_and_select(ledger, args, state, kwargs)
             self._apply_selection(state, kwargs["optimizer"])
+
+    def _assign_roles(self, model: Any) -> TensorRoles:
+        return match_tensor_patterns(
+            model, self._parameters, never_train=self._never_train, always_train=self._always_train
+        )
 
     def _open_epoch_ledger(
         self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
@@ -73,7 +87,7 @@ class GreenTrainerCallback(SelectionCallback):
             raise ValueError(f"ρ of epoch {epoch} is {rho}: expected more than 0 and at most 1")
         ledger = EpochLedger(epoch, rho)
         if rho >= 1:
-            ledger.add_selection(Reselection(state.global_step, self._costs.tensors))
+            ledger.add_selection(Reselection(state.global_step, self._costs.trainable))
         else:
             self._probe_and_select(ledger, args, state, kwargs)
         return ledger
@@ -82,8 +96,6 @@ class GreenTrainerCallback(SelectionCallback):
         self, ledger: EpochLedger, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
     ) -> None:
         affordable = self._costs.list_affordable_tensors(ledger.rho)
-        if not affordable:
-            raise BudgetTooSmall(ledger.rho, self._costs.floor)
         try:
             probed = self._probe.measure(
                 kwargs["model"],
@@ -101,7 +113,7 @@ class GreenTrainerCallback(SelectionCallback):
         try:
             chosen = self._costs.select(probed.importance, ledger.rho - charge)
         except BudgetTooSmall as error:
-            raise BudgetTooSmall(ledger.rho, self._costs.floor + charge) from error
+            raise error.charged(ledger.rho, charge) from error
         ledger.add_selection(
             Reselection(state.global_step, chosen.names, probed.importance, probed.flops, probed.seconds)
         )

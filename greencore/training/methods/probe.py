@@ -11,7 +11,8 @@ import torch.distributed
 from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from greencore.backprop.importance import Metric, NotFinite, importance
+from greencore.backprop.importance import NotFinite, importance
+from greencore.method_settings import Metric
 from greencore.training.data.tokenisation import to_device
 from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, is_stream
 from greencore.training.methods.modes import in_mode

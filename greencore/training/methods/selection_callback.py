@@ -15,6 +15,7 @@ from greencore.training.finite_checks import check_gradients, check_model
 from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, measure_batch_shapes
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport
 from greencore.training.methods.step_costs import StepCosts
+from greencore.training.methods.tensor_patterns import TensorRoles
 
 OptimizerStatePolicy = Literal["release", "host", "keep"]
 
@@ -58,6 +59,10 @@ class SelectionCallback(TrainerCallback, ABC):
     ) -> EpochLedger:
         """Return the ledger of the epoch that begins, with its first selection."""
 
+    def _assign_roles(self, model: Any) -> TensorRoles:
+        """Return which of the optimiser's tensors every selection trains, and which none does."""
+        return TensorRoles()
+
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         check_model(model)
@@ -73,7 +78,10 @@ class SelectionCallback(TrainerCallback, ABC):
             encoder=self._encoder,
             longest_of_stream=getattr(getattr(model, "config", None), "max_position_embeddings", None) or 2048,
         )
-        self._costs = StepCosts(model, self._shapes, names=self._parameters.keys())
+        roles = self._assign_roles(model)
+        self._costs = StepCosts(
+            model, self._shapes, names=self._parameters.keys(), always=roles.always, never=roles.never
+        )
         self._full_costs = self._build_full_costs(model)
         self._hook = model.register_forward_pre_hook(self._count_step, with_kwargs=True)
         saved = _get_callback_state(state).get(STATE_KEY)

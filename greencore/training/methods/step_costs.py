@@ -15,6 +15,7 @@ from greencore.backprop.cost.by_length import (
     compute_interpolation_weights,
     fit_length_polynomial,
 )
+from greencore.backprop.selection.constraints import Constraints
 from greencore.backprop.selection.importance_curve import ConcaveCurve, importance_curve
 from greencore.backprop.selection.select_tensors import build_selection
 from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
@@ -22,13 +23,25 @@ from greencore.training.methods.modes import in_mode
 
 
 class StepCosts:
-    """FLOPs of a model's steps at every sequence length, from a few traces (`greencore.backprop.cost.by_length`)."""
+    """FLOPs of a model's steps at every sequence length, from a few traces (`greencore.backprop.cost.by_length`).
 
-    def __init__(self, model: torch.nn.Module, shapes: BatchShapes, *, names: Collection[str] | None = None) -> None:
+    `trainable` names the tensors that a selection may train, from output to input.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        shapes: BatchShapes,
+        *,
+        names: Collection[str] | None = None,
+        always: Collection[str] = (),
+        never: Collection[str] = (),
+    ) -> None:
         """Trace batches of these shapes. Raises `TraceError`.
 
         The model is traced in training mode, in which gradient checkpointing recomputes. `names` limits what counts as
-        trainable.
+        trainable in full fine-tuning, of which every share is. Each selection holds all tensors of `always` and none
+        of `never`; raises `ValueError` where one is in both, or none is left to train.
         """
         self._batch_size = shapes.rows
         self._trace_lengths = choose_trace_lengths(shapes.shortest, shapes.longest)
@@ -41,12 +54,15 @@ class StepCosts:
                 for lengths in self._trace_lengths
             )
         self._longest = self._profiles[0]
+        constraints = Constraints.of(self._longest, always=always, never=never)
+        self._always = tuple(constraints.list_always(self._longest))
+        self.trainable = tuple(constraints.list_trainable(self._longest))
         self._share_weights = _compute_share_weights(self._trace_lengths, shapes)
         self._interpolation_weights: dict[Lengths, NDArray[np.float64]] = {}
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """Names of all trainable tensors, from output to input."""
+        """Names of all tensors that full fine-tuning trains, from output to input."""
         return tuple(tensor.name for tensor in self._longest.tensors)
 
     @property
@@ -81,12 +97,18 @@ class StepCosts:
 
     @cached_property
     def floor(self) -> float:
-        """The smallest ρ at which a tensor can be trained at every length."""
+        """The smallest ρ at which a tensor, or all that are always trained, can be trained at every length."""
         return min(self._single_tensor_shares.values())
 
     def list_affordable_tensors(self, rho: float) -> tuple[str, ...]:
-        """List the tensors that fit within ρ alone, output to input; only they need a probe (Eq. 12)."""
-        return tuple(name for name, share in self._single_tensor_shares.items() if share <= rho)
+        """List the tensors that fit within ρ beside those always trained, output to input.
+
+        Only they need a probe (Eq. 12). Raises `BudgetTooSmall` where there are none.
+        """
+        affordable = tuple(name for name, share in self._single_tensor_shares.items() if share <= rho)
+        if not affordable:
+            raise BudgetTooSmall(rho, self.floor, always=bool(self._always))
+        return affordable
 
     def compute_max_share(self, names: Collection[str]) -> float:
         """Compute the largest share of full fine-tuning's FLOPs that a step takes, at any length, by either count.
@@ -105,12 +127,10 @@ class StepCosts:
         worth, margin = dict.fromkeys(self.tensors, 0.0) | _raise_to_positive(importance), 0.0
         while True:
             try:
-                chosen = select(self._longest, worth, rho - margin)
+                chosen = select(self._longest, worth, rho - margin, **self._constraints)
             except BudgetTooSmall:
                 fitting = self.list_affordable_tensors(rho)
-                if not fitting:
-                    raise BudgetTooSmall(rho, self.floor) from None
-                names = [max(fitting, key=lambda name: importance[name])]
+                names = list(self._always) or [max(fitting, key=lambda name: importance[name])]
                 break
             names = list(chosen.names)
             excess = self.compute_max_share(names) - rho
@@ -122,11 +142,15 @@ class StepCosts:
     def curve(self, importance: Mapping[str, float], rho: float) -> ConcaveCurve:
         """Compute the importance within each share up to ρ of the longest step's FLOPs; arguments as for `select`."""
         worth = dict.fromkeys(self.tensors, 0.0) | dict(importance)
-        return importance_curve(self._longest, worth, up_to=rho).concave_hull()
+        return importance_curve(self._longest, worth, up_to=rho, **self._constraints).concave_hull()
+
+    @property
+    def _constraints(self) -> dict[str, Collection[str]]:
+        return {"always": self._always, "never": set(self.tensors).difference(self.trainable)}
 
     @cached_property
     def _single_tensor_shares(self) -> dict[str, float]:
-        return {name: self.compute_max_share([name]) for name in self.tensors}
+        return {name: self.compute_max_share({*self._always, name}) for name in self.trainable}
 
     @cached_property
     def _full_at_bounds(self) -> NDArray[np.float64]:
@@ -151,6 +175,7 @@ class StepCosts:
     def _fill_budget(self, names: list[str], worth: Mapping[str, float], rho: float) -> list[str]:
         """Add tensors that fit at all lengths by both counts, the most important per FLOP of own gradient first."""
         taken = set(names)
+        taken.update(self._constraints["never"])
         left = [t for t in self._longest.tensors if t.name not in taken and worth[t.name] > 0]
         for tensor in sorted(left, key=lambda tensor: -worth[tensor.name] / max(tensor.t_dw, 1)):
             if self.compute_max_share([*names, tensor.name]) <= rho:

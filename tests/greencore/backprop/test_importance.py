@@ -11,7 +11,7 @@ from transformers import (
 )
 
 from greencore.backprop import NotFinite, importance
-from greencore.backprop.importance import Metric
+from greencore.method_settings import Metric
 from tests.greencore.backprop.probes import (
     FAMILIAR,
     OPTIMIZERS,

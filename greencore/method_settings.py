@@ -1,0 +1,100 @@
+"""Settings of one training method, as nested objects of a job's hyperparameters: adaptive backpropagation and LoRA."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+
+from greencore.text import StorableText
+
+MAX_NAMES = 64  # of a list of patterns or targets
+LONGEST_NAME = 200
+
+Metric = Literal["dw_grad", "dw", "grad"]
+Pattern = Annotated[StorableText, Field(min_length=1, max_length=LONGEST_NAME)]
+Targets = Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=MAX_NAMES)]
+
+
+class AdaptiveSettings(BaseModel):
+    """Settings of adaptive backpropagation, the method `greentrainer`.
+
+    A pattern is matched with a tensor's whole name, as the model's `named_parameters` has it, by the rules of
+    `fnmatch`: `*` stands for any characters, dots included, `?` for one, `[01]` for one of several; case counts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reselect_every: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Optimiser steps after which tensors are selected again within an epoch; null: once an epoch, as "
+        "selecting twice took 7 % more FLOPs for a loss that was 0.5 % lower",
+    )
+    probe_batches: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Batches over which a probe averages the importance; 1, since 4 took 20 % of full fine-tuning's "
+        "FLOPs more and gained nothing",
+    )
+    metric: Metric = Field(
+        default="dw_grad",
+        description="Importance of a tensor: its update times its gradient (the paper's, which predicts the loss "
+        "reduction), or the update's or the gradient's size alone",
+    )
+    charge_probe: bool = Field(
+        default=False,
+        description="Whether probes are taken out of the epoch's budget, or reported beside it as the paper does",
+    )
+    never_train: tuple[Pattern, ...] = Field(
+        default=(),
+        max_length=MAX_NAMES,
+        description="Patterns of names of tensors that stay frozen and get no budget, such as `*.embed_tokens.*`",
+    )
+    always_train: tuple[Pattern, ...] = Field(
+        default=(),
+        max_length=MAX_NAMES,
+        description="Patterns of names of tensors that are in every selection; the best others share the rest of ρ",
+    )
+
+
+class LoraSettings(BaseModel):
+    """Settings of LoRA, the method `lora`; the defaults are those of the paper's own implementation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rank: int = Field(default=8, ge=1, le=1024, description="Rank of each module's update, as the paper's baseline has")
+    alpha: float = Field(
+        default=32,
+        gt=0,
+        le=4096,
+        description="Scale of the update: alpha / rank, or alpha / √rank where `rank_stabilised`; 32 as in the paper",
+    )
+    dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="Dropout of the update's input in training; 0.1 as in the paper"
+    )
+    targets: Targets | Literal["all-linear"] | None = Field(
+        default=None,
+        description="Linear modules that get an update: names or ends of names such as `q_proj`, `all-linear` for all "
+        "but the output embedding, or null for the query and value projections, as the paper's baseline has",
+    )
+    rank_stabilised: bool = Field(
+        default=False,
+        description="Whether the update is scaled by alpha / √rank, which keeps its size as the rank grows; false, as "
+        "in the paper",
+    )
+    result: Literal["merged", "adapter"] = Field(
+        default="merged",
+        description="Saved result: the model with the update merged into it, which any program loads, or the adapter "
+        "alone, which peft loads on the base",
+    )
+
+    @field_validator("targets", mode="wrap")
+    @classmethod
+    def _explain_targets(cls, given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        """Report one fault instead of one for each form that the value may have."""
+        try:
+            return validate(given)
+        except ValidationError:
+            names = f"a list of 1 to {MAX_NAMES} names of modules, each of 1 to {LONGEST_NAME} characters"
+            raise ValueError(f"expected {names}, `all-linear`, or null") from None

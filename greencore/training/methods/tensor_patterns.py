@@ -1,0 +1,70 @@
+"""Patterns of tensor names: which tensors a run never trains, and which it always trains.
+
+A pattern is matched with a tensor's whole name, as the model's `named_parameters` has it, by `fnmatch.fnmatchcase`: `*`
+stands for any characters, dots included, `?` for one character, `[abc]` for one of several, and `[!abc]` for any other.
+A tied weight has one name there, usually that of the input embedding.
+"""
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+
+SHOWN_NAMES = 3  # nearest names in the message on a pattern without a match
+
+
+class PatternError(ValueError):
+    """A pattern matches no tensor, or contradicts another; `setting` is the one at fault."""
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(f"{setting}: {message}")
+        self.setting = setting
+
+
+@dataclass(frozen=True)
+class TensorRoles:
+    """Names of the tensors that every selection trains, and of those that none does."""
+
+    always: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+
+
+def match_tensor_patterns(
+    model: torch.nn.Module, names: Collection[str], *, never_train: Sequence[str], always_train: Sequence[str]
+) -> TensorRoles:
+    """Match the patterns with those of the model's parameters that are in `names`.
+
+    Raises `PatternError` for a pattern without a match, for one of each kind that match the same tensor, and where no
+    tensor is left to train.
+    """
+    known = [name for name, _ in model.named_parameters() if name in names]
+    never = _match("never_train", never_train, known, model)
+    always = _match("always_train", always_train, known, model)
+    if both := [name for name in always if name in never]:
+        raise PatternError("always_train", f"{always[both[0]]!r} and {never[both[0]]!r} of never_train match {both[0]}")
+    if len(never) == len(known):
+        raise PatternError("never_train", f"matches each of the {len(known)} tensors, so none is left to train")
+    return TensorRoles(always=tuple(always), never=tuple(never))
+
+
+def _match(setting: str, patterns: Sequence[str], names: Sequence[str], model: torch.nn.Module) -> Mapping[str, str]:
+    """Return the matching names, each with the first pattern that it matches."""
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        matching = [name for name in names if fnmatchcase(name, pattern)]
+        if not matching:
+            raise PatternError(setting, _explain_no_match(pattern, names, model))
+        for name in matching:
+            found.setdefault(name, pattern)
+    return found
+
+
+def _explain_no_match(pattern: str, names: Sequence[str], model: torch.nn.Module) -> str:
+    first_names = {parameter: name for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if first_names[parameter] != name and fnmatchcase(name, pattern):
+            return f"{pattern!r} matches {name}, which is tied to {first_names[parameter]}: name that instead"
+    near = difflib.get_close_matches(pattern, names, n=SHOWN_NAMES, cutoff=0.0)
+    return f"{pattern!r} matches no tensor of the model; near it are {', '.join(near)}"
