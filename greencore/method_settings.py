@@ -57,6 +57,11 @@ class AdaptiveSettings(BaseModel):
         description="Patterns of names of tensors that are in every selection; the best others share the rest of ρ",
     )
 
+    @property
+    def changes_floor(self) -> bool:
+        """Whether the smallest feasible ρ is another than that of the model."""
+        return bool(self.never_train or self.always_train or self.charge_probe)
+
 
 class LoraSettings(BaseModel):
     """Settings of LoRA, the method `lora`; the defaults are those of the paper's own implementation."""
@@ -64,9 +69,9 @@ class LoraSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rank: int = Field(default=8, ge=1, le=1024, description="Rank of each module's update, as the paper's baseline has")
-    alpha: float = Field(
+    alpha: int = Field(
         default=32,
-        gt=0,
+        ge=1,
         le=4096,
         description="Scale of the update: alpha / rank, or alpha / √rank where `rank_stabilised`; 32 as in the paper",
     )

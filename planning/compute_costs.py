@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from greencore.hyperparameters import Hyperparameters
+from greencore.method_settings import LoraSettings
 from store.tables import Dataset, Job, Json, Model, TokenStatistics
 
 PAD_TO_MULTIPLE = 8
@@ -102,7 +103,7 @@ def estimate_workload(
     """
     stored = session.get(Model, model)
     costs = RowCosts.from_json(stored.costs) if stored is not None and stored.costs else None
-    share, share_basis = _share(method, costs)
+    share, share_basis = _share(session, model, method, hyperparameters, costs)
     prepared = _find_prepared_estimate(session, dataset, model, hyperparameters)
     if prepared is not None:
         estimate, alike = prepared
@@ -151,13 +152,36 @@ def _at(terms: Sequence[float], lengths: Sequence[float]) -> float:
     return sum(term * value for term, value in zip(terms, values, strict=True))
 
 
-def _share(method: str, costs: RowCosts | None) -> tuple[float, str]:
+def _share(
+    session: Session, model: str, method: str, hyperparameters: Hyperparameters, costs: RowCosts | None
+) -> tuple[float, str]:
     if method in ("greentrainer", "full"):
         return 1.0, ""
+    if hyperparameters.lora is not None:
+        known = _find_prepared_lora_share(session, model, hyperparameters.lora)
+        if known is not None:
+            return known, f"; lora with these settings takes {known:.3g} of full fine-tuning's FLOPs"
     share = None if costs is None else costs.methods.get(method)
     if isinstance(share, int | float):
         return float(share), f"; {method} takes {share:.3g} of full fine-tuning's FLOPs"
     return 1.0, f"; what {method} takes is not measured, and all of full fine-tuning's FLOPs are assumed"
+
+
+def _find_prepared_lora_share(session: Session, model: str, settings: LoraSettings) -> float | None:
+    """Return the share of full fine-tuning's FLOPs of the newest prepared job with these settings of LoRA."""
+    query = (
+        select(Job.hyperparameters, Job.estimate)
+        .where(Job.model == model, Job.method == "lora", Job.estimate.is_not(None))
+        .order_by(Job.id.desc())
+        .limit(20)
+    )
+    for stored, estimate in session.execute(query):
+        assert estimate is not None
+        given = Hyperparameters.model_validate(stored).lora or LoraSettings()
+        if (given.rank, given.targets) == (settings.rank, settings.targets) and estimate.get("method_flops"):
+            share: float = estimate["method_flops"] / estimate["full_flops"]
+            return share
+    return None
 
 
 def _find_prepared_estimate(

@@ -116,7 +116,9 @@ def _model_errors(request: JobRequest, policy: Policy, session: Session) -> Iter
         else:
             yield FieldProblem(field=f"policy.{field}", message=message)
     share = (model.costs or {}).get("methods", {}).get(request.method)
-    if isinstance(share, str):
+    lora = request.hyperparameters.lora
+    own_targets = request.method == "lora" and lora is not None and lora.targets is not None
+    if isinstance(share, str) and not own_targets:
         message = f"given {request.method!r}, which {request.model} cannot be trained by: {share}"
         yield FieldProblem(field="method", message=message)
     given = request.hyperparameters.max_length

@@ -22,6 +22,7 @@ from greencore.backprop import NotFinite
 from greencore.dataset import Row
 from greencore.disk import atomic_directory, fsync_tree
 from greencore.hyperparameters import Hyperparameters
+from greencore.method_settings import AdaptiveSettings
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
 from greencore.training.data.batch_layout import OrderedSampler, choose_layout
@@ -108,9 +109,10 @@ def fine_tune(
     The other methods are the paper's baselines, which ignore `rho`. `validation_rows`, less those that equal one of
     `rows`, are held out in place of a share of `rows`. After each epoch, and where the listener stops the run, `folder`
     (or `checkpoints`) holds a checkpoint, from which a later call resumes. At the end `result_folder`, by default
-    `folder/artifacts`, holds the tokenizer and the model (a LoRA merged into it), the adapter for "prefix", or the
-    changed tensors where the hyperparameters ask for a delta; it names the base `model_name`, by default as its folder
-    is named. Training and all evaluations run in the precision of the run's first start.
+    `folder/artifacts`, holds the tokenizer and the model (a LoRA merged into it), the adapter for "prefix" and where
+    `lora.result` asks for it, or the changed tensors where the hyperparameters ask for a delta; it names the base
+    `model_name`, by default as its folder is named. Training and all evaluations run in the precision of the run's
+    first start.
 
     Raises `BudgetTooSmall` where ρ is below the minimum, `MaxLengthExceeded` where `max_length` exceeds the model's
     positions, `SettingUnsupported` for a setting that the model, method or device does not support, ValueError for a
@@ -144,12 +146,13 @@ def fine_tune(
     prompt = hyperparameters.sample_prompt
     sample = None if prompt is None else SampleCompletion(prompt, before.sample or "", after.sample or "")
 
-    delta_base = model_folder if hyperparameters.result == "delta" and method != "prefix" else None
+    adapter_only = method == "prefix" or (hyperparameters.lora is not None and hyperparameters.lora.result == "adapter")
+    delta_base = model_folder if hyperparameters.result == "delta" and not adapter_only else None
     artifact = _save_result(
         model,
         setup.tokenizer,
-        method,
         result_folder or folder / "artifacts",
+        merge=method == "lora" and not adapter_only,
         delta_base=delta_base,
         base_name=model_name or model_folder.name,
     )
@@ -263,8 +266,12 @@ def _train(
     if method in ("lora", "prefix"):
         from greencore.training.methods.adapters import with_adapter
 
-        model = cast(PreTrainedModel, with_adapter(method, model))
-    adaptive = GreenTrainerCallback(rho) if method == "greentrainer" else BaselineCallback(method)
+        model = cast(PreTrainedModel, with_adapter(method, model, lora=hyperparameters.lora))
+    adaptive: GreenTrainerCallback | BaselineCallback
+    if method == "greentrainer":
+        adaptive = GreenTrainerCallback(rho, **dict(hyperparameters.adaptive or AdaptiveSettings()))
+    else:
+        adaptive = BaselineCallback(method)
     progress = ListenerCallback(listener, adaptive, setup.evaluator)
     checkpoint = checkpoints.find_newest()
     trainer = CheckpointedTrainer(
@@ -328,18 +335,19 @@ def _is_training_complete(checkpoint: Path, listener: TrainingListener) -> bool:
 def _save_result(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    method: Method,
     destination: Path,
     *,
+    merge: bool,
     delta_base: Path | None,
     base_name: str,
 ) -> Path:
-    """Merge a LoRA, and write the result to a temporary folder that is renamed, so that it is complete or absent.
+    """Write the result to a temporary folder that is renamed, so that it is complete or absent.
 
+    With `merge`, a LoRA is merged into the model first; otherwise an adapter is saved by itself, as peft loads it.
     With `delta_base`, write the delta from it. The saved files name the base `base_name` instead of its path. Raises
     `NotFinite` for a model with non-finite weights.
     """
-    if method == "lora":
+    if merge:
         from greencore.training.methods.adapters import merge_adapter
 
         model = merge_adapter(cast(Any, model))

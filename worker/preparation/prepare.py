@@ -7,9 +7,9 @@ from typing import cast
 
 import structlog
 
-from greencore.backprop import BudgetTooSmall
 from greencore.clock import utc_now
 from greencore.hyperparameters import Hyperparameters
+from greencore.method_settings import AdaptiveSettings
 from greencore.policy import parse_stored_policy
 from greencore.training.data.batch_layout import choose_layout
 from greencore.training.data.chat_template import TemplateClock
@@ -23,6 +23,7 @@ from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.methods.baselines import Baseline, count_method_flops
 from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder, row_lengths
 from greencore.training.methods.step_costs import StepCosts
+from greencore.training.methods.tensor_patterns import match_tensor_patterns
 from greencore.training.models.loading import (
     ModelError,
     enable_gradient_checkpointing,
@@ -47,6 +48,7 @@ from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
 from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
+from worker.preparation.rho_floor import check_rho_floor
 
 log = structlog.get_logger()
 
@@ -55,6 +57,7 @@ log = structlog.get_logger()
 class JobEstimate:
     """Estimate of a job before it runs. `full_flops` are full fine-tuning's over all epochs, with mean padding.
 
+    `rho_floor` is the smallest ρ at which the job can train, under its own constraints on tensors.
     `method_flops` are those of a baseline's own steps; None for "greentrainer", whose ρ decides. `held_out_duplicates`
     counts rows that are not held out since an equal row is trained on. `max_length` is the number of tokens of a row
     that the model has positions for; None where it is unlimited.
@@ -123,16 +126,17 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
         locked.estimate, locked.steps = job.estimate, estimate.steps
         transition(session, locked, JobStatus.QUEUED, at=utc_now())
         wake_scheduler(session)
-        models = ModelRepository(session)
-        models.put(
-            job.model,
-            parameters=estimate.parameters,
-            tensors=estimate.tensors,
-            rho_floor=estimate.rho_floor,
-            max_length=estimate.max_length,
-            at=utc_now(),
-        )
-        if estimate.method_flops is not None:
+        models, settings_of_job = ModelRepository(session), Hyperparameters.model_validate(job.hyperparameters)
+        if settings_of_job.adaptive is None or not settings_of_job.adaptive.changes_floor:
+            models.put(
+                job.model,
+                parameters=estimate.parameters,
+                tensors=estimate.tensors,
+                rho_floor=estimate.rho_floor,
+                max_length=estimate.max_length,
+                at=utc_now(),
+            )
+        if estimate.method_flops is not None and settings_of_job.lora is None:
             models.put_method_share(job.model, job.method, estimate.method_flops / estimate.full_flops)
     log.info("job.prepared", job=job.id, steps=estimate.steps, rho_floor=round(estimate.rho_floor, 4))
 
@@ -181,12 +185,14 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
         meta_model, lengths, hyperparameters, method=job.method, test_packing=lambda: _test_packing(folder)
     )
     shapes = layout.measure_extremes(lengths, positions)
-    costs = StepCosts(meta_model, shapes)
-    if job.method == "greentrainer":
-        _, lowest = parse_stored_policy(job.policy).lowest_rho()
-        if lowest < costs.floor:
-            raise BudgetTooSmall(lowest, costs.floor)
+    adaptive = hyperparameters.adaptive or AdaptiveSettings()
+    roles = match_tensor_patterns(meta_model, never_train=adaptive.never_train, always_train=adaptive.always_train)
+    costs = StepCosts(meta_model, shapes, always=roles.always, never=roles.never)
     steps = -(-len(lengths) // hyperparameters.batch_size)
+    rho_floor = costs.floor
+    if job.method == "greentrainer":
+        policy = parse_stored_policy(job.policy)
+        rho_floor = check_rho_floor(policy, costs, adaptive, lengths, steps_per_epoch=steps, clipped=True)
     counted, shuffles = layout.count_shapes(lengths, positions)
     per_epoch = costs.count_flops(costs.tensors, counted) / shuffles
     # Of the model alone: counting a method's FLOPs may add an adapter to it.
@@ -194,7 +200,9 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
     max_length = get_position_limits(meta_model).row_tokens
     method_flops = None
     if job.method != "greentrainer":
-        spent = count_method_flops(cast(Baseline, job.method), meta_model, costs, counted, shapes)
+        spent = count_method_flops(
+            cast(Baseline, job.method), meta_model, costs, counted, shapes, lora=hyperparameters.lora
+        )
         method_flops = round(spent / shuffles * hyperparameters.epochs)
     return JobEstimate(
         training_rows=len(tokens.rows),
@@ -204,7 +212,7 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
         tokens_per_epoch=sum(sum(row) for row in lengths),
         steps=steps * hyperparameters.epochs,
         full_flops=round(per_epoch * hyperparameters.epochs),
-        rho_floor=costs.floor,
+        rho_floor=rho_floor,
         parameters=parameters,
         tensors=len(costs.tensors),
         method_flops=method_flops,

@@ -19,8 +19,10 @@ from safetensors.torch import load_file
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from greencore.method_settings import LoraSettings
 from greencore.training.data.positions import PREFIX_TOKENS
-from greencore.training.methods.baselines import BaselineError, find_query_value_projections, forward_one_token
+from greencore.training.methods.baselines import BaselineError, forward_one_token
+from greencore.training.methods.lora_targets import resolve_lora_targets
 from greencore.training.models.weights import WeightsMismatch
 
 
@@ -28,31 +30,30 @@ def with_adapter(
     method: Literal["lora", "prefix"],
     model: PreTrainedModel,
     *,
-    rank: int = 8,
-    alpha: int = 32,
-    dropout: float = 0.1,
+    lora: LoraSettings | None = None,
     prefix_tokens: int = PREFIX_TOKENS,
 ) -> PeftModel:
     """Freeze the model and add a trainable adapter; the defaults are those of the paper's own implementation.
 
     lora (Hu et al., 2021): W + alpha / rank · BA on the query and value projections, or on the tensor that fuses
-        them, with `dropout` before A.
+        them, with dropout before A; or as the settings `lora` say, with alpha / √rank where they are rank-stabilised.
     prefix (Li & Liang, 2021): `prefix_tokens` trained keys and values before those of each block; of an
         encoder-decoder model in the decoder's self-attention only (§4).
 
     The model is changed in place. Raises `BaselineError` for a model without such a projection, or whose blocks cache
-    keys of different shapes.
+    keys of different shapes, and `SettingUnsupported` for a target that the model does not have.
     """
     task = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     if method == "lora":
-        modules = find_query_value_projections(model)
+        chosen = lora or LoraSettings()
         settings: PeftConfig = LoraConfig(
             task_type=task,
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
-            target_modules=sorted({name.rpartition(".")[2] for name in modules}),
-            fan_in_fan_out=isinstance(model.get_submodule(modules[0]), Conv1D),
+            r=chosen.rank,
+            lora_alpha=chosen.alpha,
+            lora_dropout=chosen.dropout,
+            use_rslora=chosen.rank_stabilised,
+            target_modules=resolve_lora_targets(model, chosen.targets),
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
         adapted: Callable[..., PeftModel] = get_peft_model
     else:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
+from greencore.method_settings import LoraSettings
 from greencore.training.methods.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts
@@ -82,17 +83,20 @@ def count_method_flops(
     full_costs: StepCosts,
     steps: Mapping[StepShape, int],
     shapes: BatchShapes,
+    *,
+    lora: LoraSettings | None = None,
 ) -> int:
     """Count the FLOPs of the steps by `method`; `full_costs` are those of the model, which may be on the meta device.
 
-    "lora" and "prefix" add their adapter to the model. "progressive" counts as in its last epoch, its most expensive.
+    "lora" and "prefix" add their adapter to the model, the first as the settings `lora` say. "progressive" counts as in
+    its last epoch, its most expensive.
     Raises `BaselineError` for a model without a tensor that the method trains.
     """
     if method not in ("lora", "prefix"):
         return full_costs.count_flops(list_trained_tensors(method, model, epoch=0, epochs=1), steps)
     from greencore.training.methods.adapters import with_adapter
 
-    adapted = with_adapter(method, model)
+    adapted = with_adapter(method, model, lora=lora)
     own = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     return StepCosts(adapted, shapes, names=own).count_flops(own, steps)
 

@@ -9,9 +9,9 @@ from greencore.backprop import BudgetTooSmall, NotFinite
 from greencore.method_settings import Metric
 from greencore.training.finite_checks import explain_non_finite
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
-from greencore.training.methods.batch_shapes import StepShape
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
 from greencore.training.methods.probe import ImportanceProbe
+from greencore.training.methods.probe_charge import ProbeCharge
 from greencore.training.methods.selection_callback import OptimizerStatePolicy, SelectionCallback
 from greencore.training.methods.tensor_patterns import TensorRoles, match_tensor_patterns
 
@@ -30,8 +30,8 @@ class GreenTrainerCallback(SelectionCallback):
 
     `never_train` and `always_train` are patterns of tensor names (`greencore.training.methods.tensor_patterns`). The
     tensors of the first stay frozen, at ρ = 1 too, and get no budget; those of the second are in every selection, and
-    the rest of ρ goes to the best others. Raises `PatternError` as training begins for a pattern that matches no
-    tensor that the optimiser holds, or two that contradict each other.
+    the rest of ρ goes to the best others. Raises `greencore.hyperparameters.SettingUnsupported` as training begins for
+    a pattern that matches no tensor that the optimiser holds, or two that contradict each other.
 
     `optimizer_state` is the treatment of a deselected tensor's optimiser state: "release" frees it, and a tensor that
     is selected again starts with fresh moments; "host" keeps it in host memory; "keep" leaves it on the device. Raises
@@ -126,21 +126,21 @@ class GreenTrainerCallback(SelectionCallback):
         args: TrainingArguments,
         state: TrainerState,
     ) -> float:
-        """Compute the most that an epoch's probes take of its FLOPs: past probes as counted, later ones at their most.
-
-        Unpadded rows are the least that the epoch can cost, since padding only adds to it.
-        """
+        """Compute the share of the epoch's FLOPs that its probes take: past ones as counted, later ones at most."""
         if self._shapes.row_counts is None:
             raise ValueError("charge_probe needs a dataset of known length: the FLOPs of a stream's epoch are unknown")
-        rows = self._shapes.row_counts.items()
-        epoch: float = sum(amount * self._full_costs.full_flops(StepShape(1, lengths)) for lengths, amount in rows)
-        epoch /= args.world_size
-        steps = -(-state.max_steps // max(1, round(args.num_train_epochs)))
-        probes = 1 if self._reselect_every is None else -(-steps // self._reselect_every)
-        to_come = max(0, probes - len(ledger.selections) - 1)
-        so_far = probe_flops + sum(selection.probe_flops for selection in ledger.selections)
-        max_flops = self._probe.compute_max_flops(self._costs, affordable, clipped=bool(args.max_grad_norm))
-        return (so_far + to_come * max_flops) / epoch
+        charge = ProbeCharge(
+            batches=self._probe.batches,
+            reselect_every=self._reselect_every,
+            row_counts=self._shapes.row_counts,
+            steps_per_epoch=-(-state.max_steps // max(1, round(args.num_train_epochs))),
+            clipped=bool(args.max_grad_norm),
+            processes=args.world_size,
+        )
+        spent = probe_flops + sum(selection.probe_flops for selection in ledger.selections)
+        return charge.compute_share(
+            self._costs, self._full_costs, affordable, done=len(ledger.selections) + 1, spent=spent
+        )
 
 
 class BaselineCallback(SelectionCallback):

@@ -41,11 +41,7 @@ class ImportanceProbe:
         if batches < 1:
             raise ValueError(f"probe_batches is {batches}: expected at least 1")
         self._metric: Metric = metric
-        self._batches = batches
-
-    def compute_max_flops(self, costs: StepCosts, names: Collection[str], *, clipped: bool) -> int:
-        """Compute the most FLOPs of probing these tensors: the longest rows, twice where clipping may act."""
-        return self._batches * (2 if clipped else 1) * costs.longest_step_flops(names)
+        self.batches = batches
 
     def measure(
         self,
@@ -62,7 +58,7 @@ class ImportanceProbe:
         started = time.perf_counter()
         batches = [
             to_device(batch, args.device)
-            for batch in _draw_batches(dataloader, args, number=number, amount=self._batches)
+            for batch in _draw_batches(dataloader, args, number=number, amount=self.batches)
         ]
         encoder, scale, flops = is_encoder_decoder(model), _get_loss_scale(optimizer), 0.0
 

@@ -12,15 +12,9 @@ from fnmatch import fnmatchcase
 
 import torch
 
+from greencore.hyperparameters import SettingUnsupported
+
 SHOWN_NAMES = 3  # nearest names in the message on a pattern without a match
-
-
-class PatternError(ValueError):
-    """A pattern matches no tensor, or contradicts another; `setting` is the one at fault."""
-
-    def __init__(self, setting: str, message: str) -> None:
-        super().__init__(f"{setting}: {message}")
-        self.setting = setting
 
 
 @dataclass(frozen=True)
@@ -32,20 +26,30 @@ class TensorRoles:
 
 
 def match_tensor_patterns(
-    model: torch.nn.Module, names: Collection[str], *, never_train: Sequence[str], always_train: Sequence[str]
+    model: torch.nn.Module,
+    names: Collection[str] | None = None,
+    *,
+    never_train: Sequence[str] = (),
+    always_train: Sequence[str] = (),
 ) -> TensorRoles:
-    """Match the patterns with those of the model's parameters that are in `names`.
+    """Match the patterns with those of the model's parameters that are in `names`, by default all of floating point.
 
-    Raises `PatternError` for a pattern without a match, for one of each kind that match the same tensor, and where no
-    tensor is left to train.
+    Raises `SettingUnsupported` for a pattern without a match, for one of each kind that match the same tensor, and
+    where no tensor is left to train.
     """
-    known = [name for name, _ in model.named_parameters() if name in names]
+    known = [
+        name
+        for name, parameter in model.named_parameters()
+        if (parameter.is_floating_point() if names is None else name in names)
+    ]
     never = _match("never_train", never_train, known, model)
     always = _match("always_train", always_train, known, model)
     if both := [name for name in always if name in never]:
-        raise PatternError("always_train", f"{always[both[0]]!r} and {never[both[0]]!r} of never_train match {both[0]}")
+        patterns = f"{always[both[0]]!r} of always_train and {never[both[0]]!r} of never_train"
+        raise SettingUnsupported("adaptive.always_train", f"{patterns} both match {both[0]}")
     if len(never) == len(known):
-        raise PatternError("never_train", f"matches each of the {len(known)} tensors, so none is left to train")
+        message = f"never_train matches each of the {len(known)} tensors, so none is left to train"
+        raise SettingUnsupported("adaptive.never_train", message)
     return TensorRoles(always=tuple(always), never=tuple(never))
 
 
@@ -55,7 +59,7 @@ def _match(setting: str, patterns: Sequence[str], names: Sequence[str], model: t
     for pattern in patterns:
         matching = [name for name in names if fnmatchcase(name, pattern)]
         if not matching:
-            raise PatternError(setting, _explain_no_match(pattern, names, model))
+            raise SettingUnsupported(f"adaptive.{setting}", _explain_no_match(pattern, names, model))
         for name in matching:
             found.setdefault(name, pattern)
     return found

@@ -21,6 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from greencore.method_settings import LoraSettings
 from greencore.training.methods.adapters import merge_adapter, with_adapter
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
 
@@ -238,7 +239,7 @@ def test_only_the_adapter_learns_and_beam_search_generates(
     torch.manual_seed(0)
     base = build()
     before = {id(parameter): parameter.clone() for parameter in base.parameters()}
-    model = with_adapter(method, base, dropout=0.0)
+    model = with_adapter(method, base, lora=LoraSettings(dropout=0.0))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert trained
     assert not {id(parameter) for parameter in trained} & set(before)

@@ -1,0 +1,43 @@
+"""Share of an epoch's FLOPs that its probes take, where they are charged to the epoch's budget."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from greencore.backprop.cost.by_length import Lengths
+from greencore.training.methods.batch_shapes import StepShape
+from greencore.training.methods.step_costs import StepCosts
+
+
+@dataclass(frozen=True)
+class ProbeCharge:
+    """The probes of an epoch: one at its start and, with `reselect_every`, one after each of so many steps.
+
+    `row_counts` is the number of training rows by unpadded length, divided among `processes`.
+    """
+
+    batches: int
+    reselect_every: int | None
+    row_counts: Mapping[Lengths, int]
+    steps_per_epoch: int
+    clipped: bool
+    processes: int = 1
+
+    def compute_share(
+        self, costs: StepCosts, full_costs: StepCosts, affordable: Collection[str], *, done: int = 0, spent: int = 0
+    ) -> float:
+        """Compute the most that an epoch's probes of the `affordable` tensors take of its FLOPs with every tensor.
+
+        `done` probes took `spent` FLOPs; the others are counted at their most (`compute_max_probe_flops`). Unpadded
+        rows are the least that the epoch can cost, since padding only adds to it.
+        """
+        rows = self.row_counts.items()
+        epoch: float = sum(amount * full_costs.full_flops(StepShape(1, lengths)) for lengths, amount in rows)
+        probes = 1 if self.reselect_every is None else -(-self.steps_per_epoch // self.reselect_every)
+        to_come = max(0, probes - done)
+        most = compute_max_probe_flops(costs, affordable, batches=self.batches, clipped=self.clipped) if to_come else 0
+        return (spent + to_come * most) / (epoch / self.processes)
+
+
+def compute_max_probe_flops(costs: StepCosts, names: Collection[str], *, batches: int, clipped: bool) -> int:
+    """Compute the most FLOPs of probing these tensors: the longest rows, twice where clipping may act."""
+    return batches * (2 if clipped else 1) * costs.longest_step_flops(names)
