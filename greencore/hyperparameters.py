@@ -139,10 +139,15 @@ class Hyperparameters(BaseModel):
 
     adaptive: AdaptiveSettings | None = Field(
         default=None,
+        title="Adaptive backpropagation",
         description="Settings of adaptive backpropagation, only with the method `greentrainer`; null: its defaults",
+        json_schema_extra={"method": "greentrainer"},
     )
     lora: LoraSettings | None = Field(
-        default=None, description="Settings of LoRA, only with the method `lora`; null: its defaults"
+        default=None,
+        title="LoRA",
+        description="Settings of LoRA, only with the method `lora`; null: its defaults",
+        json_schema_extra={"method": "lora"},
     )
 
     @field_validator("group_by_length")

@@ -1,8 +1,8 @@
 """Settings of one training method, as nested objects of a job's hyperparameters: adaptive backpropagation and LoRA."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from greencore.text import StorableText
 
@@ -18,7 +18,7 @@ class AdaptiveSettings(BaseModel):
     """Settings of adaptive backpropagation, the method `greentrainer`.
 
     A pattern is matched with a tensor's whole name, as the model's `named_parameters` has it, by the rules of
-    `fnmatch`: `*` stands for any characters, dots included, `?` for one, `[01]` for one of several; case counts.
+    `fnmatch`: `*` matches any characters, dots included, `?` one, `[01]` one of several; case counts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -93,13 +93,3 @@ class LoraSettings(BaseModel):
         description="Saved result: the model with the update merged into it, which any program loads, or the adapter "
         "alone, which peft loads on the base",
     )
-
-    @field_validator("targets", mode="wrap")
-    @classmethod
-    def _explain_targets(cls, given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-        """Report one fault instead of one for each form that the value may have."""
-        try:
-            return validate(given)
-        except ValidationError:
-            names = f"a list of 1 to {MAX_NAMES} names of modules, each of 1 to {LONGEST_NAME} characters"
-            raise ValueError(f"expected {names}, `all-linear`, or null") from None

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from api.figures import UNKNOWN
 from cli.errors import CommandError, SettingError
+from cli.hyperparameters import option_of
 from cli.options import check_choice
 from cli.remote.figures import format_rouge
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
@@ -86,7 +87,7 @@ def train(
         shutil.rmtree(output, ignore_errors=True)  # no epoch has been trained
         option = next(option for kind, option in blamed.items() if isinstance(error, kind))
         if isinstance(error, SettingUnsupported):
-            option = f"--{error.field.replace('_', '-')}"
+            option = option_of(error.field) or ""
         raise SettingError(f"{option}: {error}") from error
     display.summarise(result)
 

@@ -51,6 +51,7 @@ def write_model_card(
         validation=job.validation_dataset_id and session.get_one(Dataset, job.validation_dataset_id),
         files=files,
         delta_file=DELTA_FILE_NAME,
+        hyperparameters=list(_flatten(job.hyperparameters)),
         policy_json=json.dumps(job.policy, ensure_ascii=False),
         epochs=epochs,
         **{key: sum(getattr(epoch, key) or 0.0 for epoch in epochs) for key in ("flops", "full_flops", "probe_flops")},
@@ -97,6 +98,15 @@ def _front_matter(
         license_name=None if is_identifier else licence,
     )
     return data.to_yaml().strip()
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings by name, those of a nested object as `object.name`, and lists as text."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _components(

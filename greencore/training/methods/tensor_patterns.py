@@ -1,7 +1,7 @@
 """Patterns of tensor names: which tensors a run never trains, and which it always trains.
 
 A pattern is matched with a tensor's whole name, as the model's `named_parameters` has it, by `fnmatch.fnmatchcase`: `*`
-stands for any characters, dots included, `?` for one character, `[abc]` for one of several, and `[!abc]` for any other.
+matches any characters, dots included, `?` one character, `[abc]` one of several, and `[!abc]` any other.
 A tied weight has one name there, usually that of the input embedding.
 """
 

@@ -358,3 +358,33 @@ def test_contradicting_layouts_are_refused_with_the_field(submit: Any, body: dic
 def test_auto_contradicts_nothing(submit: Any) -> None:
     auto = dict.fromkeys(("packing", "group_by_length", "gradient_checkpointing"), "auto")
     assert submit(method="prefix", hyperparameters=auto).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"method": "full", "hyperparameters": {"lora": {"rank": 4}}}, "lora"),
+        ({"hyperparameters": {"lora": {}}}, "lora"),
+        ({"method": "lora", "hyperparameters": {"adaptive": {}}}, "adaptive"),
+        ({"method": "lora", "hyperparameters": {"lora": {"rank": 0}}}, "lora.rank"),
+        ({"method": "lora", "hyperparameters": {"lora": {"targets": "all"}}}, "lora.targets"),
+        ({"method": "lora", "hyperparameters": {"lora": {"targets": []}}}, "lora.targets"),
+        ({"method": "lora", "hyperparameters": {"lora": {"targets": ["q_proj", "v" * 201]}}}, "lora.targets[1]"),
+        ({"method": "lora", "hyperparameters": {"lora": {"result": "adapter"}, "result": "delta"}}, "lora"),
+        ({"hyperparameters": {"adaptive": {"reselect_every": 0}}}, "adaptive.reselect_every"),
+        ({"hyperparameters": {"adaptive": {"never_train": [""]}}}, "adaptive.never_train[0]"),
+        ({"hyperparameters": {"adaptive": {"always_train": ["*"] * 65}}}, "adaptive.always_train"),
+    ],
+    ids=str,
+)
+def test_settings_of_a_method_are_refused_with_the_field(submit: Any, body: dict[str, Any], field: str) -> None:
+    assert set(error_fields(submit(**body))) == {f"hyperparameters.{field}"}
+
+
+def test_a_job_keeps_the_settings_of_its_method(submit: Any, client: TestClient) -> None:
+    adaptive = {"reselect_every": 50, "never_train": ["*.embed_tokens.*"], "always_train": ["*norm*"]}
+    job = submit(hyperparameters={"adaptive": adaptive}).json()
+    assert adaptive.items() <= job["hyperparameters"]["adaptive"].items()
+    lora = {"rank": 16, "targets": "all-linear", "result": "adapter"}
+    job = submit(method="lora", hyperparameters={"lora": lora}).json()
+    assert lora.items() <= job["hyperparameters"]["lora"].items()

@@ -156,6 +156,21 @@ def test_the_result_of_a_prefix_is_its_adapter(run: Run, catalogue: Settings, mo
     assert str(model.parent) not in (folder / "adapter_config.json").read_text()
 
 
+def test_the_result_of_a_lora_may_be_its_adapter(run: Run, catalogue: Settings, database: Database) -> None:
+    job = run("lora", lora={"rank": 2, "targets": ["q_proj", "up_proj"], "result": "adapter"})
+    folder = result(catalogue, job)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["r"], config["base_model_name_or_path"]) == (2, "small")
+    assert not (folder / "model.safetensors").exists()
+    assert len(load_file(folder / "adapter_model.safetensors")) == 2 * 2 * 2
+    card = (folder / "README.md").read_text()
+    assert "PeftModel.from_pretrained(base" in card
+    assert "| `lora.targets` | `q_proj, up_proj` |" in card
+    with database.session() as session:
+        names = {artifact.name for artifact in JobRepository(session).artifacts(job.id)}
+    assert names == {path.name for path in folder.iterdir()}
+
+
 def test_a_method_that_the_model_does_not_support_fails_at_preparation(run: Run) -> None:
     job = run("bitfit", train=False)
     assert job.status is JobStatus.FAILED

@@ -22,6 +22,7 @@ from greencore.training.methods.lora_targets import resolve_lora_targets
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_meta_model, load_model, load_tokenizer
 from greencore.training.run import TrainingResult, fine_tune
+from greencore.validation_faults import merge_union_faults
 
 SETTINGS = LoraSettings(rank=4, alpha=16, dropout=0.2, targets=("q_proj", "mlp.up_proj"), rank_stabilised=True)
 
@@ -75,9 +76,10 @@ def test_a_target_that_no_update_can_be_added_to_is_refused(model_folder: Path, 
 
 @pytest.mark.parametrize("targets", [[], [""], "q_proj", ["q"] * 65, ["q" * 201], 3])
 def test_targets_are_a_bounded_list_of_names_or_all_linear(targets: Any) -> None:
-    with pytest.raises(ValidationError, match="expected a list of 1 to 64 names") as refusal:
+    with pytest.raises(ValidationError) as refusal:
         LoraSettings(targets=targets)
-    assert [fault["loc"] for fault in refusal.value.errors()] == [("targets",)]
+    [fault] = merge_union_faults(refusal.value.errors())
+    assert fault["loc"][0] == "targets"
 
 
 def test_settings_of_another_method_and_the_delta_of_an_adapter_are_refused() -> None:

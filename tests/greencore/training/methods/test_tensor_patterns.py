@@ -41,10 +41,10 @@ def test_a_pattern_matches_whole_names_and_dots(model: Any) -> None:
 @pytest.mark.parametrize("setting", ["never_train", "always_train"])
 def test_a_pattern_without_a_match_is_refused_with_names_near_it(model: Any, setting: str) -> None:
     with pytest.raises(SettingUnsupported, match=r"'model.norms.weight' matches no tensor.* model\.norm\.weight") as no:
-        match_tensor_patterns(model, **{setting: ["*", "model.norms.weight"]})  # type: ignore[arg-type]
+        match_tensor_patterns(model, **{setting: ["*", "model.norms.weight"]})
     assert no.value.field == f"adaptive.{setting}"
     with pytest.raises(SettingUnsupported, match="matches no tensor"):  # case counts
-        match_tensor_patterns(model, **{setting: ["MODEL.norm.weight"]})  # type: ignore[arg-type]
+        match_tensor_patterns(model, **{setting: ["MODEL.norm.weight"]})
 
 
 def test_the_second_name_of_a_tied_weight_is_refused_with_its_first(model: Any) -> None:
