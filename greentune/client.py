@@ -104,12 +104,18 @@ class Client:
         *,
         status: JobStatus | None = None,
         zone: str | None = None,
+        name: str | None = None,
+        model: str | None = None,
+        owner: str | None = None,
         metadata: Mapping[str, str] | None = None,
         most: int | None = None,
     ) -> Iterator[Job]:
-        """Iterate over the jobs that match all filters, newest first, at most `most`; pages are requested as needed."""
+        """Iterate over the jobs that match all filters, newest first, at most `most`; pages are requested as needed.
+
+        Only operators see jobs of another `owner`.
+        """
         labels = {f"metadata[{name}]": value for name, value in (metadata or {}).items()}
-        filters = {"status": status, "zone": zone, **labels}
+        filters = {"status": status, "zone": zone, "name": name, "model": model, "owner": owner, **labels}
         return self._transport.pages("/jobs", Page[Job], filters, most=most)
 
     def changes(self, job_id: str, *, seconds: float = 2.0, timeout: float | None = None) -> Iterator[Job]:

@@ -10,6 +10,8 @@ PolicyChoice = str | Mapping[str, Any]
 class RunOptions(TypedDict, total=False):
     """Options of a run; one that is missing or None has the service's default."""
 
+    name: str | None
+    """Name for people, also of the result: one line of at most 100 characters"""
     validation_dataset: str | None
     """Id of a dataset that the model is evaluated on, in place of an `eval_share` of the rows"""
     method: str | None

@@ -35,6 +35,12 @@ class Principal:
         """Owner to restrict a list to; None for no restriction."""
         return None if self.is_operator else self.owner
 
+    def filter_owner(self, asked: str | None) -> str | None:
+        """Return `owner_filter`, restricted to the owner asked for. Raises 403 where a user asks for another owner."""
+        if asked is not None and not self.can_read(asked):
+            raise Problem(HTTPStatus.FORBIDDEN, "owner: only operators see what belongs to other owners")
+        return asked if asked is not None else self.owner_filter
+
     def can_read(self, owner: str | None) -> bool:
         """Return whether resources of `owner` are visible to this principal."""
         return self.is_operator or owner == self.owner

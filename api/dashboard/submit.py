@@ -58,7 +58,7 @@ def submit_page(
     chosen = [initial["values"].get(name) for name in ("dataset", "validation_dataset")]
     shown, more = _list_datasets(page, wanted=[dataset_id for dataset_id in chosen if dataset_id])
     common, *groups = field_groups(list_setting_groups(Hyperparameters), prefix=SETTINGS)
-    [priority] = [field for field in fields_of(JobRequest.model_json_schema()) if field.name == "priority"]
+    of_job = {field.name: field for field in fields_of(JobRequest.model_json_schema())}
     policies = PolicyRepository(session).page(limit=MAX_POLICIES).data
     return page.render(
         "submit.html",
@@ -77,7 +77,8 @@ def submit_page(
         default_policy=_describe(parse_stored_policy(DEFAULT_POLICY)),
         example_policy=json.dumps(EXAMPLE_POLICY, indent=2),
         zones=list(_zone_options(page, list_zones(principal, context, session, now).data)),
-        priority=priority,
+        name=of_job["name"],
+        priority=of_job["priority"],
         common=common,
         groups=groups,
     )
@@ -109,6 +110,7 @@ def _copy(job: Job, session: Session) -> dict[str, Any]:
     """Return a job's values by name, and its metadata as pairs; without the deadline, which has mostly passed."""
     choice, inline = _policy_choice(job, session)
     values = {
+        "name": job.name,
         "model": job.model,
         "dataset": job.dataset_id,
         "validation_dataset": job.validation_dataset_id,

@@ -76,7 +76,7 @@ def create_job(
 @router.get(
     "",
     summary="List jobs, newest first",
-    responses=CACHED_RESPONSES,
+    responses={**problem_responses(HTTPStatus.FORBIDDEN), **CACHED_RESPONSES},
     openapi_extra={"parameters": [METADATA_PARAMETER]},
 )
 def list_jobs(
@@ -86,19 +86,30 @@ def list_jobs(
     revalidation: RevalidationDep,
     status: Annotated[JobStatus | None, Query(description="Only jobs with this status")] = None,
     zone: Annotated[Id | None, Query(description="Only jobs in this zone")] = None,
+    name: Annotated[Id | None, Query(description="Only jobs with exactly this name")] = None,
+    model: Annotated[Id | None, Query(description="Only jobs of this model")] = None,
+    owner: Annotated[Id | None, Query(description="Only jobs of this owner; for operators")] = None,
     limit: Limit = 50,
     after: OlderThan = None,
 ) -> Listing[JobOut]:
     """Only jobs that match all filters."""
     labels = {
         match[1]: value
-        for name, value in request.query_params.multi_items()
-        if (match := METADATA_FILTER.fullmatch(name))
+        for key, value in request.query_params.multi_items()
+        if (match := METADATA_FILTER.fullmatch(key))
     }
     if len(labels) > MAX_METADATA or any(len(value) > LONGEST_METADATA for value in labels.values()):
         expected = f"expected at most {MAX_METADATA} of them, each of at most {LONGEST_METADATA} characters"
         raise invalid_field("metadata", f"more than a job can have: {expected}")
-    which = JobFilter(after=after, owner=principal.owner_filter, status=status, zone=zone, labels=labels)
+    which = JobFilter(
+        after=after,
+        owner=principal.filter_owner(owner),
+        status=status,
+        zone=zone,
+        name=name,
+        model=model,
+        labels=labels,
+    )
     jobs = JobRepository(session)
     if revalidation.has_copy:
         known = jobs.revisions(limit=limit, **which)

@@ -9,7 +9,7 @@ from api.http.pagination import LONGEST_ID
 from api.http.times import UtcDatetime
 from api.policies.schemas import PolicyChoice
 from greencore.hyperparameters import Hyperparameters
-from greencore.text import StorableText
+from greencore.text import DisplayName, StorableText
 
 Method = Literal["greentrainer", "full", "lora", "prefix", "top2", "bitfit"]
 # The paper's advice (§4.2): about 40 % of the training cost saved without a noticeable risk to accuracy.
@@ -43,6 +43,9 @@ class JobRequest(BaseModel):
         },
     )
 
+    name: DisplayName | None = Field(
+        default=None, description="Name for people, also of the result; not unique, and no id. An estimate ignores it"
+    )
     model: Name = Field(description="Name of a model from `GET /models`")
     dataset: Name = Field(description="Id of an uploaded dataset")
     validation_dataset: Name | None = Field(

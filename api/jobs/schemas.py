@@ -142,6 +142,7 @@ class JobOut(RowModel):
     """One fine-tuning run; energy in kWh, emissions in gCO2e, times in UTC."""
 
     id: str
+    name: str | None
     owner: str | None = Field(description="Owner of the key that submitted it; null without a key")
     status: JobStatus
     reason: str | None = Field(description="Reason for the status, in words")
@@ -154,6 +155,7 @@ class JobOut(RowModel):
     policy: dict[str, Any] = Field(description="Policy at the time of submission")
     policy_name: str | None
     zone: str | None
+    zone_requested: str | None = Field(description="Zone of the submission; null: any")
     deadline: datetime | None
     priority: int
     hyperparameters: dict[str, Any]
@@ -220,6 +222,7 @@ class JobOut(RowModel):
             job,
             actions=list_possible_actions(job),
             dataset=job.dataset_id,
+            zone_requested=job.zone_asked,
             validation_dataset=job.validation_dataset_id,
             metadata=job.labels,
             gate=job.gate and GateOut.of(job.gate),

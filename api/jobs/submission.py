@@ -38,6 +38,7 @@ def validate_submission(
         raise invalid_fields(errors)
     return NewJob(
         owner=principal.owner,
+        name=request.name,
         model=request.model,
         dataset_id=request.dataset,
         method=request.method,

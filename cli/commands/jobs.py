@@ -22,6 +22,7 @@ app = typer.Typer()
 
 COLUMNS: "Columns[Job]" = {
     "job": lambda job: job.id,
+    "name": lambda job: job.name or "",
     "status": lambda job: job.status,
     "done": lambda job: format_percent(job.progress.share),
     "ETA (UTC)": lambda job: UNKNOWN if job.eta is None else format_short_time(job.eta.finishes_at),
@@ -38,6 +39,9 @@ def list_jobs(
     client: "Client",
     status: Annotated[str | None, typer.Option(help="Only jobs of this status, such as running.")] = None,
     zone: Annotated[str | None, typer.Option(help="Only jobs of this zone.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only jobs of this owner, for operators.")] = None,
     metadata: Metadata = None,
     limit: Annotated[int, typer.Option(help="Largest number shown.", min=1)] = 20,
     as_json: AsJson = False,
@@ -48,7 +52,13 @@ def list_jobs(
     if status is not None:
         check_choice("--status", status, get_args(JobStatus))
     found = client.jobs(
-        status=cast("JobStatus | None", status), zone=zone, metadata=parse_metadata(metadata or ()), most=limit
+        status=cast("JobStatus | None", status),
+        zone=zone,
+        name=name,
+        model=model,
+        owner=owner,
+        metadata=parse_metadata(metadata or ()),
+        most=limit,
     )
     show_list(found, COLUMNS, empty="no jobs", as_json=as_json)
 

@@ -102,6 +102,7 @@ def _parse_deadline(text: str, *, now: datetime) -> datetime:
 
 
 def _parse_run_options(
+    name: Annotated[str | None, typer.Option(help="A name for people, also of the result.")] = None,
     method: Annotated[
         str | None, typer.Option(help="greentrainer, full, lora, prefix, top2 or bitfit; else greentrainer.")
     ] = None,
@@ -127,6 +128,7 @@ def _parse_run_options(
 ) -> RunOptions:
     """Parse the options of a run. Raises `SettingError` for one that is not valid."""
     return RunOptions(
+        name=name,
         method=method,
         policy=None if policy is None else read_policy_choice(policy),
         zone=zone,

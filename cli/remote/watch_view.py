@@ -71,7 +71,11 @@ def render_snapshot(snapshot: Snapshot, events: Sequence[Event]) -> Group:
     grid.add_row("", ProgressBar(total=1.0, completed=job.progress.share, width=60))
     for name, value in list_figures(snapshot):
         grid.add_row(Text(name, style="dim"), Text(replace_unprintable(value)))
-    title = f"{job.id}  {job.model}, {job.method}" + (f", {job.zone}" if job.zone else "")
+    title = (
+        (f"{job.name}  " if job.name else "")
+        + f"{job.id}  {job.model}, {job.method}"
+        + (f", {job.zone}" if job.zone else "")
+    )
     return Group(Text(replace_unprintable(title)), grid, *(Text(format_event(event), style="dim") for event in events))
 
 

@@ -670,6 +670,7 @@ class Job(Answer):
     """One fine-tuning run; energy in kWh, emissions in gCO2e, times in UTC."""
 
     id: str
+    name: str | None
     owner: str | None
     """Owner of the key that submitted it; None without a key"""
     status: Literal['validating', 'queued', 'deferred', 'running', 'pausing', 'paused', 'cancelling', 'cancelled', 'succeeded', 'failed']
@@ -687,6 +688,8 @@ class Job(Answer):
     """Policy at the time of submission"""
     policy_name: str | None
     zone: str | None
+    zone_requested: str | None
+    """Zone of the submission; None: any"""
     deadline: datetime | None
     priority: int
     hyperparameters: dict[str, Any]

@@ -46,6 +46,7 @@ def enqueue_end_deliveries(session: Session, job: Job, *, at: datetime) -> None:
     link = f"/jobs/{job.id}"
     data = {
         "id": job.id,
+        "name": job.name,
         "status": job.status,
         "reason": job.reason,
         "error": job.error,

@@ -19,7 +19,18 @@ from store.tables import Artifact, EnergyInterval, Epoch, Event, Job, Tensor
 Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
 
 # Indexes for lists in the order of ids; the first whose columns are all filtered by is used.
-LIST_INDEXES = (("owner", "status"), ("owner", "zone"), ("owner",), ("status",), ("zone",), ())
+LIST_INDEXES = (
+    ("owner", "name"),
+    ("name",),
+    ("owner", "status"),
+    ("owner", "zone"),
+    ("owner", "model"),
+    ("owner",),
+    ("status",),
+    ("zone",),
+    ("model",),
+    (),
+)
 MAX_OPEN_COUNT = 1000
 OPEN_STATUSES = tuple(status for status in JobStatus if status not in FINAL)
 # Ordered as an index and filtered by arrays, so that PostgreSQL reads no more of that index than is counted, as in
@@ -56,6 +67,7 @@ class NewJob:
     labels: Mapping[str, str]
     epochs: int
     validation_dataset_id: str | None = None
+    name: str | None = None
 
 
 class JobFilter(TypedDict, total=False):
@@ -65,6 +77,8 @@ class JobFilter(TypedDict, total=False):
     owner: str | None
     status: JobStatus | None
     zone: str | None
+    name: str | None
+    model: str | None
     labels: Mapping[str, str] | None
 
 
@@ -282,7 +296,9 @@ def _filter_jobs(query: Query, which: JobFilter) -> Query:
     PostgreSQL would otherwise scan all jobs from the newest on if it expects enough matches, while an owner's may all
     be old. A filter as an array, with its column in the order, can use only the index that has both.
     """
-    given = {name: value for name in ("owner", "status", "zone") if (value := which.get(name)) is not None}
+    given = {
+        name: value for name in ("owner", "status", "zone", "name", "model") if (value := which.get(name)) is not None
+    }
     index = next(names for names in LIST_INDEXES if given.keys() >= set(names))
     for name, value in given.items():
         column = Job.__table__.c[name]

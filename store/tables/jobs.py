@@ -53,6 +53,10 @@ class Job(Table):
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_owner_status_id", "owner", "status", "id"),
         Index("ix_jobs_owner_zone_id", "owner", "zone", "id"),
+        Index("ix_jobs_model_id", "model", "id"),
+        Index("ix_jobs_owner_model_id", "owner", "model", "id"),
+        Index("ix_jobs_name_id", "name", "id", postgresql_where=text("name IS NOT NULL")),
+        Index("ix_jobs_owner_name_id", "owner", "name", "id", postgresql_where=text("name IS NOT NULL")),
         Index("ix_jobs_unaccounted", "id", postgresql_where=text("settled_at IS NULL AND energy_kwh > 0")),
         Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
         CheckConstraint("epochs_done >= 0 AND epochs_done <= epochs", name="epochs_done"),
@@ -69,6 +73,7 @@ class Job(Table):
     owner: Mapped[str | None]
     revision: Mapped[int] = mapped_column(BigInteger, default=1, onupdate=text("revision + 1"))
 
+    name: Mapped[str | None]
     model: Mapped[str]
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     validation_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))

@@ -83,7 +83,18 @@ def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(
     result = greentune(
         *("submit", "--model", MODEL, "--dataset", str(rows), "--policy", json.dumps(HALF), "--method", "full"),
         *("--zone", "FR", "--deadline", "2026-12-01T12:00:00+01:00", "--priority", "7", "--metadata", "team=speech"),
-        *("--metadata", "note=a=b", "--epochs", "2", "--learning-rate", "0.0001", "--result", "delta"),
+        *(
+            "--name",
+            "Tickets, 3rd try",
+            "--metadata",
+            "note=a=b",
+            "--epochs",
+            "2",
+            "--learning-rate",
+            "0.0001",
+            "--result",
+            "delta",
+        ),
         *("--validation-dataset", str(rows)),
     )
     assert result.exit_code == 0, result.output
@@ -91,6 +102,7 @@ def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(
     assert result.stderr.count("uploaded rows.jsonl: 2 rows (text 2), dataset_") == 2
     assert job.validation_dataset not in (None, job.dataset)
     assert (job.method, job.zone, job.priority, job.policy["rho"]) == ("full", "FR", 7, 0.5)
+    assert job.name == "Tickets, 3rd try"
     assert job.deadline == datetime(2026, 12, 1, 11, tzinfo=UTC)
     assert job.metadata == {"team": "speech", "note": "a=b"}
     assert job.hyperparameters.items() >= {"epochs": 2, "learning_rate": 1e-4, "result": "delta"}.items()
@@ -143,6 +155,7 @@ def test_each_wrong_option_is_named(greentune: CommandRunner, job: Job, tmp_path
         ("--deadline", "2020-01-01", "--deadline: "),
         ("--metadata", "team", "--metadata: 'team': expected KEY=VALUE"),
         ("--priority", "1000", "--priority: "),
+        ("--name", "two\nlines", "--name: holds U+000A"),
         ("--epochs", "0", "--epochs: "),
         ("--batch-size", "0", "--batch-size: "),
         ("--policy", "unheard-of", "--policy: "),
@@ -159,7 +172,7 @@ def test_jobs_are_listed_with_the_services_figures_and_filtered(
     greentune: CommandRunner, client: Client, job: Job, database: Database, settings: Settings
 ) -> None:
     run_to_success(database, settings, job.id)
-    other = client.submit(MODEL, job.dataset, zone="GB")
+    other = client.submit(MODEL, job.dataset, zone="GB", name="night")
     ended = client.job(job.id)
 
     [line] = [line for line in greentune.shown("jobs").splitlines() if job.id in line]
@@ -171,6 +184,10 @@ def test_jobs_are_listed_with_the_services_figures_and_filtered(
     assert [each["id"] for each in greentune.json("jobs", "--status", "succeeded")] == [job.id]
     assert [each["id"] for each in greentune.json("jobs", "--zone", "GB")] == [other.id]
     assert [each["id"] for each in greentune.json("jobs", "--metadata", "team=speech")] == [job.id]
+    assert [each["id"] for each in greentune.json("jobs", "--name", "night")] == [other.id]
+    assert [each["id"] for each in greentune.json("jobs", "--model", "unknown")] == []
+    assert [each["id"] for each in greentune.json("jobs", "--owner", "ops", "--model", MODEL)] == [other.id, job.id]
+    assert "night" in greentune.shown("jobs")
     assert "--status: 'done' is not one of validating" in greentune.refused("jobs", "--status", "done", code=2)
 
 

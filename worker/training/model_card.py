@@ -83,6 +83,7 @@ def _front_matter(
     name = source.removeprefix("hub:").partition("@")[0] if source.startswith("hub:") else job.model
     unpriced = f"; {basis.unpriced_kwh:.4g} of {job.energy_kwh:.4g} kWh have no price" if basis.unpriced_kwh else ""
     data = ModelCardData(
+        model_name=None if job.name is None else to_one_line(job.name),
         base_model=to_one_line(name),
         base_model_relation="adapter" if is_adapter else "finetune",
         library_name="peft" if is_adapter else "transformers",

@@ -71,7 +71,7 @@ def job_page(row: JobDep, page: PageDep) -> HTMLResponse:
     epochs = epoch_rows(session, job.id, before=newest_epoch(row) + 1)
     return page.render(
         "job/page.html",
-        title=f"{job.status} · {job.id}",
+        title=f"{job.status} · {job.name or job.id}",
         here="job",
         job=job,
         queue=queue,

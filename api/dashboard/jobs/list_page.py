@@ -120,8 +120,16 @@ def jobs_page(request: Request, page: PageDep) -> Response:
         raise invalid_fields(errors)
     if needs_redirect and not errors:
         return RedirectResponse(shown.link, HTTPStatus.SEE_OTHER)
-    repository, owner = JobRepository(page.session), page.principal.owner_filter
-    which = JobFilter(after=shown.after, owner=owner, status=shown.status, zone=shown.zone, labels=shown.labels)
+    repository, owner = JobRepository(page.session), page.principal.filter_owner(shown.owner)
+    which = JobFilter(
+        after=shown.after,
+        owner=owner,
+        status=shown.status,
+        zone=shown.zone,
+        name=shown.name,
+        model=shown.model,
+        labels=shown.labels,
+    )
     readings = _readings(page)
     counts = repository.count_open(owner=owner)
     shown_readings = [[zone, r.start.isoformat(), r.gco2e_per_kwh, r.estimated] for zone, r in readings.items()]
@@ -138,6 +146,7 @@ def jobs_page(request: Request, page: PageDep) -> Response:
         "label_field": LABEL_FIELD,
         "statuses": list(JobStatus),
         "zones": [*sorted(page.context.settings.zones), UNKNOWN_ZONE],
+        "models": sorted(page.context.catalogue),
         "counts": counts,
         "most": MAX_OPEN_COUNT,
     }

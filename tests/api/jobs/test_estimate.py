@@ -51,6 +51,12 @@ def estimate(client: TestClient, dataset_id: str) -> Any:
     return estimate
 
 
+def test_the_name_of_a_run_does_not_matter(estimate: Any, measured: None, worker: None) -> None:
+    plain, named = estimate(), estimate(name="Tickets, 3rd try")
+    assert (plain.status_code, named.status_code) == (200, 200), named.text
+    assert named.json() == plain.json()
+
+
 def store_prepared_job(database: Database, dataset_id: str, *, hours: float, **columns: Any) -> str:
     """Store a finished job whose preparation found epochs of this many hours at the measured pace."""
     with database.session() as session:

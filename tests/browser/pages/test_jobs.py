@@ -125,6 +125,26 @@ def test_a_filter_is_applied_at_once_written_into_the_url_and_undone_by_the_back
     expect(rows(page)).to_have_count(len(ids))
 
 
+def test_jobs_are_filtered_by_name_model_and_owner(page: Page, few: dict[str, str], dashboard: Dashboard) -> None:
+    with dashboard.database.session() as session:
+        session.get_one(Job, few["deferred"]).name = "Tickets, 3rd try"
+        session.get_one(Job, few["deferred"]).owner = "alice"
+    page.goto("/")
+    page.get_by_label("Name", exact=True).fill("Tickets, 3rd try")
+    page.get_by_label("Name", exact=True).press("Enter")
+    expect(rows(page)).to_have_count(1)
+    expect(rows(page)).to_contain_text("Tickets, 3rd try")
+    page.get_by_label("Owner", exact=True).fill("ops")
+    page.get_by_label("Model", exact=True).select_option("SmolLM2-135M-Instruct")
+    expect(page.get_by_text("No job matches all of")).to_be_visible()
+    check_accessible(page)
+    page.get_by_role("link", name="Do not filter by owner ops").click()
+    expect(rows(page)).to_have_count(1)
+    expect(page).to_have_url(re.compile(r"\?name=Tickets%2C\+3rd\+try&model=SmolLM2-135M-Instruct$"))
+    page.go_back()
+    expect(page.get_by_label("Owner", exact=True)).to_have_value("ops")
+
+
 def test_an_invalid_filter_shows_its_error(page: Page, few: dict[str, str]) -> None:
     monitor_of(page).expect("422")
     page.goto("/")

@@ -17,11 +17,12 @@ JOBS = 6000
 MANY = """
 INSERT INTO jobs (id, status, owner, revision, model, dataset_id, method, policy, zone, priority, hyperparameters,
                   metadata, created_at, attempts, lost_attempts, control, epochs, epochs_done, steps_done, energy_kwh,
-                  emissions_gco2e)
+                  emissions_gco2e, name)
 SELECT 'job_' || lpad(to_hex(n), 32, '0'), CASE WHEN n % 500 = 0 THEN 'queued' ELSE 'succeeded' END,
        CASE WHEN n <= :jobs / 2 THEN 'left long ago' ELSE 'owner' || n % 10 END,
-       1, 'm', dataset_id, 'full', policy, (ARRAY['FR', 'DE', 'GB', 'ES'])[n % 4 + 1], 0, '{}',
-       jsonb_build_object('team', 'team' || n % 20, 'run', n::text), created_at, 0, 0, 'run', 1, 0, 0, 0, 0
+       1, 'm' || n % 7, dataset_id, 'full', policy, (ARRAY['FR', 'DE', 'GB', 'ES'])[n % 4 + 1], 0, '{}',
+       jsonb_build_object('team', 'team' || n % 20, 'run', n::text), created_at, 0, 0, 'run', 1, 0, 0, 0, 0,
+       CASE WHEN n % 3 = 0 THEN 'nightly ' || n % 9 END
 FROM jobs, generate_series(1, :jobs) AS n
 """
 
@@ -78,6 +79,11 @@ LISTS: list[tuple[JobFilter, str]] = [
     ({"owner": "unknown"}, "ix_jobs_owner_id"),
     ({"owner": "owner0", "status": JobStatus.QUEUED}, "ix_jobs_owner_status_id"),
     ({"owner": "left long ago", "zone": "DE"}, "ix_jobs_owner_zone_id"),
+    ({"model": "m3", "after": MIDDLE}, "ix_jobs_model_id"),
+    ({"owner": "left long ago", "model": "m3"}, "ix_jobs_owner_model_id"),
+    ({"name": "nightly 3", "after": MIDDLE}, "ix_jobs_name_id"),
+    ({"name": "unknown"}, "ix_jobs_name_id"),
+    ({"owner": "left long ago", "name": "nightly 6"}, "ix_jobs_owner_name_id"),
 ]
 
 

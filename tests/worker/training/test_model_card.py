@@ -188,6 +188,16 @@ def test_a_card_states_model_data_method_and_what_it_cost(database: Database, jo
     assert "private prompt" not in text
 
 
+def test_the_name_of_a_job_is_the_title_of_its_card(database: Database, job_id: str, tmp_path: Path) -> None:
+    assert body(card(database, job_id, tmp_path)).startswith("\n# `m`, fine-tuned\n")
+    with database.session() as session:
+        session.get_one(Job, job_id).name = "Tickets, *third* try"
+
+    text = card(database, job_id, tmp_path)
+    assert body(text).startswith("\n# `Tickets, *third* try`\n")
+    assert front_matter(text)["model_name"] == "Tickets, *third* try"
+
+
 def test_the_card_has_all_energy_by_component_and_method(database: Database, job_id: str, tmp_path: Path) -> None:
     text = card(database, job_id, tmp_path)
     assert row(text, "processor") == ["processor", "0.0015", "`TDP estimate`", "estimate"]
@@ -259,14 +269,14 @@ def test_texts_of_users_and_operators_are_no_markup(database: Database, job_id: 
     with database.session() as session:
         job = session.get_one(Job, job_id)
         job.labels = {NASTY: NASTY, "---": "..."}
-        job.model = job.policy_name = job.device = NASTY
+        job.name = job.model = job.policy_name = job.device = NASTY
         job.hyperparameters = {"epochs": 2, "sample_prompt": NASTY, NASTY: NASTY}
         session.get_one(Dataset, job.dataset_id).name = NASTY
 
     text = card(database, job_id, tmp_path, CatalogueEntry(NASTY, NASTY, NASTY))
 
     matter = front_matter(text)
-    assert matter.keys() == front_matter(plain).keys() | {"license_name"}
+    assert matter.keys() == front_matter(plain).keys() | {"license_name", "model_name"}
     assert matter["base_model"] == matter["co2_eq_emissions"]["hardware_used"] == to_one_line(NASTY)
     assert to_one_line(NASTY) in [token.content for token in tokens(body(text)) if token.type == "code_inline"]
     # Two labels and an odd hyperparameter are rows more; no HTML, link or image is among what a plain card has.

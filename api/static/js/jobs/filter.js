@@ -43,7 +43,10 @@ function apply() {
 // Shows the URL's filter in the form after the browser's back or forward button.
 function follow() {
   const given = new URLSearchParams(location.search);
-  for (const name of ["status", "zone"]) form.elements[name].value = given.get(name) ?? "";
+  for (const name of ["status", "zone", "name", "model", "owner"]) {
+    const control = form.elements.namedItem(name);
+    if (control) control.value = given.get(name) ?? "";
+  }
   label.value = "";
   check();
   applied = true;

@@ -14,6 +14,7 @@ export function bodyOf(form, pairs) {
     else errors.push({ field: name, message: `choose a ${name}` });
   }
   if (value("validation_dataset")) body.validation_dataset = value("validation_dataset");
+  if (value("name")) body.name = value("name");
   body.method = value("method");
   const policy = policyOf(value("policy"), value("policy-json"), errors);
   if (policy !== undefined) body.policy = policy;
