@@ -104,7 +104,7 @@ class Hyperparameters(BaseModel):
             " bfloat16 products where the device computes in it; fp32: float32 throughout; auto: bf16 where the device"
             " computes in it, else fp32, the least memory at full speed"
         ),
-        json_schema_extra={"group": "Memory"},
+        json_schema_extra={"group": "Memory and speed"},
     )
     result: ResultForm = Field(
         default="full",
@@ -140,13 +140,13 @@ class Hyperparameters(BaseModel):
     adaptive: AdaptiveSettings | None = Field(
         default=None,
         title="Adaptive backpropagation",
-        description="Settings of adaptive backpropagation, only with the method `greentrainer`; null: its defaults",
+        description="Settings of adaptive backpropagation; null: its defaults",
         json_schema_extra={"method": "greentrainer"},
     )
     lora: LoraSettings | None = Field(
         default=None,
         title="LoRA",
-        description="Settings of LoRA, only with the method `lora`; null: its defaults",
+        description="Settings of LoRA; null: its defaults",
         json_schema_extra={"method": "lora"},
     )
 

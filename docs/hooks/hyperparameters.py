@@ -1,5 +1,6 @@
 """mkdocs hook: writes the reference of the hyperparameters, from their schema, where a page asks for it."""
 
+import json
 from typing import Any
 
 from pydantic import BaseModel
@@ -29,15 +30,18 @@ def hyperparameters(model: type[BaseModel]) -> str:
 def _introduction(group: SettingGroup) -> list[str]:
     parts = [f"{group.description.rstrip('.')}."] if group.description else []
     parts += [f"Only with the method `{group.method}`."] if group.method else []
-    parts += ["Unless one of them is given, the whole is `null`."] if group.optional else []
     return [" ".join(parts), ""] if parts else []
 
 
 def _row(field: SettingField) -> str:
     option = "--" + "-".join(field.path).replace("_", "-")
-    default = f"`{field.shown_default}`" if field.shown_default else "–"
+    default = "–" if field.default is None or field.default == [] else f"`{_as_json(field.default)}`"
     cells = (f"`{'.'.join(field.path)}`<br>`{option}`", _takes(field), default, field.description)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _as_json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _takes(field: SettingField) -> str:
