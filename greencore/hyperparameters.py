@@ -1,6 +1,6 @@
 """Hyperparameters of a training run, as a job's `hyperparameters` and as options of `greentune train`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -11,6 +11,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
+    model_validator,
 )
 
 from greencore.method_settings import AdaptiveSettings, LoraSettings
@@ -20,6 +21,10 @@ FormatName = Literal["plain", "tldr", "summarize", "chat"]
 TrainOn = Literal["assistant", "last"]
 ResultForm = Literal["full", "delta"]
 PrecisionName = Literal["auto", "bf16", "mixed", "fp32"]
+Scheduler = Literal["linear", "cosine", "constant", "warmup-stable-decay"]
+OptimizerName = Literal["adamw", "adafactor", "sgd"]
+
+DEFAULT_MOMENTUM = 0.9
 
 
 def _report_switch_once(value: object, parse: ValidatorFunctionWrapHandler) -> object:
@@ -30,7 +35,16 @@ def _report_switch_once(value: object, parse: ValidatorFunctionWrapHandler) -> o
         raise ValueError("expected true, false or auto") from error
 
 
+def _report_rows_once(value: object, parse: ValidatorFunctionWrapHandler) -> object:
+    """Raise one error for a value that is neither a number of rows nor "auto"."""
+    try:
+        return parse(value)
+    except ValidationError as error:
+        raise ValueError("expected a number from 1 to 4096, or auto") from error
+
+
 Switch = Annotated[bool | Literal["auto"], WrapValidator(_report_switch_once)]
+MicroBatchRows = Annotated[Annotated[int, Field(ge=1, le=4096)] | Literal["auto"], WrapValidator(_report_rows_once)]
 Attention = Literal["sdpa", "flash", "eager"]
 
 
@@ -50,11 +64,93 @@ class Hyperparameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int = Field(default=3, ge=1, le=1000, description="Passes over the training rows")
+    epochs: int | None = Field(
+        default=3, ge=1, le=1000, description="Passes over the training rows; null where `max_steps` is given"
+    )
+    max_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        validate_default=True,
+        description="Optimiser steps of the run instead of `epochs`; the last epoch ends with the last step",
+        json_schema_extra={"group": "Run"},
+    )
     batch_size: int = Field(default=4, ge=1, le=4096, description="Rows per optimiser step")
-    learning_rate: float = Field(default=2e-5, gt=0, le=1, description="AdamW's peak learning rate")
+    micro_batch_size: MicroBatchRows | None = Field(
+        default=None,
+        description="Rows computed at once, whose gradients add up to an optimiser step's: a number, or `auto` for the "
+        "most that the device's memory holds; null for the whole batch, which is fastest where it fits",
+        json_schema_extra={"group": "Batches"},
+    )
+    learning_rate: float = Field(default=2e-5, gt=0, le=1, description="Peak learning rate")
+    scheduler: Scheduler = Field(
+        default="linear",
+        description="How the learning rate falls after the warm-up. `linear`, the default, is what most fine-tuning "
+        "recipes assume, and soon learns at every rate; `warmup-stable-decay` falls over the last fifth",
+        json_schema_extra={"group": "Optimiser"},
+    )
+    warmup_ratio: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of the steps over which the learning rate rises from 0; none by default, since a pretrained "
+        "model at a low rate needs no warm-up",
+        json_schema_extra={"group": "Optimiser"},
+    )
+    warmup_steps: int | None = Field(
+        default=None,
+        ge=0,
+        le=10_000_000,
+        description="Steps of the warm-up, instead of `warmup_ratio`",
+        json_schema_extra={"group": "Optimiser"},
+    )
+    min_lr_ratio: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="Learning rate at the end, as a share of its peak; 0 leaves the weights settled",
+        json_schema_extra={"group": "Optimiser"},
+    )
+    optimizer: OptimizerName = Field(
+        default="adamw",
+        description="AdamW suits every model; `adafactor` keeps almost no state, `sgd` one number for each weight, and "
+        "each needs a learning rate of its own",
+        json_schema_extra={"group": "Optimiser"},
+    )
+    adam_beta1: float = Field(
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="AdamW's decay of the gradient's mean; the default is the usual one",
+        json_schema_extra={"group": "Optimiser"},
+    )
+    adam_beta2: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="AdamW's decay of the gradient's square; the default is the usual one",
+        json_schema_extra={"group": "Optimiser"},
+    )
+    momentum: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Momentum of `sgd`, for which the default is 0.9, the usual one",
+        json_schema_extra={"group": "Optimiser"},
+    )
     weight_decay: float = Field(
-        default=0.01, ge=0, le=1, description="AdamW's decoupled weight decay", json_schema_extra={"group": "Optimiser"}
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Weight decay of matrices, small so that the pretrained weights are kept",
+        json_schema_extra={"group": "Optimiser"},
+    )
+    max_grad_norm: float = Field(
+        default=1.0,
+        ge=0,
+        le=1_000_000,
+        description="Norm to which a step's gradients are clipped, so that one odd batch does little harm; 0 for none",
+        json_schema_extra={"group": "Optimiser"},
     )
     max_length: int = Field(
         default=512, ge=16, le=8192, description="Maximum tokens per row, within the model's positions"
@@ -173,3 +269,69 @@ class Hyperparameters(BaseModel):
             raise SettingUnsupported("packing", "the prefix precedes only the first of the rows of a packed batch")
         if method == "prefix" and self.gradient_checkpointing is True:
             raise SettingUnsupported("gradient_checkpointing", "recomputed blocks do not see the keys of a prefix")
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a micro-batch; those of the whole batch where it is not given, or still to be measured."""
+        return self.micro_batch_size if isinstance(self.micro_batch_size, int) else self.batch_size
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replace_epochs_by_steps(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("max_steps") is not None and "epochs" not in given:
+            return {**given, "epochs": None}
+        return given
+
+    @field_validator("max_steps")
+    @classmethod
+    def _check_one_length(cls, max_steps: int | None, info: ValidationInfo) -> int | None:
+        if "epochs" in info.data:
+            epochs = info.data["epochs"]
+            if max_steps is not None and epochs is not None:
+                raise ValueError(f"contradicts epochs, {epochs}: give one of the two")
+            if max_steps is None and epochs is None:
+                raise ValueError("is needed where epochs is null")
+        return max_steps
+
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _check_micro_batch(cls, rows: int | str | None, info: ValidationInfo) -> int | str | None:
+        batch_size = info.data.get("batch_size")
+        if isinstance(rows, int) and batch_size is not None and rows > batch_size:
+            raise ValueError(f"is {rows}, more than batch_size, {batch_size}")
+        return rows
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _check_one_warmup(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        if steps is not None:
+            if info.data.get("warmup_ratio") is not None:
+                raise ValueError("contradicts warmup_ratio: give one of the two")
+            max_steps = info.data.get("max_steps")
+            if max_steps is not None and steps > max_steps:
+                raise ValueError(f"is {steps}, longer than the run of {max_steps} steps")
+        return steps
+
+    @field_validator("min_lr_ratio")
+    @classmethod
+    def _check_falling(cls, ratio: float, info: ValidationInfo) -> float:
+        if ratio and info.data.get("scheduler") == "constant":
+            raise ValueError("has no effect with the scheduler constant, whose learning rate does not fall")
+        return ratio
+
+    @field_validator("adam_beta1", "adam_beta2")
+    @classmethod
+    def _check_betas(cls, beta: float, info: ValidationInfo) -> float:
+        assert info.field_name is not None
+        optimizer = info.data.get("optimizer", "adamw")
+        if optimizer != "adamw" and beta != cls.model_fields[info.field_name].default:
+            raise ValueError(f"belongs to the optimizer adamw, and optimizer is {optimizer}")
+        return beta
+
+    @field_validator("momentum")
+    @classmethod
+    def _check_momentum(cls, momentum: float | None, info: ValidationInfo) -> float | None:
+        optimizer = info.data.get("optimizer", "sgd")
+        if momentum is not None and optimizer != "sgd":
+            raise ValueError(f"belongs to the optimizer sgd, and optimizer is {optimizer}")
+        return momentum

@@ -33,7 +33,7 @@ def compute_minimum_budget(
     policy: Budget,
     estimate: EpochEstimate,
     *,
-    epochs: int,
+    epochs: float,
     pues: Mapping[str, float],
     deadline: datetime | None,
     at: datetime,

@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from greencore.hyperparameters import Hyperparameters
 from greencore.method_settings import LoraSettings
+from greencore.run_length import RunLength, compute_run_length
+from store.repositories.jobs import whole_epochs
 from store.tables import Dataset, Job, Json, Model, TokenStatistics
 
 PAD_TO_MULTIPLE = 8
@@ -29,7 +31,7 @@ SPREAD_OF_BYTES = 1.6
 # Hyperparameters that determine a run's rows, the layout of its batches, and these: jobs that agree compute the same.
 ROW_PARAMETERS = ("max_length", "prompt_format", "train_on", "eval_share")
 LAYOUT_PARAMETERS = ("packing", "group_by_length", "gradient_checkpointing")
-BATCH_PARAMETERS = ("batch_size", "seed")
+BATCH_PARAMETERS = ("batch_size", "micro_batch_size", "seed")
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ class RowCosts:
 class EpochWorkload:
     """FLOPs of one epoch with every tensor trained, expected within a factor of `spread` either way.
 
-    The job's method takes `share` of them (1 for GreenTrainer, whose ρ is applied besides). `exact`: a job with the
-    same rows and batches was prepared. `basis` describes the source of the figures. A conversation may be tokenised to
-    several examples. `dropped_rows` are those of the dataset of which nothing is learned; None where no row was
-    tokenised yet.
+    `length` is that of the whole run. The job's method takes `share` of the FLOPs (1 for GreenTrainer, whose ρ is
+    applied besides). `exact`: a job with the same rows and batches was prepared. `basis` describes the source of the
+    figures. A conversation may be tokenised to several examples. `dropped_rows` are those of the dataset of which
+    nothing is learned; None where no row was tokenised yet.
     """
 
     epoch_flops: float
@@ -83,6 +85,7 @@ class EpochWorkload:
     training_rows: int
     training_examples: int
     dropped_rows: int | None
+    length: RunLength
     share: float
     spread: float
     exact: bool
@@ -107,11 +110,13 @@ def estimate_workload(
     prepared = _find_prepared_estimate(session, dataset, model, hyperparameters)
     if prepared is not None:
         estimate, alike = prepared
+        examples = estimate.get("training_examples") or estimate["training_rows"]
         return EpochWorkload(
-            epoch_flops=estimate["full_flops"] / estimate["epochs"],
+            epoch_flops=estimate["full_flops"] / estimate["whole_epochs"],
             epoch_tokens=estimate["tokens_per_epoch"],
             training_rows=estimate["training_rows"],
-            training_examples=estimate.get("training_examples") or estimate["training_rows"],
+            training_examples=examples,
+            length=compute_run_length(hyperparameters, training_rows=examples),
             dropped_rows=estimate.get("dropped_rows", 0),
             share=share,
             spread=SPREAD_OF_SHUFFLES if alike else SPREAD_OF_OTHER_BATCHES,
@@ -131,13 +136,14 @@ def estimate_workload(
     if counted and "examples" in counted and hyperparameters.train_on == "assistant":
         examples = max(round(rows * counted["examples"] / counted["rows"]), 1)
     lengths, spread, basis = _lengths(counted, dataset, model, hyperparameters.max_length)
-    batch = min(hyperparameters.batch_size, examples)
+    batch = min(hyperparameters.rows_at_once, examples)
     return EpochWorkload(
         epoch_flops=examples * lengths.flops(costs, batch, hyperparameters),
         epoch_tokens=examples * lengths.mean,
         training_rows=rows,
         training_examples=examples,
         dropped_rows=dropped,
+        length=compute_run_length(hyperparameters, training_rows=examples),
         share=share,
         spread=spread,
         exact=False,
@@ -191,21 +197,22 @@ def _find_prepared_estimate(
     wanted = hyperparameters.model_dump(mode="json")
     same_data = select(Dataset.id).where(Dataset.blob == dataset.blob)
     query = (
-        select(Job.hyperparameters, Job.estimate, Job.epochs)
+        select(Job)
         .where(Job.dataset_id.in_(same_data), Job.model == model, Job.estimate.is_not(None))
         .order_by(Job.id.desc())
         .limit(20)
     )
     found = None
-    for stored, estimate, epochs in session.execute(query):
+    for job in session.scalars(query):
+        estimate = job.estimate
         assert estimate is not None
-        given = Hyperparameters.model_validate(stored).model_dump(mode="json")
+        given = Hyperparameters.model_validate(job.hyperparameters).model_dump(mode="json")
         if (
             any(given[name] != wanted[name] for name in (*ROW_PARAMETERS, *LAYOUT_PARAMETERS))
             or "training_rows" not in estimate
         ):
             continue
-        known = {**estimate, "epochs": epochs}
+        known = {**estimate, "whole_epochs": whole_epochs(job)}
         if all(given[name] == wanted[name] for name in BATCH_PARAMETERS):
             return known, True
         found = found or (known, False)

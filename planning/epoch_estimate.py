@@ -13,6 +13,7 @@ from greencore.clock import HOUR
 from runtime.settings import Settings
 from store.accounting.lost_energy import ASSUMED_POWER_W
 from store.lifecycle.status import JobStatus
+from store.repositories.jobs import whole_epochs
 from store.tables import EnergyInterval, Epoch, Event, Job
 
 RECENT_EPOCHS = 20
@@ -73,7 +74,7 @@ def estimate_epoch(session: Session, job: Job, settings: Settings, *, device: st
         session,
         settings,
         model=job.model,
-        epoch_flops=job.estimate["full_flops"] / job.epochs,
+        epoch_flops=job.estimate["full_flops"] / whole_epochs(job),
         device=device or job.device,
         startup_hours=startup,
         own=own,

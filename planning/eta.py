@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from greencore.clock import HOUR
 from planning.epoch_estimate import ASSUMED_STARTUP_HOURS, EpochEstimate, list_startup_hours
 from store.lifecycle.status import HELD_BY_A_WORKER, JobStatus
-from store.repositories.jobs import get_job_policy
+from store.repositories.jobs import get_job_policy, whole_epochs
 from store.tables import Event, Job, Json, Step
 
 MAX_HOURS = 1e6
@@ -89,7 +89,7 @@ def compute_running_eta(session: Session, job: Job, *, at: datetime) -> Eta | No
     started = session.scalar(select(func.max(Event.at)).where(Event.job_id == job.id, Event.type == "training.started"))
     if started is None or not job.steps:
         return None
-    per_epoch = job.steps / job.epochs
+    per_epoch = job.steps / whole_epochs(job)
     window = min(max(math.ceil(per_epoch) + 1, MIN_WINDOW_STEPS), MAX_WINDOW_STEPS)
     query = (
         select(Step.at)
@@ -141,11 +141,11 @@ def compute_waiting_eta(
     gate = job.gate or {}
     opens = _time(gate.get("until")) if not gate.get("opens", True) else None
     queue = load_queue_backlog(session, job.zone, priority=job.priority, job_id=job.id)
-    hours_per_flop = epoch_estimate.epoch_hours / (job.estimate["full_flops"] / job.epochs)
+    hours_per_flop = epoch_estimate.epoch_hours / (job.estimate["full_flops"] / whole_epochs(job))
     wait = queue.wait_hours(hours_per_flop, workers)
     low, high = get_job_policy(job).rho_range
     done = job.steps_done / job.steps if job.steps else 0.0
-    whole = job.epochs * epoch_estimate.epoch_hours * (1 - done)
+    whole = whole_epochs(job) * epoch_estimate.epoch_hours * (1 - done)
     outside = max(epoch_estimate.outside_hours, epoch_estimate.startup_hours)
     start = max(at + _hours(wait), opens or at)
     basis = [epoch_estimate.basis]

@@ -49,7 +49,7 @@ def choose_zone(
     zones: Collection[str],
     bases: Mapping[str, Basis],
     epoch_estimate: EpochEstimate | None,
-    epochs: int,
+    epochs: float,
     *,
     at: datetime,
 ) -> Placement | None:

@@ -11,7 +11,7 @@ from greencore.policy.gate.evaluate import GateDecision, RunProgress, evaluate_g
 from planning.epoch_estimate import EpochEstimate
 from runtime.settings import Settings
 from store.intensity.readings import GridRepository, get_job_basis
-from store.repositories.jobs import get_job_policy
+from store.repositories.jobs import get_job_policy, whole_epochs
 from store.tables import Job
 
 # The interval at which forecasts are renewed; where readings are shorter, each new one is evaluated.
@@ -44,7 +44,7 @@ def evaluate_job_gate(
     before: dict[str, Any] = job.gate or {}
     _, rho_max = policy.rho_range
     progress = _progress(job, estimate, before, computing=computing)
-    longest_hours = job.epochs * estimate.epoch_hours * rho_max + policy.gate.max_delay_hours
+    longest_hours = whole_epochs(job) * estimate.epoch_hours * rho_max + policy.gate.max_delay_hours
     deadline = job.deadline or (job.released_at or job.ready_at or at) + longest_hours * HOUR
     # Where the plan uses all of its slack, the model must still be loaded before it trains.
     latest_end = deadline - estimate.startup_hours * HOUR
@@ -73,10 +73,12 @@ def evaluate_job_gate(
 
 
 def _progress(job: Job, estimate: EpochEstimate, before: dict[str, Any], *, computing: bool) -> RunProgress:
-    done = job.steps_done / job.steps * job.epochs if job.steps else float(job.epochs_done)
+    of = whole_epochs(job)
+    done = job.steps_done / job.steps * of if job.steps else float(job.epochs_done)
     within = min(max(done - job.epochs_done, 0.0), 1.0)
-    current = (1.0 - within) * estimate.epoch_hours * job.rho if within > 0 and job.rho is not None else 0.0
-    whole = job.epochs - job.epochs_done - (1 if current > 0 else 0)
+    left = min(1.0 - within, of - done)  # of the epoch, which `max_steps` may cut
+    current = left * estimate.epoch_hours * job.rho if within > 0 and job.rho is not None else 0.0
+    whole = of - job.epochs_done - (1 if current > 0 else 0)
     return RunProgress(
         epoch_left_hours=current,
         work_left_hours=max(whole, 0) * estimate.epoch_hours,

@@ -16,6 +16,7 @@ from planning.placement import choose_zone, list_worker_zones
 from runtime.settings import Settings
 from runtime.site import explain_missing_worker
 from scheduler.job_gate import evaluate_job_gate, is_gated
+from store.repositories.jobs import whole_epochs
 from store.tables import Job, Worker
 
 log = structlog.get_logger()
@@ -84,7 +85,7 @@ def evaluate_waiting_job(
     if zone is None and job.energy_kwh > 0 and job.zone in zones:
         zone, why = job.zone, "continues in the zone where it has run"
     if zone is None:
-        placement = choose_zone(session, zones, fleet.bases, estimate, job.epochs, at=at)
+        placement = choose_zone(session, zones, fleet.bases, estimate, whole_epochs(job), at=at)
         assert placement is not None
         zone, why = placement.zone, placement.reason
     job.zone = zone

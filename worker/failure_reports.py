@@ -15,6 +15,7 @@ from greencore.hyperparameters import SettingUnsupported
 from greencore.policy import IntensityMissing
 from greencore.training.checkpoints.folder import CheckpointDamaged, CheckpointUnusable
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
+from greencore.training.data.micro_batches import StepTooLarge
 from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.methods.baselines import BaselineError
 from greencore.training.models.loading import ModelError
@@ -22,6 +23,7 @@ from runtime.settings import get_settings
 from store.repositories.datasets import DatasetDeleted
 from worker.preparation.budget_check import BudgetInfeasible
 
+OUT_OF_MEMORY = "The device has too little memory"
 ERROR_TITLES: tuple[tuple[type[Exception], str, str | None], ...] = (
     (BudgetTooSmall, "ρ is below the model's floor", "policy"),
     (BaselineError, "The method cannot train this model", "method"),
@@ -33,12 +35,12 @@ ERROR_TITLES: tuple[tuple[type[Exception], str, str | None], ...] = (
     (InvalidRow, "A row of the dataset cannot be used", "dataset"),
     (ModelError, "The model cannot be used", "model"),
     (TraceError, "The model cannot be traced", "model"),
+    (StepTooLarge, OUT_OF_MEMORY, "hyperparameters.micro_batch_size"),
     (NotFinite, "Training produced a number that is not finite", None),
     (CheckpointUnusable, "The checkpoint cannot be resumed from", None),
 )
 # Their messages are written for the job's owner, also where another error quotes them.
 EXPECTED_ERRORS = (TemplateError, CheckpointDamaged, *(kind for kind, _, _ in ERROR_TITLES))
-OUT_OF_MEMORY = "The device has too little memory"
 MAX_DETAIL_LENGTH = 2000
 ABSOLUTE_PATH = re.compile(r"(?<![\w:/.~])/(?:[^\s/'\",:;()]+/)+([^\s/'\",:;()]+)")
 
@@ -55,8 +57,8 @@ def explain_error(error: Exception, *, reference: str = "the id of its job") -> 
     if isinstance(error, FileNotFoundError) and (gone := _explain_missing_file(error)) is not None:
         return gone
     if isinstance(error, torch.OutOfMemoryError):
-        detail = "the device ran out of memory: a smaller batch_size or max_length takes less"
-        return {"title": OUT_OF_MEMORY, "detail": detail, "field": "hyperparameters.batch_size"}
+        detail = "the device ran out of memory: a smaller micro_batch_size or max_length takes less"
+        return {"title": OUT_OF_MEMORY, "detail": detail, "field": "hyperparameters.micro_batch_size"}
     for kind, title, field in ERROR_TITLES:
         if isinstance(error, kind):
             if isinstance(error, SettingUnsupported):

@@ -33,7 +33,7 @@ def refuse_impossible_budget(session: Session, settings: Settings, new: NewJob, 
     policy = adapt_policy_to_method(new.method, new.policy, share=epoch_workload.share)
     assert isinstance(policy, Budget)
     _, epoch_estimate = predict_placement(session, settings, new, policy, epoch_workload, at=at)
-    smallest = _smallest_budget(session, settings, new, policy, epoch_estimate, at)
+    smallest = _smallest_budget(session, settings, new, policy, epoch_workload, epoch_estimate, at)
     if smallest is None or not epoch_workload.exact or epoch_estimate.assumed:
         return
     if policy.budget_gco2e < smallest.gco2e / (epoch_workload.spread * epoch_estimate.spread):
@@ -58,7 +58,8 @@ def budget_out(
     """Return the feasibility of the policy's budget; None for a policy without one."""
     if not isinstance(policy, Budget):
         return None
-    given, smallest = policy.budget_gco2e, _smallest_budget(session, settings, new, policy, epoch_estimate, at)
+    given = policy.budget_gco2e
+    smallest = _smallest_budget(session, settings, new, policy, epoch_workload, epoch_estimate, at)
     if smallest is None:
         basis = "no reading of any zone is stored yet"
         return BudgetOut(given_gco2e=given, smallest_gco2e=None, can_be_kept=None, basis=basis)
@@ -82,10 +83,22 @@ def estimate_job_workload(session: Session, new: NewJob) -> EpochWorkload:
 
 
 def _smallest_budget(
-    session: Session, settings: Settings, new: NewJob, policy: Budget, epoch_estimate: EpochEstimate, at: datetime
+    session: Session,
+    settings: Settings,
+    new: NewJob,
+    policy: Budget,
+    epoch_workload: EpochWorkload,
+    epoch_estimate: EpochEstimate,
+    at: datetime,
 ) -> MinimumBudget | None:
     workers = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
     pues = list_candidate_pues(workers, settings.zones, new.zone)
     return compute_minimum_budget(
-        session, policy, epoch_estimate, epochs=new.epochs, pues=pues, deadline=new.deadline, at=at
+        session,
+        policy,
+        epoch_estimate,
+        epochs=epoch_workload.length.whole_epochs,
+        pues=pues,
+        deadline=new.deadline,
+        at=at,
     )

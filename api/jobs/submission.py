@@ -12,6 +12,7 @@ from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.policy import Policy
+from greencore.run_length import compute_run_length
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob
 from store.repositories.models import ModelRepository
@@ -36,6 +37,8 @@ def validate_submission(
     errors += _model_errors(request, policy, session)
     if errors:
         raise invalid_fields(errors)
+    dataset = DatasetRepository(session).get(request.dataset)
+    assert dataset is not None
     return NewJob(
         owner=principal.owner,
         name=request.name,
@@ -49,7 +52,8 @@ def validate_submission(
         priority=request.priority,
         hyperparameters=_resolve_hyperparameters(request).model_dump(mode="json"),
         labels=request.metadata,
-        epochs=request.hyperparameters.epochs,
+        # Preparation counts the training rows, and with them the epochs of `max_steps`.
+        epochs=compute_run_length(request.hyperparameters, training_rows=dataset.rows).epochs,
         validation_dataset_id=request.validation_dataset,
     )
 

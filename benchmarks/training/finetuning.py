@@ -18,7 +18,7 @@ from greencore.training.methods.adapters import with_adapter
 from greencore.training.methods.baselines import Baseline
 from greencore.training.models.loading import load_model, resolve_model_folder
 from greencore.training.models.precision import choose_device, supports_bf16
-from greencore.training.run import build_training_arguments
+from greencore.training.recipe import build_training_arguments
 from runtime.catalogue import read_catalogue
 
 MODEL = "SmolLM2-135M-Instruct"

@@ -142,7 +142,7 @@ class _ProgressDisplay(TrainingListener):
         self._meter.__exit__(*error)  # type: ignore[arg-type]
 
     def on_training_started(
-        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+        self, *, steps: int, steps_done: int, epochs_done: int, within_epoch: bool, device: str, precision: str
     ) -> None:
         self._meter.close_interval()
         self._epoch = epochs_done

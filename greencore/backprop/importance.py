@@ -20,9 +20,17 @@ class NotFinite(ValueError):
     """The probe's loss, or a tensor's gradient or importance, is not a finite number."""
 
 
+@dataclass(frozen=True)
+class BatchParts:
+    """A batch in parts that are computed one after the other; its loss is the sum of theirs times `shares`."""
+
+    parts: Sequence[Batch]
+    shares: Sequence[float]
+
+
 def importance(
     model: torch.nn.Module,
-    batch: Batch | Sequence[Batch],
+    batch: Batch | Sequence[Batch | BatchParts],
     optimizer: torch.optim.Optimizer,
     metric: Metric = "dw_grad",
     *,
@@ -49,9 +57,10 @@ def importance(
     so that all processes raise or none does.
 
     Each gradient is used and freed as it arrives: beyond the forward and backward pass it takes the memory of the
-    largest tensor's weights, gradient and state, not of a second model. Weights, buffers, optimiser state, gradients,
-    `requires_grad` and the random state of the model's devices are bit-identical afterwards, errors included; the model
-    runs in its current mode (train or eval), under the caller's autocast.
+    largest tensor's weights, gradient and state, not of a second model. Of a batch in parts (`BatchParts`) the named
+    tensors' gradients are all kept until its last part, as in a training step. Weights, buffers, optimiser state,
+    gradients, `requires_grad` and the random state of the model's devices are bit-identical afterwards, errors
+    included; the model runs in its current mode (train or eval), under the caller's autocast.
 
     Raises `NotFinite` for a loss, gradient or importance that is not finite, `ValueError` for names that the model or
     optimiser does not have, an optimiser that is not supported, a batch without labels, and a gradient that arrives in
@@ -61,9 +70,10 @@ def importance(
         raise ValueError(f"metric is one of {', '.join(get_args(Metric))}, got {metric!r}")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ValueError(f"max_grad_norm is {max_grad_norm}: expected more than 0, or None for no clipping")
-    batches = [batch] if isinstance(batch, Mapping) else batch
-    if not batches:
+    given = [batch] if isinstance(batch, Mapping) else batch
+    if not given:
         raise ValueError("there is no batch to measure importance on")
+    batches = [one if isinstance(one, BatchParts) else BatchParts([one], [1.0]) for one in given]
     dry_run = OptimizerDryRun(optimizer)
     tensors = _resolve_parameters(model, dry_run, names)
     probe = _BatchProbe(model, tensors, dry_run, metric, max_grad_norm, loss_scale, average)
@@ -87,7 +97,7 @@ class _BatchProbe:
     loss_scale: float
     average: GradientAverager | None
 
-    def measure_batch(self, index: int, batch: Batch) -> dict[str, float]:
+    def measure_batch(self, index: int, batch: BatchParts) -> dict[str, float]:
         """Measure I_k on one batch for every tensor whose gradient arrives; the loss does not depend on others."""
         gpus = _list_cuda_devices(self.model)
         random = torch.get_rng_state(), [torch.cuda.get_rng_state(gpu) for gpu in gpus]
@@ -104,9 +114,9 @@ class _BatchProbe:
         return values
 
     def _run_pass(
-        self, index: int, batch: Batch, coefficient: float
+        self, index: int, batch: BatchParts, coefficient: float
     ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        """Run one forward and backward pass: I_k under gradients times `coefficient`, and their norms before."""
+        """Run the forward and backward passes of a batch: I_k under gradients times `coefficient`, and their norms."""
         names: dict[torch.Tensor, str] = {parameter: name for name, parameter in self.tensors.items()}
         found: dict[str, torch.Tensor] = {}
         norms: dict[str, torch.Tensor] = {}
@@ -126,18 +136,29 @@ class _BatchProbe:
                     norms[name] = torch.linalg.vector_norm(gradient)
                 found[name] = self._measure_tensor(parameter, gradient, coefficient)
 
-        with _restore_buffers(self.model), _hook_gradients(self.tensors, arrive):
-            output = self.model(**batch)
-            loss = getattr(output, "loss", None)
-            if loss is None:
-                raise ValueError("the model returned no loss: the batch needs labels")
-            if self.average is None and not torch.isfinite(loss):
-                raise NotFinite(f"the probe's loss is {loss.item()}: importance cannot be measured")
-            if loss.requires_grad:
-                # the optimiser's own arithmetic must not be autocast
-                with torch.autocast(loss.device.type, enabled=False):
-                    (loss * self.loss_scale).backward()
+        with _restore_buffers(self.model), _free_gradients(self.tensors):
+            for part, share in zip(batch.parts[:-1], batch.shares[:-1], strict=True):
+                self._add_gradients(part, share)
+            with _hook_gradients(self.tensors, arrive):
+                self._add_gradients(batch.parts[-1], batch.shares[-1])
+            for parameter in self.tensors.values():
+                if parameter.grad is not None:  # only an earlier part had one, of an expert that routes no token now
+                    arrive(parameter)
         return _to_floats(found), norms
+
+    def _add_gradients(self, batch: Batch, share: float) -> None:
+        """Add the gradients of a part of a batch, whose loss counts by `share`."""
+        if share == 0.0:
+            return  # without a learned token its mean loss is not a number
+        loss = getattr(self.model(**batch), "loss", None)
+        if loss is None:
+            raise ValueError("the model returned no loss: the batch needs labels")
+        if self.average is None and not torch.isfinite(loss):
+            raise NotFinite(f"the probe's loss is {loss.item()}: importance cannot be measured")
+        if loss.requires_grad:
+            # the optimiser's own arithmetic must not be autocast
+            with torch.autocast(loss.device.type, enabled=False):
+                (loss * (self.loss_scale * share)).backward()
 
     def _measure_tensor(self, parameter: torch.Tensor, gradient: torch.Tensor, coefficient: float) -> torch.Tensor:
         """Compute I_k of one tensor, left on its device: reading it would stall the backward pass on a GPU."""
@@ -205,6 +226,14 @@ def _hook_gradients(tensors: NamedParameters, arrive: Callable[[torch.Tensor], N
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _free_gradients(tensors: NamedParameters) -> Iterator[None]:
+    """Free the tensors' gradients at the end of the context."""
+    try:
+        yield
+    finally:
         for parameter in tensors.values():
             parameter.grad = None
 

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from greencore.backprop import TensorCost
+from greencore.training.data.micro_batches import HalvedMicroBatch
 from greencore.training.evaluation.evaluator import Evaluator
 from greencore.training.finite_checks import check_held_out_loss
 from greencore.training.methods.epoch_ledger import EpochReport
@@ -19,9 +20,18 @@ class TrainingListener:
     """Interface for a run's progress and stops; every method has a default that does nothing."""
 
     def on_training_started(
-        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+        self, *, steps: int, steps_done: int, epochs_done: int, within_epoch: bool, device: str, precision: str
     ) -> None:
-        """Handle the start of training, or its continuation after a checkpoint's steps and whole epochs."""
+        """Handle the start of training, or its continuation after a checkpoint's steps and finished epochs.
+
+        `within_epoch`: the checkpoint was written within an epoch, which continues.
+        """
+
+    def on_micro_batch_chosen(self, *, rows: int, reason: str) -> None:
+        """Handle the micro-batch that was measured to fit into the device's memory; before `on_training_started`."""
+
+    def on_micro_batch_halved(self, halved: HalvedMicroBatch) -> None:
+        """Handle a step that did not fit into memory, which is repeated in micro-batches of half the rows."""
 
     def on_tensors_profiled(self, costs: Sequence[TensorCost]) -> None:
         """Handle the costs of the trainable tensors, from output to input, after `on_training_started`.
@@ -88,7 +98,8 @@ class ListenerCallback(TrainerCallback):
         self._listener.on_training_started(
             steps=state.max_steps,
             steps_done=state.global_step,
-            epochs_done=count_whole_epochs(state),
+            epochs_done=count_finished_epochs(state),
+            within_epoch=is_within_epoch(state),
             device=args.device.type,
             precision=precision,
         )
@@ -96,7 +107,7 @@ class ListenerCallback(TrainerCallback):
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         if not is_within_epoch(state):
-            self._listener.on_epoch_started(count_whole_epochs(state))
+            self._listener.on_epoch_started(count_finished_epochs(state))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
@@ -135,11 +146,21 @@ def _train_loss(state: TrainerState, report: EpochReport) -> float:
     return float(sum(losses) / len(losses)) if losses else float("nan")
 
 
-def count_whole_epochs(state: TrainerState) -> int:
-    """Return the number of finished epochs."""
-    return int((state.epoch or 0.0) + 1e-6)
+def count_finished_epochs(state: TrainerState) -> int:
+    """Return the number of finished epochs; the last step of a run ends its epoch."""
+    epochs = state.epoch or 0.0
+    return round(epochs) if not _is_fraction(epochs) else int(epochs) + _is_last_step(state)
 
 
 def is_within_epoch(state: TrainerState) -> bool:
     """Return whether an epoch has begun and not finished."""
-    return abs((state.epoch or 0.0) - round(state.epoch or 0.0)) > 1e-6
+    return _is_fraction(state.epoch or 0.0) and not _is_last_step(state)
+
+
+def _is_fraction(epochs: float) -> bool:
+    return abs(epochs - round(epochs)) > 1e-6
+
+
+def _is_last_step(state: TrainerState) -> bool:
+    """Return whether the run's last step is done, which `max_steps` may put within the rows of an epoch."""
+    return 0 < state.max_steps <= state.global_step

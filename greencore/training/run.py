@@ -15,7 +15,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerState,
-    TrainingArguments,
 )
 
 from greencore.backprop import NotFinite
@@ -29,6 +28,7 @@ from greencore.training.data.batch_layout import OrderedSampler, choose_layout
 from greencore.training.data.chat_template import CLOCK_FILE_NAME, TemplateClock
 from greencore.training.data.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
 from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
+from greencore.training.data.micro_batches import MicroBatchCollator
 from greencore.training.data.packing import PackedCollator
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
@@ -46,7 +46,7 @@ from greencore.training.listener import (
     ListenerCallback,
     TrainingListener,
     TrainingStopped,
-    count_whole_epochs,
+    count_finished_epochs,
     is_within_epoch,
     raise_on_stop,
 )
@@ -54,10 +54,12 @@ from greencore.training.methods.baselines import Baseline
 from greencore.training.methods.batch_shapes import is_encoder_decoder, row_lengths
 from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
 from greencore.training.methods.epoch_ledger import EpochReport
+from greencore.training.micro_batch_choice import load_or_measure_micro_batch
 from greencore.training.models.delta import DELTA_FILE_NAME, write_delta
 from greencore.training.models.loading import enable_gradient_checkpointing, load_model, load_tokenizer
 from greencore.training.models.precision import PRECISION_FILE_NAME, choose_device, recall_precision
 from greencore.training.models.weights import find_non_finite_tensor
+from greencore.training.recipe import build_training_arguments
 
 Method = Literal["greentrainer"] | Baseline
 
@@ -274,14 +276,18 @@ def _train(
         adaptive = BaselineCallback(method)
     progress = ListenerCallback(listener, adaptive, setup.evaluator)
     checkpoint = checkpoints.find_newest()
+    collator = MicroBatchCollator(
+        setup.collator, hyperparameters.rows_at_once, on_halved=listener.on_micro_batch_halved
+    )
     trainer = CheckpointedTrainer(
         checkpoints=checkpoints,
+        collator=collator,
+        hyperparameters=hyperparameters,
         model=model,
         args=build_training_arguments(
             folder, hyperparameters, bf16=setup.evaluator.bf16, save_strategy="epoch", logging_steps=1
         ),
         train_dataset=setup.train_set.examples,
-        data_collator=setup.collator,
         sampler=setup.sampler,
         callbacks=[adaptive, progress],
     )
@@ -290,6 +296,12 @@ def _train(
     if checkpoint is not None and completed:
         trainer.restore_weights(checkpoint)
     else:
+        if hyperparameters.micro_batch_size == "auto":
+            choice = load_or_measure_micro_batch(
+                folder, model, setup.train_set.examples, hyperparameters, trainer.compute_micro_batch_loss
+            )
+            collator.size = choice.rows
+            listener.on_micro_batch_chosen(rows=choice.rows, reason=choice.reason)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         completed = trainer.state.global_step >= trainer.state.max_steps or progress.ended_early
     # the Trainer switches the cache off, and generation needs it
@@ -300,36 +312,12 @@ def _train(
     return model, tuple(adaptive.epochs), completed
 
 
-def build_training_arguments(
-    folder: Path, hyperparameters: Hyperparameters, *, bf16: bool, **settings: Any
-) -> TrainingArguments:
-    """Return the arguments of a run's Trainer, with `settings` in addition."""
-    where = choose_device()
-    return TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=hyperparameters.epochs,
-        per_device_train_batch_size=hyperparameters.batch_size,
-        learning_rate=hyperparameters.learning_rate,
-        weight_decay=hyperparameters.weight_decay,
-        lr_scheduler_type="linear",
-        seed=hyperparameters.seed,
-        bf16=bf16,
-        use_cpu=where.type == "cpu",
-        dataloader_pin_memory=where.type == "cuda",
-        remove_unused_columns=False,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        **settings,
-    )
-
-
 def _is_training_complete(checkpoint: Path, listener: TrainingListener) -> bool:
     """Return whether a checkpoint is the last of its run, so that only the final evaluation and result are missing."""
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if state.global_step >= state.max_steps:
         return True
-    return not is_within_epoch(state) and listener.should_end_after(count_whole_epochs(state) - 1)
+    return not is_within_epoch(state) and listener.should_end_after(count_finished_epochs(state) - 1)
 
 
 def _save_result(

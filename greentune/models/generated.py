@@ -437,6 +437,10 @@ class Work(Answer):
     tokens_per_epoch: float
     full_flops: Figure
     """FLOPs of all epochs with every tensor trained; 1 multiply-accumulate counts as 2"""
+    steps: int
+    """Optimiser steps of the run"""
+    recipe: str
+    """Batches, learning-rate schedule and optimiser, in words"""
     basis: str
 
 

@@ -143,6 +143,12 @@ def method_share(job: Job) -> float:
     return spent / full if spent and full else 1.0
 
 
+def whole_epochs(job: Job) -> float:
+    """Return a job's length in whole epochs, of which `max_steps` may leave a fraction of the last."""
+    per_epoch = (job.estimate or {}).get("steps_per_epoch")
+    return job.steps / per_epoch if per_epoch and job.steps else float(job.epochs)
+
+
 class JobRepository(Repository):
     """Queries on jobs and on what belongs to them."""
 

@@ -9,7 +9,7 @@ from planning.budget_minimum import compute_minimum_budget
 from planning.epoch_estimate import estimate_epoch
 from planning.placement import list_candidate_pues
 from runtime.settings import Settings
-from store.repositories.jobs import get_job_policy
+from store.repositories.jobs import get_job_policy, whole_epochs
 from store.repositories.workers import WorkerRepository
 from store.tables import Job
 
@@ -42,7 +42,7 @@ def check_budget(session: Session, job: Job, settings: Settings, *, at: datetime
         session,
         policy,
         estimate,
-        epochs=job.epochs,
+        epochs=whole_epochs(job),
         pues=list_candidate_pues(workers, settings.zones, job.zone_asked),
         deadline=job.deadline,
         at=at,

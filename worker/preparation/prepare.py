@@ -11,6 +11,7 @@ from greencore.clock import utc_now
 from greencore.hyperparameters import Hyperparameters
 from greencore.method_settings import AdaptiveSettings
 from greencore.policy import parse_stored_policy
+from greencore.run_length import compute_run_length, count_warmup_steps
 from greencore.training.data.batch_layout import choose_layout
 from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.end_of_text import refuse_unknown_tokens
@@ -59,8 +60,9 @@ class JobEstimate:
 
     `rho_floor` is the smallest ρ at which the job can train, under its own constraints on tensors.
     `method_flops` are those of a baseline's own steps; None for "greentrainer", whose ρ decides. `held_out_duplicates`
-    counts rows that are not held out since an equal row is trained on. `max_length` is the number of tokens of a row
-    that the model has positions for; None where it is unlimited.
+    counts rows that are not held out since an equal row is trained on. `epochs` are those that begin: `max_steps` may
+    end the run within the last. `max_length` is the number of tokens of a row that the model has positions for; None
+    where it is unlimited.
 
     `training_examples` are what the training rows are tokenised to: a conversation may have several. `dropped_rows`
     counts the dataset's rows that are neither trained on nor held out, since nothing of them is learned, and
@@ -73,6 +75,8 @@ class JobEstimate:
     shortened_completions: int
     tokens_per_epoch: int
     steps: int
+    steps_per_epoch: int
+    epochs: int
     full_flops: int
     rho_floor: float
     parameters: int
@@ -123,7 +127,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             jobs.fail(locked, at=utc_now(), error=error)
             wake_scheduler(session)
             return
-        locked.estimate, locked.steps = job.estimate, estimate.steps
+        locked.estimate, locked.steps, locked.epochs = job.estimate, estimate.steps, estimate.epochs
         transition(session, locked, JobStatus.QUEUED, at=utc_now())
         wake_scheduler(session)
         models, settings_of_job = ModelRepository(session), Hyperparameters.model_validate(job.hyperparameters)
@@ -188,11 +192,12 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
     adaptive = hyperparameters.adaptive or AdaptiveSettings()
     roles = match_tensor_patterns(meta_model, never_train=adaptive.never_train, always_train=adaptive.always_train)
     costs = StepCosts(meta_model, shapes, always=roles.always, never=roles.never)
-    steps = -(-len(lengths) // hyperparameters.batch_size)
+    length = compute_run_length(hyperparameters, training_rows=len(lengths))
+    count_warmup_steps(hyperparameters, steps=length.steps)
     rho_floor = costs.floor
     if job.method == "greentrainer":
         policy = parse_stored_policy(job.policy)
-        rho_floor = check_rho_floor(policy, costs, adaptive, lengths, steps_per_epoch=steps, clipped=True)
+        rho_floor = check_rho_floor(policy, costs, lengths, length, hyperparameters)
     counted, shuffles = layout.count_shapes(lengths, positions)
     per_epoch = costs.count_flops(costs.tensors, counted) / shuffles
     # Of the model alone: counting a method's FLOPs may add an adapter to it.
@@ -203,15 +208,17 @@ def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: 
         spent = count_method_flops(
             cast(Baseline, job.method), meta_model, costs, counted, shapes, lora=hyperparameters.lora
         )
-        method_flops = round(spent / shuffles * hyperparameters.epochs)
+        method_flops = round(spent / shuffles * length.whole_epochs)
     return JobEstimate(
         training_rows=len(tokens.rows),
         held_out_rows=len(rest.rows),
         shortened_prompts=tokens.shortened_prompts,
         shortened_completions=tokens.shortened_completions,
         tokens_per_epoch=sum(sum(row) for row in lengths),
-        steps=steps * hyperparameters.epochs,
-        full_flops=round(per_epoch * hyperparameters.epochs),
+        steps=length.steps,
+        steps_per_epoch=length.steps_per_epoch,
+        epochs=length.epochs,
+        full_flops=round(per_epoch * length.whole_epochs),
         rho_floor=rho_floor,
         parameters=parameters,
         tensors=len(costs.tensors),

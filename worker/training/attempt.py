@@ -177,10 +177,8 @@ class TrainingAttempt(TrainingListener):
         return self._writer.run_in_transaction(ask)
 
     def on_training_started(
-        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+        self, *, steps: int, steps_done: int, epochs_done: int, within_epoch: bool, device: str, precision: str
     ) -> None:
-        inside_epoch = steps_done * self._job.epochs > epochs_done * steps
-
         def start(session: Session) -> None:
             progress.start_training(
                 session,
@@ -191,11 +189,11 @@ class TrainingAttempt(TrainingListener):
                 epochs_done=epochs_done,
                 precision=precision,
             )
-            if inside_epoch:
+            if within_epoch:
                 progress.resume_epoch(session, self._lease, epochs_done + 1)
 
         self._writer.run_in_transaction(start)
-        if inside_epoch:
+        if within_epoch:
             self._meter.close_interval()
             self._epoch, self._epoch_began = epochs_done + 1, time.monotonic()
         log.info("training.started", steps=steps, epochs_done=epochs_done, device=device, precision=precision)

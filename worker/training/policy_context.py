@@ -16,7 +16,7 @@ from planning.epoch_estimate import estimate_epoch
 from runtime.settings import Settings
 from store.accounting.emissions import EmissionsRepository
 from store.intensity.readings import GridRepository, get_job_basis
-from store.repositories.jobs import JobRepository
+from store.repositories.jobs import JobRepository, whole_epochs
 from store.tables import Epoch, Job
 
 SHORTEST_FORECAST = timedelta(hours=1)
@@ -30,7 +30,9 @@ def build_policy_context(
     assert job.zone is not None
     basis = get_job_basis(job)
     estimate = estimate_epoch(session, job, settings, device=job.device)
-    span = timedelta(hours=epochs_left * estimate.epoch_hours) if estimate is not None else SHORTEST_FORECAST
+    # Of the epochs left: `max_steps` may cut the last, and their mean keeps the sum.
+    length = 1 - (job.epochs - whole_epochs(job)) / epochs_left
+    span = timedelta(hours=epochs_left * length * estimate.epoch_hours) if estimate is not None else SHORTEST_FORECAST
     grid = GridRepository(session)
     until = at + min(max(span, SHORTEST_FORECAST), LONGEST_FORECAST)
     known = grid.load_snapshot(job.zone, basis, at, until)
@@ -50,9 +52,11 @@ def build_policy_context(
         forecast=known.forecast_from(at),
         previous=_last_rho(epochs),
         epochs_left=epochs_left,
-        epoch_hours=None if estimate is None else estimate.epoch_hours,
+        epoch_hours=None if estimate is None else estimate.epoch_hours * length,
         # An assumed power may be far off: a budget is not spent by it.
-        epoch_kwh=None if estimate is None or estimate.assumed else estimate.epoch_kwh * settings.training_site.pue,
+        epoch_kwh=None
+        if estimate is None or estimate.assumed
+        else estimate.epoch_kwh * length * settings.training_site.pue,
         spent_gco2e=_spent_gco2e(session, job, job.zone, basis),
         utility=utility,
         loss_per_epoch=_estimate_loss_per_epoch(epochs, utility),

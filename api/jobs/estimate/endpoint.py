@@ -17,6 +17,7 @@ from api.jobs.submission import validate_submission
 from greencore.clock import HOUR
 from greencore.policy import Budget, Gate, Policy
 from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS, ProjectedRun, project_run
+from greencore.recipe_text import describe_recipe
 from planning.compute_costs import EpochWorkload, WorkloadUnknown
 from planning.epoch_estimate import EpochEstimate
 from planning.eta import load_queue_backlog
@@ -50,7 +51,7 @@ def estimate_job(
     ungated = policy.model_copy(update={"gate": Gate()})
     deferred = policy if gated else policy.model_copy(update={"gate": policy.gate.model_copy(update=DEFER_GATE)})
     started_now, best = (
-        _run_out(_project_run(one, new, epoch, placement, start), new, workload, epoch, placement)
+        _run_out(_project_run(one, new, workload, epoch, placement, start), new, workload, epoch, placement)
         for one in (ungated, deferred)
     )
     pace_spread = _combine_spreads(epoch.spread, workload.spread)
@@ -64,7 +65,9 @@ def estimate_job(
             training_examples=workload.training_examples,
             dropped_rows=workload.dropped_rows,
             tokens_per_epoch=workload.epoch_tokens,
-            full_flops=Figure.of(workload.epoch_flops * new.epochs, workload.spread),
+            full_flops=Figure.of(workload.epoch_flops * workload.length.whole_epochs, workload.spread),
+            steps=workload.length.steps,
+            recipe=describe_recipe(request.hyperparameters),
             basis=workload.basis,
         ),
         pace=PaceOut.from_row(
@@ -90,7 +93,12 @@ def estimate_job(
 
 
 def _project_run(
-    policy: Policy, new: NewJob, epoch: EpochEstimate, placement: ExpectedPlacement, start: datetime
+    policy: Policy,
+    new: NewJob,
+    workload: EpochWorkload,
+    epoch: EpochEstimate,
+    placement: ExpectedPlacement,
+    start: datetime,
 ) -> ProjectedRun:
     """Simulate the epochs alone; the deadline leaves room for the time outside of them, which `_run_out` adds."""
     deadline = None if new.deadline is None else new.deadline - _outside(epoch)
@@ -100,8 +108,8 @@ def _project_run(
         placement.expected_intensity,
         past=placement.past,
         start=start,
-        work_hours=max(epoch.epoch_hours * new.epochs, 1e-6),
-        epochs=new.epochs,
+        work_hours=max(epoch.epoch_hours * workload.length.whole_epochs, 1e-6),
+        epochs=workload.length.epochs,
         power_w=max(power_w, 1e-6),
         deadline=None if deadline is None or deadline <= start else deadline,
     )
@@ -111,7 +119,7 @@ def _run_out(
     found: ProjectedRun, new: NewJob, workload: EpochWorkload, epoch: EpochEstimate, placement: ExpectedPlacement
 ) -> RunOut:
     spread = _combine_spreads(epoch.spread, workload.spread)
-    kwh = epoch.epoch_kwh * new.epochs * found.work_share + epoch.outside_kwh
+    kwh = epoch.epoch_kwh * workload.length.whole_epochs * found.work_share + epoch.outside_kwh
     ends_at = found.ends_at + _outside(epoch)
     emissions = None
     if found.gco2e_per_kwh is not None:
@@ -122,7 +130,7 @@ def _run_out(
         ends_at=ends_at,
         hours=Figure.of(found.hours + epoch.outside_hours, spread),
         rho=found.work_share,
-        flops=Figure.of(workload.epoch_flops * new.epochs * found.work_share, workload.spread),
+        flops=Figure.of(workload.epoch_flops * workload.length.whole_epochs * found.work_share, workload.spread),
         energy_kwh=Figure.of(kwh, spread),
         emissions_gco2e=emissions,
         meets_deadline=None if new.deadline is None else ends_at <= new.deadline,

@@ -82,7 +82,7 @@ def predict_placement(
         zones = served or sorted(settings.zones)
         bases = {zone: basis for zone in zones if (basis := grid.newest_basis(zone)) is not None}
         there = estimate_on(next((worker.device for worker in workers), None))
-        found = choose_zone(session, zones, bases, there, new.epochs, at=at)
+        found = choose_zone(session, zones, bases, there, epoch_workload.length.whole_epochs, at=at)
         zone = found.zone if found is not None else zones[0]
         reason = found.reason if found is not None else f"the first of {len(zones)} zones, none of which has a reading"
     serving = [worker for worker in workers if worker.zone == zone]

@@ -31,6 +31,8 @@ class WorkOut(BaseModel):
     full_flops: Figure = Field(
         description="FLOPs of all epochs with every tensor trained; 1 multiply-accumulate counts as 2"
     )
+    steps: int = Field(description="Optimiser steps of the run")
+    recipe: str = Field(description="Batches, learning-rate schedule and optimiser, in words")
     basis: str
 
 

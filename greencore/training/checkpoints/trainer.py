@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ from transformers import Trainer
 
 from greencore.backprop import NotFinite
 from greencore.backprop.master_weights import MasterWeights
+from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder, CheckpointUnusable
+from greencore.training.data.micro_batches import MicroBatchCollator, StepRows, compute_shares
+from greencore.training.data.tokenisation import to_device
 from greencore.training.evaluation.token_loss import sum_token_loss
 from greencore.training.finite_checks import check_step
+from greencore.training.listener import count_finished_epochs
 from greencore.training.methods.batch_shapes import is_encoder_decoder
 from greencore.training.models.loading import ModelError, load_model
+from greencore.training.models.precision import bf16_autocast
 from greencore.training.models.weights import (
     WeightsMismatch,
     find_non_finite_tensor,
@@ -26,6 +32,7 @@ from greencore.training.models.weights import (
     read_tensors,
     write_tensors,
 )
+from greencore.training.recipe import build_optimizer_settings, build_scheduler
 
 WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM = "weights", "optimizer", "scheduler", "random"
 
@@ -37,17 +44,63 @@ class CheckpointedTrainer(Trainer):
     that training can change (only an adapter's, where the model has one), under the modules' names. The logged loss
     of a step is the mean over its learned tokens, without other terms of the model's loss, such as a router's balance.
     `sampler` orders the rows of each epoch; None shuffles them.
+
+    A step's rows are computed in the micro-batches of `collator`, each weighted by its learned tokens, so that the step
+    is that of the whole batch to rounding. (A router's balance is not linear in the rows; its term is weighted alike.)
     """
 
-    def __init__(self, *, checkpoints: CheckpointFolder, sampler: Sampler[int] | None = None, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._sampler = sampler
+    def __init__(
+        self,
+        *,
+        checkpoints: CheckpointFolder,
+        collator: MicroBatchCollator,
+        hyperparameters: Hyperparameters,
+        model: torch.nn.Module,
+        sampler: Sampler[int] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(
+            model=model,
+            data_collator=collator,  # type: ignore[arg-type]
+            optimizer_cls_and_kwargs=build_optimizer_settings(hyperparameters, model),
+            **settings,
+        )
         assert isinstance(self.model, torch.nn.Module)
-        self._checkpoints = checkpoints
+        self._checkpoints, self._collator, self._hyperparameters = checkpoints, collator, hyperparameters
+        self._sampler = sampler
         self._changeable_names = list_changeable_tensors(self.model)
         # The Trainer derives from the class's name whether a loss skips each row's first token: GPT2LMHeadModel's does
         self._loss_shifts_labels = not is_encoder_decoder(self.model)
-        self._token_loss: torch.Tensor | None = None
+        self._share = 1.0  # of the micro-batch that is computed in the learned tokens of its step
+        self._token_loss, self._learned_tokens = torch.zeros(()), 0  # of a step: summed, and their number
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Create the learning-rate schedule of the hyperparameters. Raises `SettingUnsupported`."""
+        if self.lr_scheduler is None:
+            target = optimizer or self.optimizer
+            assert target is not None
+            self.lr_scheduler = build_scheduler(target, self._hyperparameters, steps=num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Add the gradients of a step's rows, and return its loss; where memory runs out, with smaller micro-batches.
+
+        Raises `StepTooLarge`.
+        """
+        assert isinstance(inputs, StepRows)
+        return self._collator.run_within_memory(lambda: self._add_gradients(model, inputs), undo=model.zero_grad)
+
+    def _add_gradients(self, model: torch.nn.Module, step: StepRows) -> torch.Tensor:
+        self._token_loss, self._learned_tokens = torch.zeros(()), 0
+        batches = self._collator.collate_micro_batches(step.rows)
+        loss = torch.zeros((), device=self.args.device)
+        shares = compute_shares(batches, encoder=is_encoder_decoder(self.model))
+        for batch, share in zip(batches, shares, strict=True):
+            if share > 0:  # without a learned token the mean loss of a micro-batch is not a number
+                self._share = share
+                loss += super().training_step(model, batch)
+        return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Return the given sampler, or the Trainer's own, which shuffles."""
@@ -65,20 +118,38 @@ class CheckpointedTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the loss as the Trainer does, and keep the step's mean token loss for `log`."""
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        """Compute the loss of a micro-batch, weighted by its share of the step, and keep its token loss for `log`."""
+        loss, outputs = super().compute_loss(model, inputs, True)
         total, learned = sum_token_loss(outputs["logits"], inputs["labels"], encoder=is_encoder_decoder(self.model))
-        self._token_loss = total / learned
+        self._token_loss, self._learned_tokens = self._token_loss.to(total) + total, self._learned_tokens + learned
+        if self._share != 1.0:
+            loss = loss * self._share
         return (loss, outputs) if return_outputs else loss
+
+    def compute_micro_batch_loss(self, examples: Sequence[Any]) -> torch.Tensor:
+        """Compute the loss of a micro-batch of examples as a step computes it, in its precision."""
+        assert isinstance(self.model, torch.nn.Module)
+        batch = to_device(self._collator.collate(examples), self.args.device)
+        with bf16_autocast(self.args.device, enabled=self.args.bf16):
+            loss = self.compute_loss(self.model, batch)
+        assert isinstance(loss, torch.Tensor)
+        return loss
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return 0: the callbacks count FLOPs."""
+        return 0
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> None:
+        """Return None: micro-batches are weighted by their tokens here."""
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the step's mean token loss in place of the minimised loss."""
-        if "loss" in logs and self._token_loss is not None:
-            logs["loss"] = float(self._token_loss)
+        if "loss" in logs and self._learned_tokens:
+            logs["loss"] = float(self._token_loss) / self._learned_tokens
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        epochs_done = int((self.state.epoch or 0.0) + 1e-6)
+        epochs_done = count_finished_epochs(self.state)
         self._checkpoints.write_checkpoint(self.state.global_step, epochs_done, self._write_files)
 
     def _write_files(self, folder: Path) -> None:
@@ -88,6 +159,7 @@ class CheckpointedTrainer(Trainer):
         save_file(read_tensors(self.model, self._changeable_names), folder / f"{WEIGHTS}.safetensors")
         self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
+        self._collator.save(folder)
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def restore_weights(self, checkpoint: Path) -> None:
@@ -107,6 +179,7 @@ class CheckpointedTrainer(Trainer):
             raise CheckpointUnusable(f"{checkpoint.name} is not of this model: {error}") from error
         if (name := find_non_finite_tensor(target)) is not None:
             raise NotFinite(f"{name} is not finite in {checkpoint.name}: training had diverged before it was written")
+        self._collator.restore(checkpoint)
 
     def _load_pretrained_layout(self, target: torch.nn.Module, checkpoint: Path) -> None:
         """Load a checkpoint of an earlier version, with weights as `save_pretrained` writes them."""

@@ -64,11 +64,12 @@ class BatchLayout:
         """Count the batch shapes of rows of these lengths, without padding, and the epochs that were put in order."""
         rows, counted = np.asarray(lengths), Counter[StepShape]()
         epochs = -(-MIN_SHUFFLED_ROWS // len(lengths))
-        starts = np.arange(0, len(rows), self.rows)
+        within_steps = np.arange(len(rows)) % self.step_rows
+        starts = np.flatnonzero(within_steps % self.rows == 0)  # no batch reaches over the end of a step
+        amounts = np.diff(starts, append=len(rows))
         for epoch in range(epochs):
             ordered = rows[self.order_rows(lengths, epoch)]
             batches = (np.add if self.packing else np.maximum).reduceat(ordered, starts, axis=0)
-            amounts = np.minimum(self.rows, len(rows) - starts)
             shapes, counts = np.unique(np.column_stack([amounts, batches]), axis=0, return_counts=True)
             for (amount, *batch), count in zip(shapes.tolist(), counts.tolist(), strict=True):
                 if self.packing:
@@ -93,7 +94,7 @@ def choose_layout(
     this function where `packing` is true.
     """
     settings.check_method(method)
-    rows = min(settings.batch_size, len(lengths))
+    rows = min(settings.rows_at_once, len(lengths))
     layout = BatchLayout(rows, settings.batch_size, seed=settings.seed)
     packed, grouped = replace(layout, packing=True), replace(layout, group_by_length=True)
     if settings.packing is True:

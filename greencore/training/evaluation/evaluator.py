@@ -18,6 +18,8 @@ from greencore.training.evaluation.evaluate import Evaluation, compute_mean_loss
 from greencore.training.models.loading import ModelError
 from greencore.training.models.precision import bf16_autocast
 
+ROWS_UNTIL_MEASURED = 8  # that fit wherever a training step of a row or two does: no gradient keeps activations
+
 
 @dataclass(frozen=True)
 class EvaluationResult:
@@ -56,7 +58,7 @@ class Evaluator:
                     self.tokenizer,
                     self.rows,
                     self.tokens,
-                    batch_size=settings.batch_size,
+                    batch_size=self._batch_size,
                     max_new_tokens=settings.max_new_tokens,
                     prompt_format=self.prompt_format,
                     max_prompt_length=settings.max_length,
@@ -88,12 +90,18 @@ class Evaluator:
         self.bf16 = result.bf16
         return result
 
+    @property
+    def _batch_size(self) -> int:
+        """Rows of a batch: those that training computes at once, or a few where that is still to be measured."""
+        rows = self.settings.micro_batch_size
+        return min(self.settings.batch_size, ROWS_UNTIL_MEASURED) if rows == "auto" else self.settings.rows_at_once
+
     def loss(self, model: PreTrainedModel) -> float | None:
         """Return the held-out loss without generating; None where no rows are held out."""
         if not self.rows:
             return None
         with bf16_autocast(model.device, enabled=self.bf16):
-            return compute_mean_loss(model, self.tokenizer, self.tokens, batch_size=self.settings.batch_size)
+            return compute_mean_loss(model, self.tokenizer, self.tokens, batch_size=self._batch_size)
 
 
 def _parse_result(stored: Any) -> EvaluationResult:

@@ -1,4 +1,4 @@
-"""Shapes of training batches: the number of rows, and the length of the rows with padding."""
+"""Shapes of training batches, or of the micro-batches that make one: rows, and their length with padding."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from greencore.backprop.cost.by_length import Lengths
+from greencore.training.data.micro_batches import collate_in_parts, get_rows_computed_at_once
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class StepShape:
 
 @dataclass(frozen=True)
 class BatchShapes:
-    """Shapes of a run's batches: `rows` of a full one, and the shortest and longest lengths.
+    """Shapes of the batches that a run computes at once: `rows` of a full one, and the shortest and longest lengths.
 
     `row_counts` is the number of the dataset's rows by unpadded length; None for a stream.
     """
@@ -48,6 +49,7 @@ def get_step_shape(batch: Mapping[str, Any], *, encoder: bool) -> StepShape:
 def measure_batch_shapes(dataloader: Any, *, batch_size: int, encoder: bool, longest_of_stream: int) -> BatchShapes:
     """Measure the extremes of a dataloader's batches, including the padding or packing of its collator.
 
+    Where a batch of `batch_size` rows is computed in micro-batches, the extremes are those of micro-batches.
     A dataset without a length is a stream: its rows may have one to `longest_of_stream` tokens. Raises `ValueError` for
     a dataset whose rows have no `input_ids`.
     """
@@ -56,13 +58,14 @@ def measure_batch_shapes(dataloader: Any, *, batch_size: int, encoder: bool, lon
         rows = get_step_shape(next(iter(dataloader)), encoder=encoder).rows
         kinds = 2 if encoder else 1
         return BatchShapes(rows, (1,) * kinds, (longest_of_stream,) * kinds)
+    rows_at_once = get_rows_computed_at_once(dataloader, batch_size)
     rows_lengths = row_lengths(dataset, encoder=encoder)
     parts = [[lengths[part] for lengths in rows_lengths] for part in range(2 if encoder else 1)]
     ordered = [sorted(range(len(part)), key=part.__getitem__) for part in parts]
     ends = [
-        get_step_shape(dataloader.collate_fn([dataset[row] for row in rows_of_end]), encoder=encoder)
+        get_step_shape(collate_in_parts(dataloader, [dataset[row] for row in rows_of_end])[0], encoder=encoder)
         for order in ordered
-        for rows_of_end in (order[:1], order[-batch_size:])
+        for rows_of_end in (order[:1], order[-rows_at_once:])
     ]
     lengths_of_ends = list(zip(*(end.lengths for end in ends), strict=True))
     return BatchShapes(

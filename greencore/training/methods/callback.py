@@ -7,6 +7,7 @@ from transformers import TrainerState, TrainingArguments
 
 from greencore.backprop import BudgetTooSmall, NotFinite
 from greencore.method_settings import Metric
+from greencore.training.data.micro_batches import get_rows_computed_at_once
 from greencore.training.finite_checks import explain_non_finite
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
@@ -109,7 +110,10 @@ class GreenTrainerCallback(SelectionCallback):
         except NotFinite as error:
             step = state.global_step + 1
             raise NotFinite(f"in the probe before step {step} {error}: {explain_non_finite(step)}") from error
-        charge = self._compute_probe_share(ledger, probed.flops, affordable, args, state) if self._charge_probe else 0.0
+        charge = 0.0
+        if self._charge_probe:
+            dataloader = kwargs["train_dataloader"]
+            charge = self._compute_probe_share(ledger, probed.flops, affordable, args, state, dataloader)
         try:
             chosen = self._costs.select(probed.importance, ledger.rho - charge)
         except BudgetTooSmall as error:
@@ -125,15 +129,20 @@ class GreenTrainerCallback(SelectionCallback):
         affordable: Collection[str],
         args: TrainingArguments,
         state: TrainerState,
+        dataloader: Any,
     ) -> float:
         """Compute the share of the epoch's FLOPs that its probes take: past ones as counted, later ones at most."""
         if self._shapes.row_counts is None:
             raise ValueError("charge_probe needs a dataset of known length: the FLOPs of a stream's epoch are unknown")
+        rows, whole = args.per_device_train_batch_size, -(-len(dataloader) // args.gradient_accumulation_steps)
+        begun = ledger.selections[0].step if ledger.selections else state.global_step
         charge = ProbeCharge(
             batches=self._probe.batches,
+            passes=-(-rows // get_rows_computed_at_once(dataloader, rows)),
             reselect_every=self._reselect_every,
             row_counts=self._shapes.row_counts,
-            steps_per_epoch=-(-state.max_steps // max(1, round(args.num_train_epochs))),
+            steps_per_epoch=whole,
+            trained_share=min(1.0, (state.max_steps - begun) / whole),
             clipped=bool(args.max_grad_norm),
             processes=args.world_size,
         )
@@ -159,7 +168,7 @@ class BaselineCallback(SelectionCallback):
     ) -> EpochLedger:
         names = tuple(self._parameters)
         if self._method not in ("lora", "prefix"):
-            epochs = max(1, round(args.num_train_epochs))
+            epochs = max(1, state.num_train_epochs)
             wanted = set(list_trained_tensors(self._method, kwargs["model"], epoch=epoch, epochs=epochs))
             names = tuple(name for name in self._parameters if name in wanted)
         trained = set(names)

@@ -1,9 +1,9 @@
 """Importance probe of a run: the rows that it draws, its loss scale, and what it costs (paper §3.2)."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,14 @@ import torch.distributed
 from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from greencore.backprop.importance import NotFinite, importance
+from greencore.backprop.importance import BatchParts, NotFinite, importance
 from greencore.method_settings import Metric
+from greencore.training.data.micro_batches import (
+    MicroBatchCollator,
+    collate_in_parts,
+    compute_shares,
+    count_learned_tokens,
+)
 from greencore.training.data.tokenisation import to_device
 from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, is_stream
 from greencore.training.methods.modes import in_mode
@@ -56,11 +62,28 @@ class ImportanceProbe:
     ) -> ProbeResult:
         """Measure the named tensors on the rows of probe `number`. Raises `NotFinite`, `ValueError`."""
         started = time.perf_counter()
-        batches = [
-            to_device(batch, args.device)
-            for batch in _draw_batches(dataloader, args, number=number, amount=self.batches)
-        ]
+        drawn = list(_draw_rows(dataloader, args, number=number, amount=self.batches))
+
+        def measure() -> ProbeResult:
+            return self._measure(model, optimizer, drawn, dataloader, args, names=names, costs=costs)
+
+        collate = dataloader.collate_fn
+        probed = collate.run_within_memory(measure) if isinstance(collate, MicroBatchCollator) else measure()
+        return replace(probed, seconds=time.perf_counter() - started)
+
+    def _measure(
+        self,
+        model: torch.nn.Module,
+        optimizer: Any,
+        drawn: Sequence[Sequence[Any] | Mapping[str, Any]],
+        dataloader: Any,
+        args: TrainingArguments,
+        *,
+        names: Collection[str],
+        costs: StepCosts,
+    ) -> ProbeResult:
         encoder, scale, flops = is_encoder_decoder(model), _get_loss_scale(optimizer), 0.0
+        batches = [_collate(rows, dataloader, args, encoder=encoder) for rows in drawn]
 
         def count_pass(_: Any, args: Any, batch: Mapping[str, Any]) -> None:
             nonlocal flops
@@ -79,9 +102,9 @@ class ImportanceProbe:
                             names=names,
                             max_grad_norm=args.max_grad_norm or None,
                             loss_scale=scale,
-                            average=_build_gradient_averager(batches) if args.world_size > 1 else None,
+                            average=_build_gradient_averager(batches, encoder=encoder) if args.world_size > 1 else None,
                         )
-                    return ProbeResult(values, round(flops), time.perf_counter() - started)
+                    return ProbeResult(values, round(flops), 0.0)
                 except NotFinite:
                     if scale <= 1:
                         raise
@@ -91,8 +114,10 @@ class ImportanceProbe:
             hook.remove()
 
 
-def _draw_batches(dataloader: Any, args: TrainingArguments, *, number: int, amount: int) -> Iterator[Mapping[str, Any]]:
-    """Draw this process's part of each batch; of a stream, its first batches."""
+def _draw_rows(
+    dataloader: Any, args: TrainingArguments, *, number: int, amount: int
+) -> Iterator[Sequence[Any] | Mapping[str, Any]]:
+    """Draw the rows of this process's part of each batch; of a stream, its first batches, collated."""
     dataset = dataloader.dataset
     if is_stream(dataset):
         stream = iter(dataloader)
@@ -106,14 +131,23 @@ def _draw_batches(dataloader: Any, args: TrainingArguments, *, number: int, amou
     drawn = (drawn * -(-wanted // len(drawn)))[:wanted] if processes > 1 else drawn[:wanted]
     for start in range(0, len(drawn), processes * rows):
         own = start + args.process_index * rows
-        yield dataloader.collate_fn([dataset[index] for index in drawn[own : own + rows]])
+        yield [dataset[index] for index in drawn[own : own + rows]]
 
 
-def _build_gradient_averager(batches: list[dict[str, torch.Tensor]]) -> Any:
+def _collate(
+    rows: Sequence[Any] | Mapping[str, Any], dataloader: Any, args: TrainingArguments, *, encoder: bool
+) -> BatchParts:
+    """Collate the rows of a batch as the run's steps do, in micro-batches where it has them."""
+    parts = [rows] if isinstance(rows, Mapping) else collate_in_parts(dataloader, rows)
+    return BatchParts([to_device(part, args.device) for part in parts], compute_shares(parts, encoder=encoder))
+
+
+def _build_gradient_averager(batches: Sequence[BatchParts], *, encoder: bool) -> Any:
     """Build the function that averages a batch's gradient over processes, weighted by learned tokens."""
     weights = []
     for batch in batches:
-        learned = (batch["labels"][:, 1:] != -100).sum().float()
+        counts = [count_learned_tokens(part, encoder=encoder) for part in batch.parts]
+        learned = torch.tensor(float(sum(counts)), device=batch.parts[0]["labels"].device)
         everywhere = learned.clone()
         torch.distributed.all_reduce(everywhere)
         weights.append(learned / everywhere)

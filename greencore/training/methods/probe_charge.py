@@ -12,7 +12,8 @@ from greencore.training.methods.step_costs import StepCosts
 class ProbeCharge:
     """The probes of an epoch: one at its start and, with `reselect_every`, one after each of so many steps.
 
-    `row_counts` is the number of training rows by unpadded length, divided among `processes`.
+    `row_counts` is the number of training rows by unpadded length, divided among `processes`. A batch of a probe takes
+    `passes`, one for each micro-batch. `trained_share` is that of the epoch's steps that run: `max_steps` may cut it.
     """
 
     batches: int
@@ -21,6 +22,8 @@ class ProbeCharge:
     steps_per_epoch: int
     clipped: bool
     processes: int = 1
+    passes: int = 1
+    trained_share: float = 1.0
 
     def compute_share(
         self, costs: StepCosts, full_costs: StepCosts, affordable: Collection[str], *, done: int = 0, spent: int = 0
@@ -32,9 +35,12 @@ class ProbeCharge:
         """
         rows = self.row_counts.items()
         epoch: float = sum(amount * full_costs.full_flops(StepShape(1, lengths)) for lengths, amount in rows)
-        probes = 1 if self.reselect_every is None else -(-self.steps_per_epoch // self.reselect_every)
+        epoch *= self.trained_share
+        steps = round(self.steps_per_epoch * self.trained_share)
+        probes = 1 if self.reselect_every is None else -(-steps // self.reselect_every)
         to_come = max(0, probes - done)
-        most = compute_max_probe_flops(costs, affordable, batches=self.batches, clipped=self.clipped) if to_come else 0
+        batches = self.batches * self.passes
+        most = compute_max_probe_flops(costs, affordable, batches=batches, clipped=self.clipped) if to_come else 0
         return (spent + to_come * most) / (epoch / self.processes)
 
 

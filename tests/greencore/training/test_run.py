@@ -34,7 +34,7 @@ class Watch(TrainingListener):
         self.losses: list[float] = []
 
     def on_training_started(
-        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+        self, *, steps: int, steps_done: int, epochs_done: int, within_epoch: bool, device: str, precision: str
     ) -> None:
         self.epochs_done = epochs_done
 

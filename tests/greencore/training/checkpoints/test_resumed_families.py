@@ -22,8 +22,9 @@ from tests.greencore.training.families import FAMILIES, family_folder
 
 pytestmark = [pytest.mark.fault(number=1), pytest.mark.usefixtures("traced_once")]
 
+EPOCHS = 2
 HYPERPARAMETERS = Hyperparameters(
-    epochs=2, batch_size=2, learning_rate=1e-2, max_length=16, eval_share=0.2, max_new_tokens=1
+    epochs=EPOCHS, batch_size=2, learning_rate=1e-2, max_length=16, eval_share=0.2, max_new_tokens=1
 )
 METHODS: Sequence[Method] = ("greentrainer", "full", "lora", "prefix", "top2", "bitfit")
 # Every method for a family without renamed tensors. For every other the most demanding one, since only an adapter has
@@ -70,7 +71,7 @@ class StopsInLastEvaluation(TrainingListener):
         self._over = False
 
     def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
-        self._over = report.epoch == HYPERPARAMETERS.epochs - 1
+        self._over = report.epoch == EPOCHS - 1
 
     def should_stop(self) -> bool:
         return self._over

@@ -34,6 +34,13 @@ def test_shuffled_batches_are_as_long_as_their_longest_row() -> None:
     assert shapes[StepShape(1, (24,))] == pytest.approx(epochs / 3, rel=0.05)
 
 
+def test_micro_batches_do_not_reach_over_the_end_of_a_step() -> None:
+    shapes, epochs = BatchLayout(3, 4).count_shapes([(8,)] * 10, LIMITS)
+
+    # Steps of 4, 4 and 2 rows, in micro-batches of 3 + 1, 3 + 1 and 2.
+    assert shapes == {StepShape(3, (8,)): 2 * epochs, StepShape(1, (8,)): 2 * epochs, StepShape(2, (8,)): epochs}
+
+
 @pytest.mark.parametrize("packing", [False, True])
 def test_shapes_are_those_of_the_collators_batches(model_folder: Path, packing: bool) -> None:
     layout = BatchLayout(4, 8, packing=packing, group_by_length=not packing)

@@ -15,8 +15,15 @@ from greencore.training.run import Method, TrainingResult, fine_tune
 
 pytestmark = pytest.mark.fault(number=7)
 
+EPOCHS = 2
 HYPERPARAMETERS = Hyperparameters(
-    epochs=2, batch_size=4, learning_rate=1e-30, max_length=64, eval_share=0.3, max_new_tokens=3, sample_prompt="w1 w2"
+    epochs=EPOCHS,
+    batch_size=4,
+    learning_rate=1e-30,
+    max_length=64,
+    eval_share=0.3,
+    max_new_tokens=3,
+    sample_prompt="w1 w2",
 )
 
 
@@ -29,7 +36,7 @@ class Watch(TrainingListener):
         self._done, self._stop_after, self._stop_in_the_end = 0, stop_after, stop_in_the_end
 
     def on_training_started(
-        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+        self, *, steps: int, steps_done: int, epochs_done: int, within_epoch: bool, device: str, precision: str
     ) -> None:
         self.precision = precision
 
@@ -40,7 +47,7 @@ class Watch(TrainingListener):
         self.losses.append(eval_loss)
 
     def should_stop(self) -> bool:
-        over = self._stop_in_the_end and len(self.losses) == HYPERPARAMETERS.epochs
+        over = self._stop_in_the_end and len(self.losses) == EPOCHS
         return over or self._done == self._stop_after
 
 
@@ -82,7 +89,7 @@ def finished(
 def assert_equal_evaluations(result: TrainingResult, watch: Watch, precision: str) -> None:
     assert result.before is not None
     assert result.after == result.before
-    assert watch.losses == [result.before.loss] * HYPERPARAMETERS.epochs
+    assert watch.losses == [result.before.loss] * EPOCHS
     assert result.sample is not None
     assert result.sample.after == result.sample.before
     assert watch.precision == REPORTED[precision]
@@ -112,7 +119,7 @@ def test_a_run_resumed_on_other_hardware_keeps_its_precision(
     result = run(model_folder, rows, tmp_path, Watch(), precision)
     assert result.before is not None
     assert result.after == result.before
-    assert second.losses == [result.before.loss] * HYPERPARAMETERS.epochs
+    assert second.losses == [result.before.loss] * EPOCHS
     assert first.precision == second.precision == REPORTED[precision]
 
 

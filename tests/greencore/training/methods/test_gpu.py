@@ -30,7 +30,7 @@ class Notes(TrainingListener):
         self.epochs: list[EpochReport] = []
 
     def on_training_started(
-        self, *, steps: int, steps_done: int, epochs_done: int, device: str, precision: str
+        self, *, steps: int, steps_done: int, epochs_done: int, within_epoch: bool, device: str, precision: str
     ) -> None:
         self.device = device
 
