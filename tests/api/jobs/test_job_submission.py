@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from api.main import create_app
+from greencore.hyperparameters import Hyperparameters
 from runtime.settings import Settings
 from store.database import WAKE_CHANNEL, Database
 from store.lifecycle.status import JobStatus
@@ -70,23 +71,8 @@ def test_all_submitted_fields_are_returned(submit: Any, now: datetime) -> None:
     assert datetime.fromisoformat(job["deadline"]) == deadline
     assert job["priority"] == 7
     assert job["progress"]["epochs"] == 5
-    assert job["hyperparameters"] == {
-        "epochs": 5,
-        "batch_size": 4,
-        "learning_rate": 2e-5,
-        "weight_decay": 0.01,
-        "max_length": 512,
-        "prompt_format": "plain",
-        "seed": 3,
-        "eval_share": 0.1,
-        "max_new_tokens": 48,
-        "sample_prompt": "Hello",
-        "result": "full",
-        "packing": False,
-        "group_by_length": False,
-        "gradient_checkpointing": "auto",
-        "attention": None,
-    }
+    given = Hyperparameters(epochs=5, seed=3, sample_prompt="Hello")
+    assert job["hyperparameters"] == given.model_dump(mode="json")
     assert job["metadata"] == {"team": "speech"}
 
 
@@ -388,3 +374,35 @@ def test_a_job_keeps_the_settings_of_its_method(submit: Any, client: TestClient)
     lora = {"rank": 16, "targets": "all-linear", "result": "adapter"}
     job = submit(method="lora", hyperparameters={"lora": lora}).json()
     assert lora.items() <= job["hyperparameters"]["lora"].items()
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "field"),
+    [
+        ({"epochs": 2, "max_steps": 10}, "max_steps"),
+        ({"epochs": None}, "max_steps"),
+        ({"micro_batch_size": 5}, "micro_batch_size"),
+        ({"micro_batch_size": "most"}, "micro_batch_size"),
+        ({"warmup_ratio": 0.1, "warmup_steps": 3}, "warmup_steps"),
+        ({"max_steps": 10, "warmup_steps": 11}, "warmup_steps"),
+        ({"scheduler": "constant", "min_lr_ratio": 0.1}, "min_lr_ratio"),
+        ({"momentum": 0.9}, "momentum"),
+        ({"optimizer": "sgd", "adam_beta1": 0.8}, "adam_beta1"),
+        ({"optimizer": "adafactor", "adam_beta2": 0.8}, "adam_beta2"),
+        ({"scheduler": "polynomial"}, "scheduler"),
+    ],
+    ids=str,
+)
+def test_a_contradicting_recipe_is_refused_with_the_field(
+    submit: Any, hyperparameters: dict[str, Any], field: str
+) -> None:
+    assert error_fields(submit(hyperparameters=hyperparameters)) == [f"hyperparameters.{field}"]
+
+
+def test_a_length_in_steps_replaces_the_epochs(submit: Any, client: TestClient, dataset_id: str) -> None:
+    job = submit(hyperparameters={"max_steps": 5, "batch_size": 1}).json()
+    rows = client.get(f"/datasets/{dataset_id}").json()["rows"]
+    assert job["hyperparameters"]["epochs"] is None
+    assert job["progress"]["epochs"] == -(-5 // rows)
+    again = submit(hyperparameters=job["hyperparameters"])
+    assert again.status_code == 201
