@@ -41,6 +41,7 @@ _templates.filters.update(
     bytes=figures.format_size,
     code=_code,
     duration=figures.format_duration,
+    forms=figures.format_forms,
     json=figures.format_json,
     minute=figures.format_minute,
     number=figures.format_number,

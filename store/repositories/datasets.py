@@ -47,6 +47,12 @@ class DatasetRepository(Repository):
         query = select(Job.id).where(needs, Job.status.not_in(FINAL)).order_by(Job.id)
         return self._session.scalars(query.limit(limit)).all()
 
+    def list_jobs(self, dataset_id: str, *, limit: int, owner: str | None = None) -> Sequence[Job]:
+        """Return the newest jobs that train on the dataset or are evaluated on it; of all owners without `owner`."""
+        uses = or_(Job.dataset_id == dataset_id, Job.validation_dataset_id == dataset_id)
+        query = select(Job).where(uses).order_by(Job.id.desc()).limit(limit)
+        return self._session.scalars(query if owner is None else query.where(Job.owner == owner)).all()
+
     def page(self, *, limit: int, after: str | None = None, owner: str | None = None) -> Page[Dataset]:
         """Return datasets newest first, those older than the id `after`; of all owners without `owner`."""
         query = select(Dataset).where(Dataset.deleted_at.is_(None))

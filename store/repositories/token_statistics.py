@@ -41,6 +41,11 @@ class TokenStatisticsRepository(Repository):
             wake_scheduler(self._session)
         return self._session.get_one(TokenStatistics, (dataset_id, model), populate_existing=True)
 
+    def list_of_dataset(self, dataset_id: str) -> Sequence[TokenStatistics]:
+        """Return a dataset's statistics, also those still being counted, by model."""
+        query = select(TokenStatistics).where(TokenStatistics.dataset_id == dataset_id)
+        return self._session.scalars(query.order_by(TokenStatistics.model)).all()
+
     def lock_undispatched(self, *, at: datetime, redispatch_after: timedelta) -> Sequence[TokenStatistics]:
         """Return locked pending statistics not dispatched within `redispatch_after`, at most `MAX_DISPATCHED`."""
         sent = TokenStatistics.dispatched_at

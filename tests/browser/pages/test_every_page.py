@@ -11,6 +11,7 @@ from tests.browser.stage import stage_all
 PATHS = {
     "jobs": "/",
     "submit": "/dashboard/submit",
+    "datasets": "/dashboard/datasets",
     "policies": "/dashboard/policies",
     "policy": "/dashboard/policies/follow-the-grid",
     "policy-new": "/dashboard/new-policy",

@@ -1,6 +1,6 @@
 // The list of policies, with deletion.
 
+import { deletion } from "../deletion.js";
 import { renew } from "../live.js";
-import { policyDelete } from "./delete.js";
 
-policyDelete(() => renew());
+deletion("/policies", () => renew());

@@ -1,9 +1,9 @@
 // The page of one policy: the editor for operators, with the curve and the backtest.
 
+import { deletion } from "../deletion.js";
 import { time } from "../format.js";
 import { policyBacktest } from "./pictures/backtest.js";
 import { policyCurve } from "./pictures/curve.js";
-import { policyDelete } from "./delete.js";
 import { openDraft } from "./draft.js";
 import { showFaults } from "./faults.js";
 import { policyForm } from "./form.js";
@@ -77,7 +77,7 @@ function edit() {
     saving.say(`Your unsaved changes began from version ${base().version}; version ${stored.version} has been stored since.`);
   }
   if (byId("delete-dialog")) {
-    policyDelete(() => {
+    deletion("/policies", () => {
       draft.rebase(base(), base().body);
       location.assign("/dashboard/policies");
     });

@@ -9,7 +9,7 @@ import { clearErrors, clearField, focusFirst, showErrors } from "./errors.js";
 import { showHints } from "./hints.js";
 import { metadataRows } from "./metadata.js";
 import { forget, keep, keyFor, restore } from "./state.js";
-import { upload } from "./upload.js";
+import { upload } from "../upload.js";
 
 const form = document.getElementById("job");
 const send = document.querySelector('button[form="job"]:not([type="reset"])');

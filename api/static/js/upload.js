@@ -1,8 +1,8 @@
 // Uploads a file of training rows when it is chosen, and shows progress and errors.
 
-import { announce } from "../announce.js";
-import { element, say as show, setFlag } from "../dom.js";
-import { size } from "../format.js";
+import { announce } from "./announce.js";
+import { element, say as show, setFlag } from "./dom.js";
+import { size } from "./format.js";
 
 const MOST_SHOWN = 10;
 

@@ -1,20 +1,23 @@
-// Deletes a policy after confirmation.
+// Deletes a policy or a dataset after confirmation.
 
-import { announce } from "../announce.js";
-import { remove } from "../api.js";
-import { say } from "../dom.js";
+import { announce } from "./announce.js";
+import { remove } from "./api.js";
+import { say } from "./dom.js";
 
-// Buttons with `data-delete` open the dialog; `onDeleted` is called with the name.
-export function policyDelete(onDeleted) {
+// Buttons with `data-delete` (a name in `collection`, such as "/policies", shown as `data-label` where it has one) open the
+// dialog; `onDeleted` is called with the name.
+export function deletion(collection, onDeleted) {
   const dialog = document.getElementById("delete-dialog");
   const fault = dialog.querySelector(".error");
   const confirm = dialog.querySelector(".confirm");
   let name = null;
+  let label = null;
 
   document.addEventListener("click", ({ target }) => {
     if (!target.dataset?.delete) return;
     name = target.dataset.delete;
-    dialog.querySelector(".name").textContent = name;
+    label = target.dataset.label ?? name;
+    dialog.querySelector(".name").textContent = label;
     fault.hidden = true;
     dialog.showModal();
   });
@@ -23,7 +26,7 @@ export function policyDelete(onDeleted) {
   confirm.addEventListener("click", async () => {
     confirm.disabled = true;
     try {
-      await remove(`/policies/${encodeURIComponent(name)}`);
+      await remove(`${collection}/${encodeURIComponent(name)}`);
     } catch (error) {
       if (error.status !== 404) {
         say(fault, error.message);
@@ -33,7 +36,7 @@ export function policyDelete(onDeleted) {
       confirm.disabled = false;
     }
     dialog.close();
-    announce(`${name} is deleted`);
+    announce(`${label} is deleted`);
     onDeleted(name);
   });
 }

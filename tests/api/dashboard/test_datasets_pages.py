@@ -1,0 +1,131 @@
+"""The pages of datasets as they are served: what each user sees, escaped, with an ETag."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.dashboard import datasets
+from runtime.settings import Settings
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.repositories.token_statistics import TokenStatisticsRepository
+from store.stored_rows import name_blob
+from store.tables import Job
+from tests.api.conftest import MODEL, NOW
+
+MIXED = (
+    b'{"messages": [{"role": "user", "content": "<b>Hi</b>"}, {"role": "assistant", "content": null, "tool_calls": '
+    b'[{"function": {"name": "wave", "arguments": {}}}]}], "<i>": 1}\n'
+    b'{"instruction": "Add.", "input": "2 + 2", "output": "4"}\n'
+)
+LENGTHS = {"total": 9, "mean": 4.5, "median": 4, "p90": 5, "p99": 5, "max": 5}
+COUNTS = {
+    "rows": 2,
+    **dict.fromkeys(("tokens", "prompt", "completion"), LENGTHS),
+    "longer_than": {"512": 1, "1024": 0},
+    "histogram": [{"up_to": 4, "rows": 1}, {"up_to": 8, "rows": 1}],
+}
+
+
+def page(client: TestClient, path: str) -> str:
+    response = client.get(path, headers={"accept": "text/html"})
+    assert response.status_code == 200, response.text
+    return response.text
+
+
+def test_a_dataset_is_shown_with_its_forms_ignored_fields_and_rows(upload: Any, client: TestClient) -> None:
+    dataset = upload(MIXED, "mixed.jsonl").json()
+
+    listed, shown = page(client, "/dashboard/datasets"), page(client, f"/dashboard/datasets/{dataset['id']}")
+
+    for markup in (listed, shown):
+        assert "messages 1, instruction 1" in markup
+        assert "mixed.jsonl" in markup
+        assert "&lt;i&gt;" in markup
+        assert "<i>" not in markup
+    assert f'href="/dashboard/datasets/{dataset["id"]}"' in listed
+    for text in (
+        "&lt;b&gt;Hi&lt;/b&gt;",
+        "&#34;name&#34;:&#34;wave&#34;",
+        "Add.\n\n2 + 2",
+        "No job uses this dataset.",
+    ):
+        assert text in shown
+    assert dataset["sha256"] in shown
+
+
+def test_token_statistics_are_shown_by_model(
+    dataset_id: str, client: TestClient, database: Database, upload: Any
+) -> None:
+    path = f"/dashboard/datasets/{dataset_id}"
+    assert "Not counted for any model yet" in page(client, path)
+    assert "data-poll-seconds" not in page(client, path)
+
+    assert client.get(f"/datasets/{dataset_id}/tokens", params={"model": MODEL}).status_code == 202
+    assert "Counting since 2026-11-23 12:00:00 UTC" in page(client, path)
+    assert 'data-poll-seconds="3"' in page(client, path)
+
+    def store(**result: Any) -> None:
+        with database.session() as session:
+            TokenStatisticsRepository(session).put(dataset_id, MODEL, at=NOW + timedelta(minutes=1), **result)
+
+    store(counts=COUNTS)
+    counted = page(client, path)
+    for text in (f"<h3>{MODEL}</h3>", '<td class="figure">4.5</td>', "1 row longer than 512, 0 rows longer than 1024."):
+        assert text in counted
+    assert "data-poll-seconds" not in counted
+    store(error="no tokenizer")
+    assert '<p class="error">no tokenizer</p>' in page(client, path)
+
+
+def test_the_jobs_that_use_a_dataset_are_listed(
+    dataset_id: str, job_id: str, client: TestClient, database: Database
+) -> None:
+    path = f"/dashboard/datasets/{dataset_id}"
+    first = client.get(path)
+    for text in (f'href="/dashboard/jobs/{job_id}"', "validating", "<td>training</td>", "data-poll-seconds"):
+        assert text in first.text
+    assert client.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+
+    with database.session() as session:
+        job = session.get_one(Job, job_id)
+        job.status, job.revision = JobStatus.CANCELLED, job.revision + 1
+    over = client.get(path, headers={"If-None-Match": first.headers["etag"]})
+    assert over.status_code == 200
+    assert "cancelled" in over.text
+    assert "data-poll-seconds" not in over.text
+
+
+def test_the_list_has_pages(upload: Any, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "LISTED", 1)
+    older, newer = (upload(b'{"text": "a"}', name).json()["id"] for name in ("older", "newer"))
+
+    first = page(client, "/dashboard/datasets")
+    assert newer in first
+    assert f'href="/dashboard/datasets/{older}"' not in first
+    assert f'href="/dashboard/datasets?after={newer}"' in first
+    second = page(client, f"/dashboard/datasets?after={newer}")
+    assert f'href="/dashboard/datasets/{older}"' in second
+    assert "Older datasets" not in second
+    assert "No dataset is older." in page(client, f"/dashboard/datasets?after={older}")
+
+
+def test_a_user_sees_only_their_own(upload: Any, client: TestClient, alice: TestClient) -> None:
+    dataset_id = upload(b'{"text": "a"}').json()["id"]
+    own = alice.post("/datasets", files={"file": ("own", b'{"text": "a"}')}).json()["id"]
+
+    listed = page(alice, "/dashboard/datasets")
+    assert own in listed
+    assert dataset_id not in listed
+    assert "Owner" not in listed
+    assert alice.get(f"/dashboard/datasets/{dataset_id}").status_code == 404
+    assert "<td>alice</td>" in page(client, "/dashboard/datasets")
+    assert "<dd>alice</dd>" in page(client, f"/dashboard/datasets/{own}")
+
+
+def test_a_dataset_whose_rows_are_missing_says_so(upload: Any, client: TestClient, settings: Settings) -> None:
+    dataset = upload(b'{"text": "a"}').json()
+    settings.dataset_file(name_blob(dataset["sha256"])).unlink()
+    assert "upload them again" in page(client, f"/dashboard/datasets/{dataset['id']}")

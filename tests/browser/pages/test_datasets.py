@@ -1,0 +1,103 @@
+"""`/dashboard/datasets` in a real browser: an upload, its page, tokens counted on request, and deletion."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from store.lifecycle.status import JobStatus
+from store.repositories.token_statistics import TokenStatisticsRepository
+from tests.browser.accessible import check_accessible
+from tests.browser.conftest import Dashboard, SignIn
+from tests.browser.pictures import take_pictures
+from tests.browser.stage import stage_dataset, stage_job
+from tests.browser.watch import monitor_of
+
+DATASETS = "/dashboard/datasets"
+MODEL = "SmolLM2-135M-Instruct"
+CHAT = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], "id": 1}\n'
+LENGTHS = {"total": 26, "mean": 13.0, "median": 13, "p90": 13, "p99": 13, "max": 13}
+COUNTS = {
+    "rows": 2,
+    **dict.fromkeys(("tokens", "prompt", "completion"), LENGTHS),
+    "longer_than": {"512": 0, "1024": 0, "2048": 0},
+    "histogram": [{"up_to": 8, "rows": 0}, {"up_to": 16, "rows": 2}],
+}
+
+
+def test_a_file_is_uploaded_looked_at_and_counted(page: Page, dashboard: Dashboard, tmp_path: Path) -> None:
+    page.goto(DATASETS)
+    expect(page.get_by_text("No dataset yet")).to_be_visible()
+    check_accessible(page)
+
+    wrong, right = tmp_path / "wrong.jsonl", tmp_path / "chats.jsonl"
+    wrong.write_text(CHAT + '{"chosen": "a", "rejected": "b"}\n{"messages": []}\n')
+    monitor_of(page).expect("422")
+    page.get_by_label("Upload a file of rows").set_input_files(wrong)
+    faults = page.get_by_role("listitem")
+    expect(faults).to_have_count(2)
+    expect(faults.first).to_contain_text("line 2: chosen: is not supported: preferences are not learned")
+    expect(faults.last).to_contain_text("line 3: messages: must be a list with at least one message")
+    assert not list(dashboard.settings.datasets_dir.glob("*.jsonl"))
+
+    right.write_text(CHAT + '{"instruction": "Add.", "input": "2 + 2", "output": "4"}\n')
+    page.get_by_label("Upload a file of rows").set_input_files(right)
+    expect(page.get_by_role("heading", name="chats.jsonl")).to_be_visible()
+    expect(page.get_by_text("messages 1, instruction 1")).to_be_visible()
+    expect(page.get_by_text("Not used of its rows: id")).to_be_visible()
+    expect(page.get_by_role("article", name="Row 1")).to_contain_text("Hello")
+    expect(page.get_by_role("article", name="Row 2")).to_contain_text("2 + 2")
+    dataset_id = page.url.rsplit("/", 1)[1]
+
+    page.get_by_label("Count the tokens for").select_option(MODEL)
+    page.get_by_role("button", name="Count").click()
+    expect(page.get_by_text("Counting since")).to_be_visible()
+    with dashboard.database.session() as session:
+        TokenStatisticsRepository(session).put(dataset_id, MODEL, at=datetime.now(UTC), counts=COUNTS)
+    expect(page.get_by_role("row", name="Learned 26 13")).to_be_visible(timeout=10_000)
+    page.get_by_text("Histogram").click()
+    expect(page.get_by_role("progressbar", name="2 rows of up to 16 tokens")).to_be_visible()
+    check_accessible(page)
+    take_pictures(page, "dataset")
+
+    expect(page.get_by_role("link", name="New job").last).to_have_attribute(
+        "href", f"/dashboard/submit?dataset={dataset_id}"
+    )
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete it").click()
+    expect(page.get_by_role("heading", name="Datasets")).to_be_visible()
+    expect(page.get_by_text("No dataset yet")).to_be_visible()
+
+
+def test_a_dataset_that_a_job_needs_is_kept(page: Page, dashboard: Dashboard) -> None:
+    now = datetime.now(UTC)
+    dataset = stage_dataset(dashboard.database, dashboard.settings, now=now)
+    job = stage_job(dashboard.database, dashboard.settings, dataset, JobStatus.RUNNING, now=now, epochs_done=2)
+
+    page.goto(f"{DATASETS}/{dataset}")
+    row = page.get_by_role("row", name=job)
+    expect(row).to_contain_text("running")
+    expect(row).to_contain_text("training")
+    expect(row.get_by_role("link")).to_have_attribute("href", f"/dashboard/jobs/{job}")
+
+    page.goto(DATASETS)
+    page.get_by_role("button", name="Delete sums.jsonl").click()
+    dialog = page.get_by_role("dialog")
+    monitor_of(page).expect("409")
+    dialog.get_by_role("button", name="Delete it").click()
+    expect(dialog.get_by_role("alert")).to_contain_text(f"is needed by jobs that are not over: {job}")
+    dialog.get_by_role("button", name="Keep it").click()
+    page.get_by_role("link", name="sums.jsonl", exact=True).click()
+    expect(page.get_by_role("heading", name="sums.jsonl")).to_be_visible()
+
+
+def test_a_user_sees_their_own_datasets(sign_in: SignIn, dashboard: Dashboard) -> None:
+    now = datetime.now(UTC)
+    others = stage_dataset(dashboard.database, dashboard.settings, now=now, owner="bob")
+    own = stage_dataset(dashboard.database, dashboard.settings, now=now, owner="alice")
+    page = sign_in("alice", "user")
+
+    page.get_by_role("link", name="Datasets").click()
+
+    expect(page.get_by_text(own)).to_be_visible()
+    assert others not in page.content()
