@@ -84,6 +84,7 @@ class Client:
     ) -> Job:
         """Submit a run of `model` on the rows of the dataset with the id `dataset`.
 
+        `model` is a name of `models()`, or the id of a finished job, whose result is trained further.
         Retries of the request create one job only. Options that are not given have the service's defaults.
         """
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}

@@ -93,7 +93,8 @@ def remove_old_files(
             return
         folders = everything[begin : begin + FOLDER_BATCH_SIZE]
         with database.session() as session:
-            known = RetentionRepository(session).find_jobs([folder.name for folder in folders])
+            rows, names = RetentionRepository(session), [folder.name for folder in folders]
+            known, needed = rows.find_jobs(names), rows.find_needed_results(names)
         for folder in folders:
             job = known.get(folder.name)
             if job is None:
@@ -101,16 +102,17 @@ def remove_old_files(
                 if folder.is_dir() and _modified_at(folder) < at - ABANDONED_AFTER:
                     _remove(_move_aside([folder], aside))
                     log.info("files.removed", job=folder.name, what=["job"])
-            elif _list_expired(folder, job, settings, at=at):
+            elif _list_expired(folder, job, settings, needed=job.id in needed, at=at):
                 _remove_expired_files(database, settings, folder, aside, at=at)
 
 
-def _list_expired(folder: Path, job: Job, settings: Settings, *, at: datetime) -> Sequence[Path]:
-    """Return the entries of a job's folder whose retention time is over."""
+def _list_expired(folder: Path, job: Job, settings: Settings, *, needed: bool, at: datetime) -> Sequence[Path]:
+    """Return the entries of a job's folder whose retention time is over, but not a result that an open job needs."""
     if job.status not in FINAL or job.finished_at is None:
         return []
     age, succeeded = at - job.finished_at, job.status is JobStatus.SUCCEEDED
     result = job.files_removed_at is not None or _exceeds_days(age, settings.artifact_retention_days)
+    result = result and not needed
     others = _exceeds_days(age, settings.checkpoint_retention_days)
     if succeeded:
         others = age > CHECKPOINT_RETENTION_AFTER_SUCCESS
@@ -126,7 +128,9 @@ def _remove_expired_files(database: Database, settings: Settings, folder: Path, 
     with database.session() as session:
         rows = RetentionRepository(session)
         job = rows.lock_ended(folder.name)
-        due = [] if job is None else _list_expired(folder, job, settings, at=at)
+        # Found under the lock, for which a submission that names the job waits.
+        needed = job is not None and job.id in rows.find_needed_results([job.id])
+        due = [] if job is None else _list_expired(folder, job, settings, needed=needed, at=at)
         if job is None or not due:
             return
         what = {"result" if path.name == RESULT_FOLDER else "checkpoints" for path in due}

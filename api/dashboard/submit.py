@@ -12,6 +12,7 @@ from api.dashboard.form_fields import field_groups, fields_of
 from api.dashboard.grid import country_name
 from api.dashboard.page import Page, PageDep
 from api.dashboard.policies.policy_summary import summarise_policy
+from api.jobs.base_model import JOB_PREFIX
 from api.jobs.request import DEFAULT_POLICY, JobRequest, Method
 from api.models.endpoints import list_models
 from api.zones.endpoints import find_intensity, list_zones
@@ -48,6 +49,7 @@ def submit_page(
     page: PageDep,
     like: Annotated[str | None, Query(alias="from", description="Job whose values the form starts with")] = None,
     dataset: Annotated[str | None, Query(description="Dataset that the form starts with")] = None,
+    model: Annotated[str | None, Query(description="Model, or finished job, that the form starts with")] = None,
 ) -> HTMLResponse:
     """Render the form, whose script estimates and submits through the REST interface."""
     principal, context, session, now = page.principal, page.context, page.session, page.now
@@ -55,6 +57,8 @@ def submit_page(
     initial = {"values": {}, "metadata": []} if job is None else _copy(job, session)
     if dataset is not None:
         initial["values"]["dataset"] = dataset
+    if model is not None:
+        initial["values"]["model"] = model
     chosen = [initial["values"].get(name) for name in ("dataset", "validation_dataset")]
     shown, more = _list_datasets(page, wanted=[dataset_id for dataset_id in chosen if dataset_id])
     common, *groups = field_groups(list_setting_groups(Hyperparameters), prefix=SETTINGS)
@@ -67,6 +71,7 @@ def submit_page(
         like=job,
         prefill=json.dumps(initial),
         models=list_models(principal, context, session).data,
+        base_job=_find_base_job(page, initial["values"].get("model")),
         datasets=shown,
         more_datasets=more,
         max_upload_bytes=context.settings.max_upload_bytes,
@@ -82,6 +87,13 @@ def submit_page(
         common=common,
         groups=groups,
     )
+
+
+def _find_base_job(page: Page, model: str | None) -> Job | None:
+    """Return the job whose result the form starts with as its model; None for a model of the catalogue."""
+    if model is None or not model.startswith(JOB_PREFIX):
+        return None
+    return page.principal.require_readable(JobRepository(page.session).get(model), f"job {model!r}")
 
 
 def _list_datasets(page: Page, *, wanted: Sequence[str]) -> tuple[list[Dataset], bool]:
@@ -111,7 +123,7 @@ def _copy(job: Job, session: Session) -> dict[str, Any]:
     choice, inline = _policy_choice(job, session)
     values = {
         "name": job.name,
-        "model": job.model,
+        "model": job.base_job_id or job.model,
         "dataset": job.dataset_id,
         "validation_dataset": job.validation_dataset_id,
         "method": job.method,

@@ -46,7 +46,9 @@ class JobRequest(BaseModel):
     name: DisplayName | None = Field(
         default=None, description="Name for people, also of the result; not unique, and no id. An estimate ignores it"
     )
-    model: Name = Field(description="Name of a model from `GET /models`")
+    model: Name = Field(
+        description="Name of a model from `GET /models`, or the id of a finished job, whose result is trained further"
+    )
     dataset: Name = Field(description="Id of an uploaded dataset")
     validation_dataset: Name | None = Field(
         default=None,

@@ -148,7 +148,8 @@ class JobOut(RowModel):
     reason: str | None = Field(description="Reason for the status, in words")
     actions: list[Action] = Field(description="Actions that are possible now, each by `POST /jobs/{id}/<action>`")
     error: dict[str, Any] | None
-    model: str
+    model: str = Field(description="Name in the catalogue; with a `base_job`, of the model that the first job trained")
+    base_job: str | None = Field(description="Job whose result is trained further; null for the catalogue's model")
     dataset: str
     validation_dataset: str | None
     method: str
@@ -223,6 +224,7 @@ class JobOut(RowModel):
             actions=list_possible_actions(job),
             dataset=job.dataset_id,
             zone_requested=job.zone_asked,
+            base_job=job.base_job_id,
             validation_dataset=job.validation_dataset_id,
             metadata=job.labels,
             gate=job.gate and GateOut.of(job.gate),

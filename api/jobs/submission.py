@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from api.access.principal import Principal
 from api.dependencies import AppContext
 from api.http.problems import FieldProblem, Problem, invalid_fields, join_names
+from api.jobs.base_model import ModelChoice, ModelRefused, resolve_model
 from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
@@ -26,6 +27,11 @@ def validate_submission(
 ) -> NewJob:
     """Return the job that a submission describes. Raises the 422 that names every invalid field."""
     errors = list(_reference_errors(request, principal, context, session, now))
+    base = ModelChoice(request.model)
+    try:
+        base = resolve_model(request.model, principal=principal, context=context, session=session)
+    except ModelRefused as refused:
+        errors.insert(0, FieldProblem(field="model", message=str(refused)))
     try:
         request.hyperparameters.check_method(request.method)
     except SettingUnsupported as error:
@@ -34,7 +40,7 @@ def validate_submission(
         policy = resolve_policy(request.policy, session)
     except Problem as problem:
         raise invalid_fields([*errors, *problem.errors]) from problem
-    errors += _model_errors(request, policy, session)
+    errors += _model_errors(request, base.name, policy, session)
     if errors:
         raise invalid_fields(errors)
     dataset = DatasetRepository(session).get(request.dataset)
@@ -42,7 +48,8 @@ def validate_submission(
     return NewJob(
         owner=principal.owner,
         name=request.name,
-        model=request.model,
+        model=base.name,
+        base_job_id=base.job_id,
         dataset_id=request.dataset,
         method=request.method,
         policy_name=request.policy if isinstance(request.policy, str) else None,
@@ -68,9 +75,6 @@ def _resolve_hyperparameters(request: JobRequest) -> Hyperparameters:
 def _reference_errors(
     request: JobRequest, principal: Principal, context: AppContext, session: Session, now: datetime
 ) -> Iterator[FieldProblem]:
-    if request.model not in context.catalogue:
-        message = f"{request.model!r} is not in the catalogue: known are {join_names(context.catalogue)}"
-        yield FieldProblem(field="model", message=message)
     dataset = DatasetRepository(session).lock_for_use(request.dataset)
     if dataset is None or not principal.can_read(dataset.owner):
         yield FieldProblem(field="dataset", message=f"there is no dataset {request.dataset!r}: upload one to /datasets")
@@ -108,14 +112,14 @@ def _validation_errors(
             yield FieldProblem(field=field, message=message)
 
 
-def _model_errors(request: JobRequest, policy: Policy, session: Session) -> Iterator[FieldProblem]:
+def _model_errors(request: JobRequest, name: str, policy: Policy, session: Session) -> Iterator[FieldProblem]:
     """Yield the faults that what was measured of the model shows; what is not yet known is checked in preparation."""
-    model = ModelRepository(session).get(request.model)
+    model = ModelRepository(session).get(name)
     if model is None:
         return
     field, rho = policy.lowest_rho()
     if request.method == "greentrainer" and rho < model.rho_floor:
-        message = f"given {rho:g}: {request.model} needs at least {model.rho_floor:.4g} to train one tensor"
+        message = f"given {rho:g}: {name} needs at least {model.rho_floor:.4g} to train one tensor"
         if isinstance(request.policy, str):
             yield FieldProblem(field="policy", message=f"{field} of {request.policy!r}: {message}")
         else:
@@ -124,9 +128,9 @@ def _model_errors(request: JobRequest, policy: Policy, session: Session) -> Iter
     lora = request.hyperparameters.lora
     own_targets = request.method == "lora" and lora is not None and lora.targets is not None
     if isinstance(share, str) and not own_targets:
-        message = f"given {request.method!r}, which {request.model} cannot be trained by: {share}"
+        message = f"given {request.method!r}, which {name} cannot be trained by: {share}"
         yield FieldProblem(field="method", message=message)
     given = request.hyperparameters.max_length
     if model.max_length is not None and given > model.max_length:
-        message = f"given {given}, but {request.model} has positions for {model.max_length} tokens of a row"
+        message = f"given {given}, but {name} has positions for {model.max_length} tokens of a row"
         yield FieldProblem(field="hyperparameters.max_length", message=message)

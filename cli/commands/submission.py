@@ -31,7 +31,13 @@ app = typer.Typer()
 RELATIVE_TIME = re.compile(r"\+(\d+(?:\.\d+)?)([mhd])")
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
-Model = Annotated[str, typer.Option(help="A name in the service's catalogue; `greentune models` shows them.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A name in the service's catalogue, as `greentune models` shows them, or a finished job, job_…, whose "
+        "result is trained further."
+    ),
+]
 DatasetOption = Annotated[
     str, typer.Option("--dataset", help="A file of rows, JSON Lines or Parquet, to upload; or the id of an upload.")
 ]

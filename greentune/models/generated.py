@@ -685,6 +685,9 @@ class Job(Answer):
     """Actions that are possible now, each by `POST /jobs/{id}/<action>`"""
     error: dict[str, Any] | None
     model: str
+    """Name in the catalogue; with a `base_job`, of the model that the first job trained"""
+    base_job: str | None
+    """Job whose result is trained further; None for the catalogue's model"""
     dataset: str
     validation_dataset: str | None
     method: str

@@ -9,6 +9,7 @@ from store.database import wake_scheduler
 from store.lifecycle.status import ACTION_TRANSITIONS, HELD_BY_A_WORKER, Action, JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.datasets import DatasetRepository
+from store.repositories.lineage import LineageRepository, ResultRemoved
 from store.tables import Job
 
 
@@ -66,7 +67,7 @@ def _reason(action: Action, to: JobStatus, by: str) -> str:
 
 
 def _check_inputs(session: Session, job: Job) -> None:
-    """Lock the datasets for a retry. Raises `ActionRefused` where it was deleted or the job's files were removed."""
+    """Lock the datasets and the base's result for a retry. Raises `ActionRefused` where something was removed."""
     if job.files_removed_at is not None:
         removed = job.files_removed_at.isoformat(timespec="seconds")
         raise ActionRefused(job, Action.RETRY, f"its files were removed at {removed}, submit it again")
@@ -74,3 +75,9 @@ def _check_inputs(session: Session, job: Job) -> None:
     for name, dataset_id in (("dataset", job.dataset_id), ("validation dataset", job.validation_dataset_id)):
         if dataset_id is not None and datasets.lock_for_use(dataset_id) is None:
             raise ActionRefused(job, Action.RETRY, f"its {name} {dataset_id} was deleted, submit it with another")
+    if job.base_job_id is not None:
+        lineage = LineageRepository(session)
+        try:
+            lineage.lock_needed_results(lineage.list_bases(job)[0])
+        except ResultRemoved as removed:
+            raise ActionRefused(job, Action.RETRY, str(removed)) from removed

@@ -68,6 +68,7 @@ class NewJob:
     epochs: int
     validation_dataset_id: str | None = None
     name: str | None = None
+    base_job_id: str | None = None
 
 
 class JobFilter(TypedDict, total=False):

@@ -9,6 +9,7 @@ from sqlalchemy.orm import load_only
 from store.database import Repository, lock_row
 from store.lifecycle.status import FINAL
 from store.repositories.jobs import JobRepository
+from store.repositories.lineage import LineageRepository
 from store.tables import Checkpoint, Delivery, EndedSession, IdempotencyKey, Job, Table
 
 DELETE_BATCH_SIZE = 1000
@@ -26,6 +27,10 @@ class RetentionRepository(Repository):
         """Return the ended job, locked against a retry; None where it is open or locked by another transaction."""
         query = select(Job).where(Job.id == job_id, Job.status.in_(FINAL))
         return lock_row(self._session, query, skip_locked=True)
+
+    def find_needed_results(self, job_ids: Collection[str]) -> set[str]:
+        """Return the jobs among `job_ids` whose results open jobs start from."""
+        return LineageRepository(self._session).find_needed(job_ids)
 
     def delete_checkpoints(self, job_id: str) -> None:
         """Delete the records of a job's checkpoints, whose files the caller deletes."""

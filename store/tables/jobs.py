@@ -30,12 +30,13 @@ EVENT_CHANNEL = "greentune_events"
 class Job(Table):
     """One fine-tuning run, from submission to its end. The table is the outbox: messages carry only the job's id.
 
-    `owner` is None for a job submitted without a key. `revision` grows with every write that a reader can see; other
-    writes set it to itself. Times: `ready_at`, when the job could first have run; `released_at`, when its owner resumed
-    or retried it, from which its gate's longest delay counts; `not_before`, when its gate is evaluated next;
-    `settled_at`, when all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed
-    message, `gate` the last gate decision, `eta` the last predicted end, `utility` the importance by ρ of the newest
-    probe, `tracker_kwh` CodeCarbon's energy total. `signal` and `emission_factors` are the basis of its intensity.
+    `owner` is None for a job submitted without a key. `model` is a name in the catalogue, and `base_job_id` the job
+    whose result of that model is trained further. `revision` grows with every write that a reader can see; other writes
+    set it to itself. Times: `ready_at`, when the job could first have run; `released_at`, when its owner resumed or
+    retried it, from which its gate's longest delay counts; `not_before`, when its gate is evaluated next; `settled_at`,
+    when all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed message,
+    `gate` the last gate decision, `eta` the last predicted end, `utility` the importance by ρ of the newest probe,
+    `tracker_kwh` CodeCarbon's energy total. `signal` and `emission_factors` are the basis of its intensity.
     """
 
     __tablename__ = "jobs"
@@ -49,6 +50,12 @@ class Job(Table):
             "validation_dataset_id",
             "id",
             postgresql_where=text("validation_dataset_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_jobs_status_base_job_id",
+            "status",
+            "base_job_id",
+            postgresql_where=text("base_job_id IS NOT NULL"),
         ),
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_owner_status_id", "owner", "status", "id"),
@@ -75,6 +82,7 @@ class Job(Table):
 
     name: Mapped[str | None]
     model: Mapped[str]
+    base_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     validation_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
     method: Mapped[str]

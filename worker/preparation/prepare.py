@@ -1,5 +1,6 @@
 """Prepares a job: checks its model, rows and policy, and estimates its FLOPs; measures the catalogue's models."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,10 +32,8 @@ from greencore.training.models.loading import (
     load_meta_model,
     load_model,
     load_tokenizer,
-    resolve_model_folder,
 )
 from runtime.catalogue import read_catalogue
-from runtime.private_files import make_private_folder
 from runtime.settings import Settings, get_settings
 from runtime.tracing import span
 from store.database import Database, wake_scheduler
@@ -42,9 +41,11 @@ from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository
+from store.repositories.lineage import LineageRepository
 from store.repositories.models import ModelRepository
 from store.stored_rows import load_stored_rows
 from store.tables import Job
+from worker.base_model import fetch_model_folder, fetch_nearest_model
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
@@ -108,7 +109,8 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
         with database.session() as session:
             rows_in = locate_rows_file(session, job.dataset_id, settings)
             validation_in = locate_validation_file(session, job, settings)
-        estimate = estimate_job(job, rows_in, settings, validation_in=validation_in)
+            bases = LineageRepository(session).list_bases(job)
+        estimate = estimate_job(job, rows_in, settings, validation_in=validation_in, bases=bases)
         job.estimate = asdict(estimate)
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
@@ -145,13 +147,16 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
     log.info("job.prepared", job=job.id, steps=estimate.steps, rho_floor=round(estimate.rho_floor, 4))
 
 
-def estimate_job(job: Job, rows_in: Path, settings: Settings, *, validation_in: Path | None = None) -> JobEstimate:
+def estimate_job(
+    job: Job, rows_in: Path, settings: Settings, *, validation_in: Path | None = None, bases: Sequence[Job] = ()
+) -> JobEstimate:
     """Estimate a job from its tokenised rows and its model on the meta device; `validation_in` has its validation rows.
 
+    `bases` are the jobs whose results it trains further, nearest first.
     Raises the errors that `worker.failure_reports` explains.
     """
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
-    folder = fetch_model_folder(job.model, settings)
+    folder = fetch_nearest_model(job, bases, settings)
     rows = load_stored_rows(rows_in)
     tokenizer = load_tokenizer(folder)
     validation_rows = None if validation_in is None else load_stored_rows(validation_in)
@@ -267,12 +272,3 @@ def measure_catalogue() -> None:
                 at=utc_now(),
             )
         log.info("model.measured", model=name, rho_floor=round(costs.floor, 4))
-
-
-def fetch_model_folder(name: str, settings: Settings) -> Path:
-    """Return the folder of a catalogue model's safetensors, downloaded if needed. Raises `ModelError`."""
-    entries = read_catalogue(settings.catalogue)
-    if name not in entries:
-        raise ModelError(f"{name} is no longer in the catalogue, which has {', '.join(sorted(entries))}")
-    make_private_folder(settings.models_dir)
-    return resolve_model_folder(entries[name].source, settings.models_dir / name)

@@ -19,9 +19,9 @@ from store.database import Database
 from store.repositories.datasets import locate_rows_file
 from store.repositories.token_statistics import TokenStatisticsRepository
 from store.stored_rows import enumerate_stored_rows
+from worker.base_model import fetch_model_folder
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
-from worker.preparation.prepare import fetch_model_folder
 
 log = structlog.get_logger()
 

@@ -32,10 +32,11 @@ from store.lifecycle import progress
 from store.lifecycle.leases import lock_leased_job, record_attempt_event
 from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository, get_job_policy, method_share
+from store.repositories.lineage import LineageRepository
 from store.stored_rows import load_stored_rows
 from store.tables import Job, Tensor
+from worker.base_model import fetch_base_model
 from worker.preparation.budget_check import check_budget
-from worker.preparation.prepare import fetch_model_folder
 from worker.registration import host_id
 from worker.training.leased_writer import LeasedWriter
 from worker.training.outcome import store_result
@@ -110,15 +111,16 @@ class TrainingAttempt(TrainingListener):
     def _train(self) -> TrainingResult:
         folder = self._settings.job_dir(self._job.id)
         make_private_folder(folder)
-        rows_in, validation_in = self._writer.run_in_transaction(
+        rows_in, validation_in, bases = self._writer.run_in_transaction(
             lambda session: (
                 locate_rows_file(session, self._job.dataset_id, self._settings),
                 locate_validation_file(session, self._job, self._settings),
+                LineageRepository(session).list_bases(self._job),
             )
         )
         return fine_tune(
-            model_folder=fetch_model_folder(self._job.model, self._settings),
-            model_name=self._job.model,
+            model_folder=fetch_base_model(self._job, bases, self._settings),
+            model_name=self._job.base_job_id or self._job.model,
             rows=load_stored_rows(rows_in),
             validation_rows=None if validation_in is None else load_stored_rows(validation_in),
             hyperparameters=Hyperparameters.model_validate(self._job.hyperparameters),

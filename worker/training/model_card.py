@@ -5,6 +5,7 @@ import platform
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from greencore.training.models.delta import DELTA_FILE_NAME
 from runtime.catalogue import CatalogueEntry
 from store.accounting.emissions import EmissionsRepository
 from store.repositories.jobs import EmissionsBasis, EpochCost, JobRepository
+from store.repositories.lineage import LineageRepository
 from store.tables import Dataset, Job
 
 FILE_NAME = "README.md"
@@ -43,9 +45,15 @@ def write_model_card(
     settlement = EmissionsRepository(session).get_settlement_by_job([job.id]).get(job.id, {})
     known_gco2e = known_emissions(job.emissions_gco2e, energy_kwh=job.energy_kwh, unpriced_kwh=basis.unpriced_kwh)
     files = {path.name for path in folder.iterdir()}
+    lineage = [_describe_base(session, base) for base in reversed(LineageRepository(session).list_bases(job))]
     card = _template.render(
         front_matter=_front_matter(job, entry, basis, known_gco2e, is_adapter="adapter_config.json" in files),
         job=job,
+        base_name=job.base_job_id or job.model,
+        lineage=lineage,
+        lineage_kwh=job.energy_kwh + sum(base.energy_kwh for base in lineage),
+        lineage_gco2e=sum(base.known_gco2e or 0.0 for base in lineage) + (known_gco2e or 0.0),
+        lineage_unpriced_kwh=basis.unpriced_kwh + sum(base.unpriced_kwh for base in lineage),
         licence=entry.licence if entry else "unknown",
         dataset=session.get_one(Dataset, job.dataset_id),
         validation=job.validation_dataset_id and session.get_one(Dataset, job.validation_dataset_id),
@@ -70,6 +78,26 @@ def write_model_card(
         },
     )
     (folder / FILE_NAME).write_text(card, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class LineageEntry:
+    """One of the jobs behind a job: what it trained, and its metered energy and emissions (None: all unpriced)."""
+
+    job_id: str
+    method: str
+    dataset: str
+    energy_kwh: float
+    known_gco2e: float | None
+    unpriced_kwh: float
+
+
+def _describe_base(session: Session, base: Job) -> LineageEntry:
+    basis = JobRepository(session).emissions_basis([base.id]).get(base.id)
+    unpriced = basis.unpriced_kwh if basis else 0.0
+    known = known_emissions(base.emissions_gco2e, energy_kwh=base.energy_kwh, unpriced_kwh=unpriced)
+    dataset = session.get_one(Dataset, base.dataset_id).name
+    return LineageEntry(base.id, base.method, dataset, base.energy_kwh, known, unpriced)
 
 
 def _front_matter(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.training.data.target_language import configure_target_language
 from greencore.training.models.loading import load_model, load_tokenizer
@@ -68,6 +68,11 @@ def apply_delta(base_folder: Path, file: Path, output: Path) -> Path:
     if "end_token_ids" in metadata:
         model.generation_config.eos_token_id = json.loads(metadata["end_token_ids"])
     configure_target_language(model, tokenizer)
+    return write_model_folder(model, tokenizer, output)
+
+
+def write_model_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> Path:
+    """Write a model and its tokenizer to the new folder `output`, which is complete or absent."""
     output.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:

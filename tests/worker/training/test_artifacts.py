@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import yaml  # type: ignore[import-untyped]
 from safetensors.torch import load_file
 
 from greencore.clock import utc_now
-from greencore.training.models.delta import apply_delta
+from greencore.training.models.adapter_result import apply_adapter
+from greencore.training.models.delta import DeltaError, apply_delta
 from greencore.training.models.loading import load_model, load_tokenizer
 from runtime.settings import Settings, get_settings
 from runtime.site import Site
@@ -55,7 +57,7 @@ def run(catalogue: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
     ):  # whose processes end, and their connections with them
         monkeypatch.setattr(f"{module}.Database", lambda *_, **__: database)
 
-    def run(method: str, *, train: bool = True, **hyperparameters: Any) -> Job:
+    def run(method: str, *, train: bool = True, base: Job | None = None, **hyperparameters: Any) -> Job:
         from worker.preparation.prepare import prepare_job
         from worker.training.claim import train_job
 
@@ -68,6 +70,7 @@ def run(catalogue: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
             hyperparameters=DEFAULTS | hyperparameters,
             dataset=_store_rows(catalogue),
             at=utc_now(),
+            base_job_id=base and base.id,
         )
         prepare_job(job_id)
         with database.session() as session:
@@ -177,6 +180,58 @@ def test_a_method_that_the_model_does_not_support_fails_at_preparation(run: Run)
     assert job.error is not None
     assert (job.error["field"], job.error["title"]) == ("method", "The method cannot train this model")
     assert "'bitfit'" in job.error["detail"]
+
+
+def test_a_chain_of_jobs_trains_each_result_further(
+    run: Run, catalogue: Settings, database: Database, model: Path, tmp_path: Path
+) -> None:
+    first = run("greentrainer", result="delta")
+    second = run("lora", base=first, lora={"result": "adapter", "dropout": 0})
+    third = run("full", base=second, result="delta", seed=1)
+
+    start = apply_delta(model, result(catalogue, first) / "delta.safetensors", tmp_path / "first")
+    merged = apply_adapter(start, result(catalogue, second), tmp_path / "second")
+    built = catalogue.job_dir(third.id) / "base"
+    assert_equal_weights(built, merged)
+    assert not any(path.name.startswith(".base") for path in built.parent.iterdir())
+    # the delta fits on what the third job started from, and on nothing else
+    final = apply_delta(merged, result(catalogue, third) / "delta.safetensors", tmp_path / "third")
+    with pytest.raises(DeltaError, match=f"not the base of this delta, which is '{second.id}'"):
+        apply_delta(model, result(catalogue, third) / "delta.safetensors", tmp_path / "other")
+    assert load_tokenizer(final).eos_token == "<end>"
+
+    card = (result(catalogue, third) / "README.md").read_text()
+    lineage = card.partition("## Lineage")[2].partition("## ")[0]
+    for job in (first, second, third):
+        assert f"| `{job.id}`" in lineage
+    assert f"| in all |  |  | {first.energy_kwh + second.energy_kwh + third.energy_kwh:.4g} |" in lineage
+    assert f"| trained further from | the result of `{second.id}` |" in card
+    assert "## Lineage" not in (result(catalogue, first) / "README.md").read_text()
+
+
+def test_a_whole_result_is_trained_further_where_it_is_stored(run: Run, catalogue: Settings) -> None:
+    first = run("greentrainer")
+    second = run("full", base=first)
+    loss = {job.id: (job.evaluation or {})["eval_loss"] for job in (first, second)}
+    assert loss[second.id]["before"] == pytest.approx(loss[first.id]["after"], abs=1e-6)
+    assert not (catalogue.job_dir(second.id) / "base").exists()
+    load_model(result(catalogue, second))
+
+
+def test_a_base_whose_files_are_gone_fails_the_job_with_its_field(run: Run, catalogue: Settings) -> None:
+    first = run("greentrainer")
+    shutil.rmtree(result(catalogue, first))
+    second = run("full", base=first, train=False)
+    assert second.status is JobStatus.FAILED
+    assert second.error is not None
+    assert second.error["field"] == "model"
+    assert f"the result of {first.id} was removed" in second.error["detail"]
+
+
+def assert_equal_weights(folder: Path, other: Path) -> None:
+    found, expected = load_file(folder / "model.safetensors"), load_file(other / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_nested_files_are_recorded_by_their_path_and_links_are_not(tmp_path: Path) -> None:
