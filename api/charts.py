@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, DateTime, Double, bindparam, cast, func, s
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from greencore.energy.interval import JOULES_PER_KWH
-from store.tables import EnergyInterval, Epoch
+from store.tables import EnergyInterval, Epoch, Evaluation
 
 # Longest gap between adjacent intervals; in a longer one no worker ran.
 GAP_MS = 1000
@@ -89,12 +89,15 @@ class RhoOut(BaseModel):
     reached: list[float | None]
 
 
-class EvaluationOut(BaseModel):
-    """One entry for each epoch after which the model was evaluated."""
+class EvaluationSeriesOut(BaseModel):
+    """One entry for each evaluation during training kept: of many, those of lowest and highest loss in a stretch."""
 
-    epoch: list[int]
+    step: list[int]
+    epoch: list[float] = Field(description="Epochs done, a fraction within one")
     at: list[int]
-    loss: list[float]
+    loss: list[float] = Field(description="Loss of a held-out token, in nats")
+    accuracy: list[float | None] = Field(description="Share of the learned tokens that the model ranks first")
+    rouge_l: list[float | None] = Field(description="ROUGE-L F1 in per cent, on a sample of the held-out rows")
 
 
 class SeriesRepository:
@@ -142,33 +145,40 @@ class SeriesRepository:
         rows = np.array(self._session.execute(query).all(), dtype=np.float64).reshape(-1, 5)
         return _energy_series(*rows.T, points=points, begin=_edge(start, -math.inf), until=_edge(end, math.inf))
 
-    def epochs(self, job_id: str) -> tuple[RhoOut, EvaluationOut]:
-        """Return ρ of all epochs, and the finite evaluation losses of those that have one, in order.
-
-        The end and the ρ reached are None while an epoch runs.
-        """
+    def epochs(self, job_id: str) -> RhoOut:
+        """Return ρ of all epochs in order; the end and the ρ reached are None while an epoch runs."""
         times = _milliseconds(Epoch.started_at), _milliseconds(Epoch.finished_at)
         query = (
-            select(Epoch.number, *times, Epoch.rho_asked, Epoch.rho_reached, Epoch.eval_loss)
+            select(Epoch.number, *times, Epoch.rho_asked, Epoch.rho_reached)
             .where(Epoch.job_id == job_id)
             .order_by(Epoch.number)
         )
         rows = self._session.execute(query).all()
-        rho = RhoOut(
+        return RhoOut(
             epoch=[number for number, *_ in rows],
             start=[round(start) for _, start, *_ in rows],
             end=[None if end is None else round(end) for _, _, end, *_ in rows],
-            asked=[asked for *_, asked, _, _ in rows],
-            reached=[round_to_six_digits(reached) for *_, reached, _ in rows],
+            asked=[asked for *_, asked, _ in rows],
+            reached=[round_to_six_digits(reached) for *_, reached in rows],
         )
-        losses = [(number, end, round_to_six_digits(loss)) for number, _, end, *_, loss in rows]
-        known = [(number, round(end), loss) for number, end, loss in losses if end is not None and loss is not None]
-        evaluation = EvaluationOut(
-            epoch=[number for number, _, _ in known],
-            at=[at for _, at, _ in known],
-            loss=[loss for *_, loss in known],
+
+    def evaluations(self, job_id: str, *, points: int) -> EvaluationSeriesOut:
+        """Return the evaluations during training in order of their steps."""
+        columns = (Evaluation.step, Evaluation.epoch, _milliseconds(Evaluation.at), Evaluation.loss)
+        query = select(*columns, Evaluation.accuracy, Evaluation.rouge_l).where(Evaluation.job_id == job_id)
+        rows: Sequence[Any] = self._session.execute(query.order_by(Evaluation.step)).all()
+        if len(rows) > points:
+            losses = np.array([loss for _, _, _, loss, _, _ in rows], dtype=np.float64)
+            kept = find_extremes(losses, max(1, points // 2)).tolist()
+            rows = [rows[index] for index in sorted({0, *kept, len(rows) - 1})]
+        return EvaluationSeriesOut(
+            step=[step for step, *_ in rows],
+            epoch=[epoch for _, epoch, *_ in rows],
+            at=[round(at) for _, _, at, *_ in rows],
+            loss=[float(f"{loss:.6g}") for _, _, _, loss, _, _ in rows],
+            accuracy=[round_to_six_digits(accuracy) for *_, accuracy, _ in rows],
+            rouge_l=[round_to_six_digits(rouge) for *_, rouge in rows],
         )
-        return rho, evaluation
 
 
 def loss_curves(

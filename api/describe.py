@@ -15,8 +15,8 @@ CLIENT_MODELS_FILE = Path(__file__).parents[1] / "greentune" / "models" / "gener
 COMMAND = "python -m api.describe"
 # What the client's methods return.
 CLIENT_ANSWERS = (
-    "Artifact", "Dataset", "Epoch", "Estimate", "Event", "Forecast", "Health", "History", "Intensity", "Job", "Key",
-    "Model", "Policy", "Selection", "Series", "Simulation", "Worker", "Zone",
+    "Artifact", "Dataset", "Epoch", "Estimate", "Evaluation", "Event", "Forecast", "Health", "History", "Intensity",
+    "Job", "Key", "Model", "Policy", "Selection", "Series", "Simulation", "Worker", "Zone",
 )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ from api.http.stream_limiter import StreamLimiter
 from api.jobs.artifacts import router as artifacts
 from api.jobs.endpoints import router as jobs
 from api.jobs.estimate.endpoint import router as estimate
+from api.jobs.history.evaluations import router as evaluations
 from api.jobs.history.event_stream import router as event_stream
 from api.jobs.history.selection import router as selection
 from api.jobs.history.series import router as series
@@ -166,7 +167,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     app.state.context = context
     problems.install_problem_handlers(app)
     app.add_exception_handler(NotModified, respond_not_modified)
-    job_routers = (jobs, estimate, event_stream, series, selection, artifacts)
+    job_routers = (jobs, estimate, evaluations, event_stream, series, selection, artifacts)
     resources = (*job_routers, datasets, dataset_contents, policies, models, zones, workers, webhooks, access)
     for router in (*resources, health, metrics, sign_in, reference):
         app.include_router(router)

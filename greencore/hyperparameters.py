@@ -20,6 +20,7 @@ from greencore.text import StorableText
 FormatName = Literal["plain", "tldr", "summarize", "chat"]
 TrainOn = Literal["assistant", "last"]
 ResultForm = Literal["full", "delta"]
+EvaluationUnit = Literal["epochs", "steps"]
 PrecisionName = Literal["auto", "bf16", "mixed", "fp32"]
 Scheduler = Literal["linear", "cosine", "constant", "warmup-stable-decay"]
 OptimizerName = Literal["adamw", "adafactor", "sgd"]
@@ -54,6 +55,25 @@ class SettingUnsupported(ValueError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class EarlyStopping(BaseModel):
+    """End of a run whose evaluation loss no longer falls."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    patience: int = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="Evaluations without a gain after which the run ends; one or two may be noise",
+    )
+    min_gain: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="Smallest fall of the evaluation loss, in nats, below its last gain that counts as one",
+    )
 
 
 class Hyperparameters(BaseModel):
@@ -178,6 +198,28 @@ class Hyperparameters(BaseModel):
         ge=0,
         le=0.5,
         description="Share of rows held out for evaluation",
+        json_schema_extra={"group": "Evaluation"},
+    )
+    eval_every: int = Field(
+        default=1,
+        ge=1,
+        le=1_000_000,
+        description="Evaluate after so many `eval_unit`, and at the end: each epoch by default, which costs little",
+        json_schema_extra={"group": "Evaluation"},
+    )
+    eval_unit: EvaluationUnit = Field(
+        default="epochs",
+        description="Unit of `eval_every`: `epochs`, or `steps` for a curve within long epochs",
+        json_schema_extra={"group": "Evaluation"},
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None,
+        description="End the run where the evaluation loss no longer falls; by default it never ends early",
+        json_schema_extra={"group": "Evaluation"},
+    )
+    keep: Literal["best", "last"] = Field(
+        default="last",
+        description="Result: the weights at the end, or those of the `best` evaluation, whose checkpoint is then kept",
         json_schema_extra={"group": "Evaluation"},
     )
     max_new_tokens: int = Field(

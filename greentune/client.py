@@ -17,6 +17,7 @@ from greentune.models import (
     Dataset,
     Epoch,
     Estimate,
+    Evaluation,
     Event,
     Forecast,
     Health,
@@ -158,6 +159,12 @@ class Client:
         """Return the curves of a job with about `points` at most each; a shorter time has finer steps."""
         params = {"points": points, "start": start, "end": end}
         return self._transport.get(Series, resource_path("jobs", job_id, "series"), params)
+
+    def evaluations(self, job_id: str, *, after: int = 0) -> Iterator[Evaluation]:
+        """Iterate over the evaluations of a job during training after the step `after`, in order."""
+        return self._transport.pages(
+            resource_path("jobs", job_id, "evaluations"), Page[Evaluation], {"after": after}, cursor="step"
+        )
 
     def selection(self, job_id: str, *, limit: int | None = None, after: int | None = None) -> Selection:
         """Return the tensors that each epoch trained, of the newest `limit` epochs, or of those before `after`."""

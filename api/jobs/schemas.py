@@ -19,7 +19,7 @@ from store.lifecycle.status import Action, JobStatus
 from store.repositories.jobs import EmissionsBasis, JobRepository
 from store.tables import Job
 
-JOB_PARTS = ("epochs", "events", "series", "selection", "checkpoints", "artifacts")
+JOB_PARTS = ("epochs", "evaluations", "events", "series", "selection", "checkpoints", "artifacts")
 SAVINGS = ("less_work_saving", "moved_in_time_saving", "queueing_saving", "owner_pause_saving", "lost_work_saving")
 
 
@@ -30,7 +30,15 @@ class Progress(RowModel):
     epochs_done: int
     steps: int | None
     steps_done: int
-    share: float = Field(description="Share of the work done, in [0, 1]")
+    share: float = Field(description="Share of the work done, in [0, 1]; 1 for a job that succeeded, early or not")
+
+
+class BestOut(BaseModel):
+    """Evaluation during training with the lowest loss so far."""
+
+    step: int = Field(description="Optimiser steps done when it was made")
+    epoch: float = Field(description="Epochs done, a fraction within one")
+    loss: float = Field(description="Loss of a held-out token, in nats")
 
 
 class GateOut(BaseModel):
@@ -68,6 +76,7 @@ class JobLinks(BaseModel):
 
     self: str
     epochs: str
+    evaluations: str
     events: str
     series: str
     selection: str
@@ -91,6 +100,7 @@ class EmissionsBasisOut(RowModel):
     unpriced_kwh: float = Field(description="Energy without a price, since its intensity is not known")
     energy_methods: dict[str, list[str]] = Field(description="Methods by which each component's energy was determined")
     energy_estimated: bool = Field(description="True if any of them estimates instead of reading a meter")
+    evaluation_kwh: float = Field(description="Part of the energy that evaluations used")
     lost_kwh: float = Field(description="Estimated part of the energy, which a lost worker used and had not stored")
     tracker_kwh: float | None = Field(
         description="Total energy by CodeCarbon, less that of other jobs on the host, for comparison; without lost "
@@ -178,7 +188,11 @@ class JobOut(RowModel):
     eta: EtaOut | None = Field(description="Null before the job is prepared, while it is paused, and once it is over")
     rho: float | None = Field(description="Requested ρ of the newest epoch")
     loss: float | None
+    best: BestOut | None = Field(description="Null before the first evaluation, and where no row is held out")
     energy_kwh: float
+    evaluation_kwh: float = Field(
+        description="Part of `energy_kwh` that evaluations used, before, during and after training"
+    )
     unpriced_kwh: float = Field(description="Part of `energy_kwh` that has no price")
     emissions_gco2e: float = Field(
         description="Emissions without those of the unpriced energy; 0, and unknown, if all energy is unpriced"
@@ -228,8 +242,9 @@ class JobOut(RowModel):
             validation_dataset=job.validation_dataset_id,
             metadata=job.labels,
             gate=job.gate and GateOut.of(job.gate),
-            progress=Progress.from_row(job, share=min(1.0, done / of)),
+            progress=Progress.from_row(job, share=1.0 if job.status is JobStatus.SUCCEEDED else min(1.0, done / of)),
             unpriced_kwh=basis.unpriced_kwh if basis else 0.0,
+            evaluation_kwh=basis.evaluation_kwh if basis else 0.0,
             emissions_basis=basis,
             **{name: stored.get(name) for name in SAVINGS},
             counterfactuals=CounterfactualsOut.of(job),
@@ -249,6 +264,7 @@ class CheckpointOut(RowModel):
     epochs_done: int
     bytes: int
     created_at: datetime
+    best: bool = Field(description="Whether it is that of the best evaluation, kept for the result")
 
 
 # A job's revision counts its changes; another release may represent the same job differently.

@@ -27,7 +27,7 @@ from benchmarks.training.finetuning import MODEL, Arm, model_folder, run_fine_tu
 from greencore.dataset import PromptRow
 from greencore.training.data.prompt_formats import TLDR
 from greencore.training.data.tokenisation import tokenise_rows
-from greencore.training.evaluation.evaluate import compute_mean_loss, evaluate
+from greencore.training.evaluation.evaluate import evaluate, score_tokens
 from greencore.training.evaluation.rouge import ROUGE_METRICS
 from greencore.training.models.loading import load_model, load_tokenizer
 
@@ -133,7 +133,7 @@ class Comparison:
 
     def _score(self, model: PreTrainedModel) -> dict[str, float]:
         scale = self._scale
-        validation = compute_mean_loss(model, self._tokenizer, self._validation, batch_size=scale.batch_size)
+        validation = score_tokens(model, self._tokenizer, self._validation, batch_size=scale.batch_size).loss
         test = evaluate(
             model,
             self._tokenizer,

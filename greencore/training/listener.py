@@ -10,8 +10,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from greencore.backprop import TensorCost
 from greencore.training.data.micro_batches import HalvedMicroBatch
-from greencore.training.evaluation.evaluator import Evaluator
-from greencore.training.finite_checks import check_held_out_loss
+from greencore.training.evaluation.ledger import EvaluationLedger, EvaluationReport
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.methods.selection_callback import SelectionCallback
 
@@ -48,8 +47,26 @@ class TrainingListener:
     def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         """Handle the end of an epoch, before its checkpoint: a run lost in between repeats the epoch and this call.
 
-        `eval_loss` is None where no rows are held out, and where the run was stopped while it was measured.
+        `eval_loss` is None where the epoch's last step was not evaluated, or the run was stopped meanwhile.
         """
+
+    def on_evaluation_started(self) -> None:
+        """Handle the start of an evaluation: before, during or after training."""
+
+    def on_evaluation_ended(self) -> None:
+        """Handle the end of an evaluation, complete or stopped."""
+
+    def on_evaluated(self, report: EvaluationReport) -> None:
+        """Handle a complete evaluation during training, before the step's checkpoint and `on_epoch_finished`.
+
+        A run lost before the checkpoint repeats this call.
+        """
+
+    def on_stopped_early(self, *, step: int, reason: str) -> None:
+        """Handle the end of training by early stopping, after `on_evaluated`."""
+
+    def on_best_missing(self, *, step: int) -> None:
+        """Handle a missing checkpoint of the best evaluation: the result is that of the last step."""
 
     def should_stop(self) -> bool:
         """Return whether to stop here with a checkpoint, to be resumed later; called after every step.
@@ -85,11 +102,22 @@ def raise_on_stop(model: PreTrainedModel, listener: TrainingListener) -> Iterato
             hook.remove()
 
 
+@contextmanager
+def announce_evaluation(model: PreTrainedModel, listener: TrainingListener) -> Iterator[None]:
+    """Tell the listener of the evaluation in the block, which it may stop. Raises `TrainingStopped`."""
+    listener.on_evaluation_started()
+    try:
+        with raise_on_stop(model, listener):
+            yield
+    finally:
+        listener.on_evaluation_ended()
+
+
 class ListenerCallback(TrainerCallback):
     """Trainer callback that forwards events to the listener and stops where the listener asks."""
 
-    def __init__(self, listener: TrainingListener, adaptive: SelectionCallback, evaluator: Evaluator) -> None:
-        self._listener, self._adaptive, self._evaluator = listener, adaptive, evaluator
+    def __init__(self, listener: TrainingListener, adaptive: SelectionCallback, evaluations: EvaluationLedger) -> None:
+        self._listener, self._adaptive, self._evaluations = listener, adaptive, evaluations
         self.ended_early = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
@@ -126,14 +154,8 @@ class ListenerCallback(TrainerCallback):
             control.should_save = False  # stopped within the epoch: its checkpoint is already written
             return
         report = self._adaptive.epochs[-1]
-        try:
-            with raise_on_stop(kwargs["model"], self._listener):
-                eval_loss = self._evaluator.loss(kwargs["model"])
-        except TrainingStopped:
-            eval_loss = None
-            control.should_training_stop = True
-        if eval_loss is not None:
-            check_held_out_loss(eval_loss, f"after epoch {report.epoch + 1} (step {state.global_step})")
+        evaluated = self._evaluations.last_step == state.global_step
+        eval_loss = self._evaluations.last_loss if evaluated else None
         self._listener.on_epoch_finished(report, train_loss=_train_loss(state, report), eval_loss=eval_loss)
         if state.global_step < state.max_steps and self._listener.should_end_after(report.epoch):
             control.should_training_stop = self.ended_early = True

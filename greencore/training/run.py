@@ -39,6 +39,7 @@ from greencore.training.data.tokenisation import (
     find_turn_end_token_of_rows,
     tokenise_rows,
 )
+from greencore.training.evaluation.callback import EvaluationCallback
 from greencore.training.evaluation.evaluate import Evaluation
 from greencore.training.evaluation.evaluator import Evaluator, resolve_sample_format
 from greencore.training.finite_checks import check_held_out_loss, check_model
@@ -46,14 +47,15 @@ from greencore.training.listener import (
     ListenerCallback,
     TrainingListener,
     TrainingStopped,
+    announce_evaluation,
     count_finished_epochs,
     is_within_epoch,
-    raise_on_stop,
 )
 from greencore.training.methods.baselines import Baseline
 from greencore.training.methods.batch_shapes import is_encoder_decoder, row_lengths
 from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
 from greencore.training.methods.epoch_ledger import EpochReport
+from greencore.training.methods.modes import set_use_cache
 from greencore.training.micro_batch_choice import load_or_measure_micro_batch
 from greencore.training.models.delta import DELTA_FILE_NAME, write_delta
 from greencore.training.models.loading import enable_gradient_checkpointing, load_model, load_tokenizer
@@ -77,6 +79,7 @@ class SampleCompletion:
 class TrainingResult:
     """Result of a run; `completed` is False where the listener stopped it, which leaves only checkpoints.
 
+    `step` is the optimiser step whose weights the result has, `stopped_early` the reason of early stopping.
     `held_out_duplicates` counts rows excluded from evaluation because an equal row was trained on. `dropped_lines` are
     the line numbers of rows that are not used, since no token of them is learned.
     """
@@ -89,6 +92,8 @@ class TrainingResult:
     epochs: tuple[EpochReport, ...] = ()
     held_out_duplicates: int = 0
     dropped_lines: tuple[int, ...] = ()
+    step: int | None = None
+    stopped_early: str | None = None
 
 
 def fine_tune(
@@ -126,19 +131,19 @@ def fine_tune(
     listener, checkpoints = listener or TrainingListener(), checkpoints or CheckpointFolder(folder)
     setup = _set_up(model_folder, rows, validation_rows, hyperparameters, method=method, folder=folder)
     try:
-        with raise_on_stop(setup.model, listener):
+        with announce_evaluation(setup.model, listener):
             before = setup.evaluator.evaluate_once(setup.model, folder / "before.json")
     except TrainingStopped:
         return TrainingResult(completed=False)
 
-    model, epochs, completed = _train(
+    model, epochs, end = _train(
         setup, hyperparameters, rho, method, folder=folder, checkpoints=checkpoints, listener=listener
     )
     stopped = TrainingResult(completed=False, before=before.evaluation, epochs=epochs)
-    if not completed:
+    if end is None:
         return stopped
     try:
-        with raise_on_stop(model, listener):
+        with announce_evaluation(model, listener):
             after = setup.evaluator.evaluate(model)
     except TrainingStopped:
         return stopped
@@ -167,6 +172,8 @@ def fine_tune(
         epochs,
         setup.held_out_duplicates,
         setup.dropped_lines,
+        end.step,
+        end.stopped_early,
     )
 
 
@@ -249,6 +256,14 @@ def _set_up(
     return _Setup(model, tokenizer, train_set, collator, sampler, evaluator, duplicates, tuple(sorted(dropped)))
 
 
+@dataclass(frozen=True)
+class _End:
+    """Step of the weights that training ended with, and the reason where it ended early."""
+
+    step: int
+    stopped_early: str | None
+
+
 def _train(
     setup: _Setup,
     hyperparameters: Hyperparameters,
@@ -258,10 +273,10 @@ def _train(
     folder: Path,
     checkpoints: CheckpointFolder,
     listener: TrainingListener,
-) -> tuple[PreTrainedModel, tuple[EpochReport, ...], bool]:
+) -> tuple[PreTrainedModel, tuple[EpochReport, ...], _End | None]:
     """Train by a method from the newest checkpoint on, with an adapter around the model for "lora" and "prefix".
 
-    Returns the trained model, the reports of the epochs trained, and whether training is complete or was stopped.
+    Returns the trained model, the reports of the epochs trained, and the end of training; None where it was stopped.
     """
     model, config = setup.model, setup.model.config
     use_cache = getattr(config, "use_cache", None)
@@ -274,7 +289,8 @@ def _train(
         adaptive = GreenTrainerCallback(rho, **dict(hyperparameters.adaptive or AdaptiveSettings()))
     else:
         adaptive = BaselineCallback(method)
-    progress = ListenerCallback(listener, adaptive, setup.evaluator)
+    evaluations = EvaluationCallback(listener, setup.evaluator, hyperparameters, use_cache=use_cache)
+    progress = ListenerCallback(listener, adaptive, evaluations.ledger)
     checkpoint = checkpoints.find_newest()
     collator = MicroBatchCollator(
         setup.collator, hyperparameters.rows_at_once, on_halved=listener.on_micro_batch_halved
@@ -289,13 +305,26 @@ def _train(
         ),
         train_dataset=setup.train_set.examples,
         sampler=setup.sampler,
-        callbacks=[adaptive, progress],
+        callbacks=[adaptive, evaluations, progress],
     )
     trainer.remove_callback(PrinterCallback)  # the listener receives progress instead
-    completed = checkpoint is not None and _is_training_complete(checkpoint, listener)
-    if checkpoint is not None and completed:
-        trainer.restore_weights(checkpoint)
-    else:
+    completed, step = False, 0
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        evaluations.restore(state)
+        if evaluations.is_due(state):  # its evaluation was stopped
+            trainer.restore_weights(checkpoint)
+            try:
+                evaluations.evaluate(model, state)
+            except TrainingStopped:
+                return model, (), None
+        completed, step = (
+            evaluations.ledger.stopped_early is not None or _is_complete(state, listener),
+            state.global_step,
+        )
+        if completed:
+            trainer.restore_weights(checkpoint)
+    if not completed:
         if hyperparameters.micro_batch_size == "auto":
             choice = load_or_measure_micro_batch(
                 folder, model, setup.train_set.examples, hyperparameters, trainer.compute_micro_batch_loss
@@ -304,17 +333,21 @@ def _train(
             listener.on_micro_batch_chosen(rows=choice.rows, reason=choice.reason)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         completed = trainer.state.global_step >= trainer.state.max_steps or progress.ended_early
+        step = trainer.state.global_step
+    kept_step = evaluations.ledger.kept_step if completed else None
+    if kept_step is not None and kept_step != step:
+        if (best := checkpoints.find_step(kept_step)) is not None:
+            trainer.restore_weights(best)
+            step = kept_step
+        else:
+            listener.on_best_missing(step=kept_step)
     # the Trainer switches the cache off, and generation needs it
-    if use_cache is None:  # a composite configuration has no such field
-        vars(config).pop("use_cache", None)
-    else:
-        config.use_cache = use_cache
-    return model, tuple(adaptive.epochs), completed
+    set_use_cache(config, use_cache)
+    return model, tuple(adaptive.epochs), _End(step, evaluations.ledger.stopped_early) if completed else None
 
 
-def _is_training_complete(checkpoint: Path, listener: TrainingListener) -> bool:
+def _is_complete(state: TrainerState, listener: TrainingListener) -> bool:
     """Return whether a checkpoint is the last of its run, so that only the final evaluation and result are missing."""
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if state.global_step >= state.max_steps:
         return True
     return not is_within_epoch(state) and listener.should_end_after(count_finished_epochs(state) - 1)

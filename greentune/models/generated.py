@@ -103,12 +103,19 @@ class Quantiles(Answer):
     p95: float
 
 
-class Evaluation(Answer):
-    """One entry for each epoch after which the model was evaluated."""
+class EvaluationSeries(Answer):
+    """One entry for each evaluation during training kept: of many, those of lowest and highest loss in a stretch."""
 
-    epoch: list[int]
+    step: list[int]
+    epoch: list[float]
+    """Epochs done, a fraction within one"""
     at: list[int]
     loss: list[float]
+    """Loss of a held-out token, in nats"""
+    accuracy: list[float | None]
+    """Share of the learned tokens that the model ranks first"""
+    rouge_l: list[float | None]
+    """ROUGE-L F1 in per cent, on a sample of the held-out rows"""
 
 
 class Rho(Answer):
@@ -220,6 +227,7 @@ class JobLinks(Answer):
 
     self: str
     epochs: str
+    evaluations: str
     events: str
     series: str
     selection: str
@@ -263,10 +271,23 @@ class EmissionsBasis(Answer):
     """Methods by which each component's energy was determined"""
     energy_estimated: bool
     """True if any of them estimates instead of reading a meter"""
+    evaluation_kwh: float
+    """Part of the energy that evaluations used"""
     lost_kwh: float
     """Estimated part of the energy, which a lost worker used and had not stored"""
     tracker_kwh: float | None
     """Total energy by CodeCarbon, less that of other jobs on the host, for comparison; without lost attempts"""
+
+
+class Best(Answer):
+    """Evaluation during training with the lowest loss so far."""
+
+    step: int
+    """Optimiser steps done when it was made"""
+    epoch: float
+    """Epochs done, a fraction within one"""
+    loss: float
+    """Loss of a held-out token, in nats"""
 
 
 class Eta(Answer):
@@ -290,7 +311,7 @@ class Progress(Answer):
     steps: int | None
     steps_done: int
     share: float
-    """Share of the work done, in [0, 1]"""
+    """Share of the work done, in [0, 1]; 1 for a job that succeeded, early or not"""
 
 
 class Gate(Answer):
@@ -376,6 +397,15 @@ class Event(Answer):
     at: datetime
     type: str
     data: dict[str, Any]
+
+
+class Rouge(Answer):
+    """Mean ROUGE F1 in per cent of the completions of a sample of the held-out rows, the same in each evaluation."""
+
+    rouge1: float
+    rouge2: float
+    rouge_l: float
+    rows: int
 
 
 class Budget(Answer):
@@ -550,7 +580,7 @@ class Series(Answer):
     loss: Loss
     energy: Energy
     rho: Rho
-    evaluation: Evaluation
+    evaluation: EvaluationSeries
 
 
 class Selection(Answer):
@@ -578,6 +608,29 @@ class Health(Answer):
     status: Literal['ok', 'degraded']
     """`degraded` if requests are answered but no job can be scheduled; `warnings` says why"""
     warnings: list[Warned]
+
+
+class Evaluation(Answer):
+    """One evaluation on the held-out rows. All but the loss are None for jobs of earlier versions."""
+
+    step: int
+    """Optimiser steps done when it was made"""
+    epoch: float
+    """Epochs done, a fraction within one"""
+    at: datetime
+    loss: float
+    """Loss of a held-out token, in nats"""
+    accuracy: float | None
+    """Share of the learned tokens that the model ranks first, in [0, 1]"""
+    rouge: Rouge | None
+    """None where no held-out row has a prompt"""
+    rows: int | None
+    """Held-out rows"""
+    seconds: float | None
+    energy_kwh: float | None
+    """Energy that the evaluation used; part of the job's"""
+    best: bool
+    """Whether its loss is the lowest so far"""
 
 
 class Pace(Answer):
@@ -723,7 +776,11 @@ class Job(Answer):
     rho: float | None
     """Requested ρ of the newest epoch"""
     loss: float | None
+    best: Best | None
+    """None before the first evaluation, and where no row is held out"""
     energy_kwh: float
+    evaluation_kwh: float
+    """Part of `energy_kwh` that evaluations used, before, during and after training"""
     unpriced_kwh: float
     """Part of `energy_kwh` that has no price"""
     emissions_gco2e: float

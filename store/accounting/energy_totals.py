@@ -22,6 +22,7 @@ def add_job_energy(
     epoch: int,
     methods: Mapping[str, str],
     lost: bool = False,
+    evaluation: bool = False,
 ) -> None:
     """Store an interval of a locked job in priced pieces, and add it to the job and to the totals of its zone.
 
@@ -48,6 +49,7 @@ def add_job_energy(
                 pue=piece.pue,
                 emissions_gco2e=piece.emissions_gco2e,
                 lost=lost,
+                evaluation=evaluation,
             )
         )
         job.emissions_gco2e += piece.emissions_gco2e or 0.0

@@ -39,8 +39,11 @@ def store_energy(
     interval: MeteredInterval,
     *,
     price: Callable[[MeteredInterval], Sequence[PricedInterval]],
+    evaluation: bool = False,
 ) -> bool:
     """Store the attempt's share of a metered interval, in parts of one share and one intensity each.
+
+    `evaluation` marks it as energy of an evaluation.
 
     Returns False where the interval is stored already: its writer did not learn that it was committed.
     """
@@ -51,7 +54,7 @@ def store_energy(
     parts = allocate_host_energy(session, attempt, interval)
     attempt.shared_out_kwh += interval.energy_kwh - sum(part.energy_kwh for part in parts)
     for part in parts:
-        progress.add_energy(session, lease, epoch, part, price(part))
+        progress.add_energy(session, lease, epoch, part, price(part), evaluation=evaluation)
     return True
 
 

@@ -23,9 +23,19 @@ def list_job_checkpoints(session: Session, job_id: str) -> Sequence[Checkpoint]:
 
 
 def register_checkpoint(
-    session: Session, lease: Lease, *, name: str, step: int, epochs_done: int, size_bytes: int, at: datetime
+    session: Session,
+    lease: Lease,
+    *,
+    name: str,
+    step: int,
+    epochs_done: int,
+    size_bytes: int,
+    at: datetime,
+    kept_step: int | None = None,
 ) -> Sequence[str]:
     """Record a checkpoint, and remove all but the last `MAX_CHECKPOINTS`; return the names of the removed ones.
+
+    That of `kept_step`, the best evaluation's, is marked as best and not removed.
 
     Their files may be deleted once this is committed. Raises `LeaseLost`.
     """
@@ -42,7 +52,11 @@ def register_checkpoint(
         )
     )
     session.flush()
-    removed = [row.name for row in list_job_checkpoints(session, lease.job_id)[MAX_CHECKPOINTS:]]
+    known = list_job_checkpoints(session, lease.job_id)
+    best = next((row for row in known if row.step == kept_step), None)
+    for row in known:
+        row.best = row is best
+    removed = [row.name for row in known[MAX_CHECKPOINTS:] if not row.best]
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == lease.job_id, Checkpoint.name.in_(removed)))
     return removed
 

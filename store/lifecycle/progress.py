@@ -15,6 +15,7 @@ from greencore.energy import EnergyInterval as MeteredInterval
 from greencore.policy import RhoDecision
 from store.accounting.energy_totals import add_job_energy
 from store.database import wake_scheduler
+from store.lifecycle.evaluations import remove_evaluations_after
 from store.lifecycle.leases import Lease, lock_leased_job, record_attempt_event
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
@@ -61,6 +62,7 @@ def start_training(
     job = lock_leased_job(session, lease)
     job.steps, job.steps_done, job.epochs_done = steps, steps_done, epochs_done
     session.execute(delete(Step).where(Step.job_id == lease.job_id, Step.number > steps_done))
+    remove_evaluations_after(session, job, steps_done)
     data = {"steps_done": steps_done, "epochs_done": epochs_done, "precision": precision}
     record_attempt_event(session, lease, "training.started", at=at, **data)
 
@@ -150,12 +152,20 @@ def finish_epoch(
 
 
 def add_energy(
-    session: Session, lease: Lease, epoch: int, interval: MeteredInterval, pieces: Sequence[PricedInterval]
+    session: Session,
+    lease: Lease,
+    epoch: int,
+    interval: MeteredInterval,
+    pieces: Sequence[PricedInterval],
+    *,
+    evaluation: bool = False,
 ) -> None:
-    """Store a metered interval, divided by `price_by_reading`, and add it to the totals."""
+    """Store a metered interval, of an evaluation or not, divided by `price_by_reading`; add it to the totals."""
     job = lock_leased_job(session, lease)
     methods = {"cpu": interval.cpu_method, "gpu": interval.gpu_method, "ram": interval.ram_method}
-    add_job_energy(session, job, interval, pieces, attempt=lease.attempt, epoch=epoch, methods=methods)
+    add_job_energy(
+        session, job, interval, pieces, attempt=lease.attempt, epoch=epoch, methods=methods, evaluation=evaluation
+    )
     JobRepository(session).increment_revision(job)
 
 
@@ -178,14 +188,20 @@ def add_tracker_total(session: Session, lease: Lease, *, at: datetime, tracker_k
 
 
 def succeed(
-    session: Session, lease: Lease, *, at: datetime, artifacts: Sequence[Artifact], evaluation: Mapping[str, Any]
+    session: Session,
+    lease: Lease,
+    *,
+    at: datetime,
+    artifacts: Sequence[Artifact],
+    evaluation: Mapping[str, Any],
+    reason: str | None = None,
 ) -> None:
-    """End a job as succeeded, with its artifacts and evaluation."""
+    """End a job as succeeded, with its artifacts and evaluation, and the reason where it ended early."""
     job = lock_leased_job(session, lease)
     for artifact in artifacts:
         session.merge(artifact)
     job.evaluation = dict(evaluation)
-    transition(session, job, JobStatus.SUCCEEDED, at=at, artifacts=len(artifacts))
+    transition(session, job, JobStatus.SUCCEEDED, at=at, reason=reason, artifacts=len(artifacts))
     wake_scheduler(session)
 
 

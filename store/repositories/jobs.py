@@ -14,7 +14,7 @@ from store.database import Repository, lock_row, wake_scheduler
 from store.lifecycle.status import FINAL, JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.pagination import Page, load_newest, load_page
-from store.tables import Artifact, EnergyInterval, Epoch, Event, Job, Tensor
+from store.tables import Artifact, EnergyInterval, Epoch, Evaluation, Event, Job, Tensor
 
 Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
 
@@ -114,8 +114,8 @@ class EpochCost:
 class EmissionsBasis:
     """Basis of a job's emissions: energy without a price, and the intensity sources of the rest.
 
-    `lost_kwh` is the energy lost with an attempt, an estimate. `estimated` is true where any intensity is an estimate;
-    `methods` lists the metering methods of each component.
+    `lost_kwh` is the energy lost with an attempt, an estimate; `evaluation_kwh` that of evaluations. `estimated`
+    is true where any intensity is an estimate; `methods` lists the metering methods of each component.
     """
 
     unpriced_kwh: float
@@ -123,6 +123,7 @@ class EmissionsBasis:
     sources: Sequence[str]
     methods: Mapping[str, Sequence[str]]
     lost_kwh: float = 0.0
+    evaluation_kwh: float = 0.0
 
 
 def get_job_policy(job: Job) -> Policy:
@@ -212,6 +213,11 @@ class JobRepository(Repository):
         query = select(Epoch).where(Epoch.job_id == job_id, Epoch.selection.is_not(None))
         return load_newest(self._session, query, Epoch.number, limit=limit, after=after)
 
+    def evaluation_page(self, job_id: str, *, limit: int, after: int = 0) -> Page[Evaluation]:
+        """Return a job's evaluations during training in order, those after the step `after`."""
+        query = select(Evaluation).where(Evaluation.job_id == job_id, Evaluation.step > after).order_by(Evaluation.step)
+        return load_page(self._session, query, limit=limit)
+
     def tensors(self, job_id: str) -> Sequence[Tensor]:
         """Return a job's tensors from output to input; empty until training starts, and for jobs of old versions."""
         return self._session.scalars(select(Tensor).where(Tensor.job_id == job_id).order_by(Tensor.position)).all()
@@ -246,6 +252,7 @@ class JobRepository(Repository):
                 func.array_agg(EnergyInterval.intensity_source.distinct()),
                 func.array_agg(EnergyInterval.method.distinct()),
                 func.coalesce(func.sum(EnergyInterval.energy_kwh).filter(EnergyInterval.lost), 0.0),
+                func.coalesce(func.sum(EnergyInterval.energy_kwh).filter(EnergyInterval.evaluation), 0.0),
             )
             .where(EnergyInterval.job_id.in_(job_ids))
             .group_by(EnergyInterval.job_id)
@@ -257,8 +264,11 @@ class JobRepository(Repository):
                 sources=[source for source in sources if source is not None],
                 methods=_by_component(methods),
                 lost_kwh=lost_kwh,
+                evaluation_kwh=evaluation_kwh,
             )
-            for job_id, unpriced_kwh, estimated, sources, methods, lost_kwh in self._session.execute(query)
+            for job_id, unpriced_kwh, estimated, sources, methods, lost_kwh, evaluation_kwh in self._session.execute(
+                query
+            )
         }
 
     def events(self, job_id: str, *, limit: int, after: int | None = None) -> Page[Event]:

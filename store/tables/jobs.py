@@ -30,13 +30,23 @@ EVENT_CHANNEL = "greentune_events"
 class Job(Table):
     """One fine-tuning run, from submission to its end. The table is the outbox: messages carry only the job's id.
 
-    `owner` is None for a job submitted without a key. `model` is a name in the catalogue, and `base_job_id` the job
-    whose result of that model is trained further. `revision` grows with every write that a reader can see; other writes
-    set it to itself. Times: `ready_at`, when the job could first have run; `released_at`, when its owner resumed or
-    retried it, from which its gate's longest delay counts; `not_before`, when its gate is evaluated next; `settled_at`,
-    when all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed message,
-    `gate` the last gate decision, `eta` the last predicted end, `utility` the importance by ρ of the newest probe,
-    `tracker_kwh` CodeCarbon's energy total. `signal` and `emission_factors` are the basis of its intensity.
+    <<<<<<< HEAD
+        `owner` is None for a job submitted without a key. `model` is a name in the catalogue, and `base_job_id` the job
+        whose result of that model is trained further. `revision` grows with every write that a reader can see; other writes
+        set it to itself. Times: `ready_at`, when the job could first have run; `released_at`, when its owner resumed or
+        retried it, from which its gate's longest delay counts; `not_before`, when its gate is evaluated next; `settled_at`,
+        when all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed message,
+        `gate` the last gate decision, `eta` the last predicted end, `utility` the importance by ρ of the newest probe,
+        `tracker_kwh` CodeCarbon's energy total. `signal` and `emission_factors` are the basis of its intensity.
+    =======
+        `owner` is None for a job submitted without a key. `revision` grows with every write that a reader can see; other
+        writes set it to itself. Times: `ready_at`, when the job could first have run; `released_at`, when its owner resumed
+        or retried it, from which its gate's longest delay counts; `not_before`, when its gate is evaluated next;
+        `settled_at`, when all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed
+        message, `gate` the last gate decision, `eta` the last predicted end, `best` the evaluation during training with the
+        lowest loss so far (`step`, `epoch`, `loss`), `utility` the importance by ρ of the newest probe, `tracker_kwh`
+        CodeCarbon's energy total. `signal` and `emission_factors` are the basis of its intensity.
+    >>>>>>> 3df3976 (Evaluate during the run, keep its best weights, and stop it early)
     """
 
     __tablename__ = "jobs"
@@ -124,6 +134,7 @@ class Job(Table):
     energy_kwh: Mapped[float] = mapped_column(default=0.0)
     emissions_gco2e: Mapped[float] = mapped_column(default=0.0)
     device: Mapped[str | None]
+    best: Mapped[Json | None]
     evaluation: Mapped[Json | None]
 
     signal: Mapped[Signal | None]
@@ -202,12 +213,37 @@ class Step(Table):
     loss: Mapped[float]
 
 
+class Evaluation(Table):
+    """One evaluation of a job during training, after `step` steps and `epoch` epochs (a fraction within one).
+
+    `loss` is in nats a token, `accuracy` a share of the learned tokens, ROUGE in per cent over `rouge_rows` rows.
+    `energy_kwh` is what this attempt metered of it. All but the loss are None for jobs of earlier versions.
+    """
+
+    __tablename__ = "evaluations"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[float]
+    at: Mapped[datetime]
+    loss: Mapped[float]
+    accuracy: Mapped[float | None]
+    rouge1: Mapped[float | None]
+    rouge2: Mapped[float | None]
+    rouge_l: Mapped[float | None]
+    rouge_rows: Mapped[int | None]
+    rows: Mapped[int | None]
+    seconds: Mapped[float | None]
+    energy_kwh: Mapped[float | None]
+
+
 class EnergyInterval(Table):
     """Metered energy over at most a minute at one intensity, and its price; kept for lost attempts too.
 
     `zone` and `pue` are those of the worker's site. `settled` is false while the price is provisional, until the source
     has published measured values. Energy whose intensity never became known is settled without a price, with
-    `emissions_gco2e` None. `lost` marks an estimate of energy that an attempt used after its last stored interval.
+    `emissions_gco2e` None. `lost` marks an estimate of energy that an attempt used after its last stored interval;
+    `evaluation` marks energy of evaluations, before, during and after training.
     """
 
     __tablename__ = "energy_intervals"
@@ -237,6 +273,7 @@ class EnergyInterval(Table):
     emissions_gco2e: Mapped[float | None]
     settled: Mapped[bool] = mapped_column(default=False)
     lost: Mapped[bool] = mapped_column(default=False)
+    evaluation: Mapped[bool] = mapped_column(default=False)
 
     @hybrid_property
     def energy_kwh(self) -> float:
@@ -271,7 +308,10 @@ class Event(Table):
 
 
 class Checkpoint(Table):
-    """A checkpoint that is complete on disk, as `name` in the job's folder; only these are resumed from."""
+    """A checkpoint that is complete on disk, as `name` in the job's folder; only these are resumed from.
+
+    `best`: it is that of the best evaluation, and kept for the result.
+    """
 
     __tablename__ = "checkpoints"
 
@@ -282,6 +322,7 @@ class Checkpoint(Table):
     epochs_done: Mapped[int]
     bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
+    best: Mapped[bool] = mapped_column(default=False)
 
 
 class Artifact(Table):

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from greencore.energy import EnergyInterval, EnergyMeter, is_unresponsive
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import RhoDecision, decide_rho
 from greencore.policy.rho.utility import DEFAULT_UTILITY, UtilityCurve
+from greencore.training.evaluation.ledger import EvaluationReport
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.run import Method, TrainingResult, fine_tune
@@ -28,7 +29,8 @@ from runtime.tracing import record_span
 from store.accounting import metering
 from store.accounting.lost_energy import get_assumed_gpu_power
 from store.intensity.readings import GridRepository, get_job_basis
-from store.lifecycle import progress
+from store.lifecycle import evaluations, progress
+from store.lifecycle.evaluations import MeasuredEvaluation
 from store.lifecycle.leases import lock_leased_job, record_attempt_event
 from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository, get_job_policy, method_share
@@ -55,6 +57,14 @@ TRAINED_PARTS = {
 }
 
 
+@dataclass(frozen=True)
+class _EvaluationWindow:
+    """An evaluation since `start` (UTC, by the meter) and `began` (seconds of the monotonic clock)."""
+
+    start: datetime
+    began: float
+
+
 class TrainingAttempt(TrainingListener):
     """Runs a claimed job once. Raises `LeaseLost` where another owns the job; any other error fails the job."""
 
@@ -72,6 +82,8 @@ class TrainingAttempt(TrainingListener):
         self._tensors: Sequence[str] = ()
         self._meter: EnergyMeter
         self._silent_meters = set[str]()  # the components whose meters do not answer
+        self._evaluation: _EvaluationWindow | None = None  # that runs now
+        self._last_evaluation: _EvaluationWindow | None = None
 
     def run(self) -> None:
         """Train to the end, or until the job must stop, and store the outcome."""
@@ -237,6 +249,45 @@ class TrainingAttempt(TrainingListener):
         log.info("epoch.finished", epoch=report.epoch + 1, rho_reached=round(report.share, 4), loss=train_loss)
         self._epoch = 0
 
+    def on_evaluation_started(self) -> None:
+        closed = self._meter.close_interval()
+        self._evaluation = _EvaluationWindow(closed.end, time.monotonic())
+
+    def on_evaluation_ended(self) -> None:
+        self._meter.close_interval()
+        self._evaluation, self._last_evaluation = None, self._evaluation
+
+    def on_evaluated(self, report: EvaluationReport) -> None:
+        window, found = self._last_evaluation, report.evaluation
+        assert window is not None
+        rouge = found.rouge or {}
+        measured = MeasuredEvaluation(
+            step=report.step,
+            epoch=report.epoch,
+            loss=found.loss,
+            accuracy=found.accuracy,
+            rouge1=rouge.get("rouge1"),
+            rouge2=rouge.get("rouge2"),
+            rouge_l=rouge.get("rougeL"),
+            rouge_rows=report.rouge_rows if rouge else None,
+            rows=found.rows,
+            seconds=time.monotonic() - window.began,
+            epoch_ended=report.epoch_ended,
+        )
+        self._writer.write(evaluations.record_evaluation, measured, metered_from=window.start, at=utc_now())
+        log.info("evaluation.finished", step=report.step, loss=round(found.loss, 6), accuracy=found.accuracy)
+
+    def on_stopped_early(self, *, step: int, reason: str) -> None:
+        self._writer.write(evaluations.record_early_stop, step=step, reason=reason, at=utc_now())
+        log.info("training.stopped_early", step=step, reason=reason)
+
+    def on_best_missing(self, *, step: int) -> None:
+        reason = (
+            f"the checkpoint of step {step}, the best evaluation's, is missing: the result is that of the last step"
+        )
+        self._writer.write(record_attempt_event, "checkpoint.best_missing", step=step, reason=reason, at=utc_now())
+        log.warning("checkpoint.best_missing", step=step)
+
     def should_stop(self) -> bool:
         self._writer.check_lease()
         return self._writer.heartbeat.control != "run"
@@ -248,7 +299,12 @@ class TrainingAttempt(TrainingListener):
 
         def store(session: Session) -> None:
             stored = metering.store_energy(
-                session, self._lease, self._epoch, interval, price=lambda part: self._price(session, part)
+                session,
+                self._lease,
+                self._epoch,
+                interval,
+                price=lambda part: self._price(session, part),
+                evaluation=self._evaluation is not None,
             )
             if stored and newly_silent:
                 reason = "; ".join(f"{part}: {method}" for part, method in sorted(newly_silent.items()))

@@ -44,7 +44,14 @@ def store_result(writer: LeasedWriter, settings: Settings, job: Job, result: Tra
                 shutil.rmtree(destination)
             written.rename(destination)
             fsync_path(destination.parent)
-        progress.succeed(session, writer.lease, at=utc_now(), artifacts=artifacts, evaluation=evaluation)
+        progress.succeed(
+            session,
+            writer.lease,
+            at=utc_now(),
+            artifacts=artifacts,
+            evaluation=evaluation,
+            reason=result.stopped_early,
+        )
         return leased
 
     done = writer.run_in_transaction(succeed)
@@ -87,6 +94,8 @@ def _evaluation(result: TrainingResult) -> dict[str, Any]:
         found["dropped_lines"] = list(result.dropped_lines[:MAX_NAMED_LINES])
     if result.before and result.after:
         found["rows"] = result.after.rows
+        found["step"] = result.step
+        found["token_accuracy"] = {"before": result.before.accuracy, "after": result.after.accuracy}
         found["eval_loss"] = {"before": result.before.loss, "after": result.after.loss}
         found["held_out_duplicates"] = result.held_out_duplicates
         found["rouge"] = {"before": result.before.rouge, "after": result.after.rouge}

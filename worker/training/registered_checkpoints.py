@@ -58,11 +58,25 @@ class RegisteredCheckpoints(CheckpointFolder):
     def checkpoint_name(self, step: int) -> str:
         return f"{super().checkpoint_name(step)}-{self._writer.lease.attempt}"
 
-    def write_checkpoint(self, step: int, epochs_done: int, fill: Callable[[Path], None]) -> None:
-        self._writer.check_lease()
-        super().write_checkpoint(step, epochs_done, fill)
+    def find_step(self, step: int) -> Path | None:
+        """Return the newest intact checkpoint of a step."""
+        for row in self._list_registered():
+            if row.step == step:
+                try:
+                    verify_checkpoint(self.folder / row.name)
+                except CheckpointDamaged as damage:
+                    self._discard_damaged(row.name, damage)
+                else:
+                    return self.folder / row.name
+        return None
 
-    def on_checkpoint_complete(self, checkpoint: Path, step: int, epochs_done: int) -> None:
+    def write_checkpoint(
+        self, step: int, epochs_done: int, fill: Callable[[Path], None], *, kept_step: int | None = None
+    ) -> None:
+        self._writer.check_lease()
+        super().write_checkpoint(step, epochs_done, fill, kept_step=kept_step)
+
+    def on_checkpoint_complete(self, checkpoint: Path, step: int, epochs_done: int, *, kept_step: int | None) -> None:
         size_bytes = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
         try:
             self._before_register()
@@ -72,6 +86,7 @@ class RegisteredCheckpoints(CheckpointFolder):
                 step=step,
                 epochs_done=epochs_done,
                 size_bytes=size_bytes,
+                kept_step=kept_step,
                 at=utc_now(),
             )
         except LeaseLost:

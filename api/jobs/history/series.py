@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from api.charts import EnergyOut, EvaluationOut, LossOut, RhoOut, SeriesRepository
+from api.charts import EnergyOut, EvaluationSeriesOut, LossOut, RhoOut, SeriesRepository
 from api.dependencies import SessionDep
 from api.http.etags import CACHED_RESPONSES, RevalidationDep
 from api.http.problems import invalid_field
@@ -14,7 +14,7 @@ from api.http.times import RecordedTime
 from api.jobs.endpoints import NOT_FOUND, JobDep
 from store.repositories.jobs import JobRepository
 
-ETAG_VERSION = "s3"  # of the response below, whose form a job's revision does not cover
+ETAG_VERSION = "s4"  # of the response below, whose form a job's revision does not cover
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"], responses=NOT_FOUND)
 
@@ -27,10 +27,14 @@ class SeriesOut(BaseModel):
     loss: LossOut
     energy: EnergyOut
     rho: RhoOut
-    evaluation: EvaluationOut
+    evaluation: EvaluationSeriesOut
 
 
-@router.get("/series", summary="Get loss, power, intensity, energy and emissions over time", responses=CACHED_RESPONSES)
+@router.get(
+    "/series",
+    summary="Get loss, evaluations, power, intensity, energy and emissions over time",
+    responses=CACHED_RESPONSES,
+)
 def get_series(
     job: JobDep,
     session: SessionDep,
@@ -50,8 +54,8 @@ def get_series(
     series = SeriesRepository(session)
     loss = series.loss(job.id, points=points, start=start, end=end)
     energy = series.energy(job.id, points=points, start=start, end=end)
-    rho, evaluation = series.epochs(job.id)
-    times = [*loss.at[:1], *loss.at[-1:], *energy.start[:1], *energy.end[-1:], *rho.start]
+    rho, evaluation = series.epochs(job.id), series.evaluations(job.id, points=points)
+    times = [*loss.at[:1], *loss.at[-1:], *energy.start[:1], *energy.end[-1:], *rho.start, *evaluation.at[-1:]]
     times += [end for end in rho.end if end is not None]
     first, last = (datetime.fromtimestamp(edge(times) / 1000, UTC) if times else None for edge in (min, max))
     return SeriesOut(start=first, end=last, loss=loss, energy=energy, rho=rho, evaluation=evaluation)

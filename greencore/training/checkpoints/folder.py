@@ -22,10 +22,10 @@ class CheckpointUnusable(ValueError):
 
 
 class CheckpointFolder:
-    """Checkpoints of one run: each is written to a temporary folder, flushed and renamed; only the newest is kept.
+    """Checkpoints of one run: each is written to a temporary folder, flushed and renamed.
 
-    A subclass that registers checkpoints elsewhere overrides `find_newest`, `on_checkpoint_complete` and
-    `on_checkpoint_failed`.
+    Only the newest is kept, and that of the step that the run keeps as its best. A subclass that registers checkpoints
+    elsewhere overrides `find_newest`, `find_step`, `on_checkpoint_complete` and `on_checkpoint_failed`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,16 +33,28 @@ class CheckpointFolder:
 
     def find_newest(self) -> Path | None:
         """Return the newest complete checkpoint, to resume from; an incomplete one never has its final name."""
-        paths = self.folder.glob(f"{CHECKPOINT_PREFIX}*")
-        steps = {int(step): path for path in paths if (step := path.name.removeprefix(CHECKPOINT_PREFIX)).isdigit()}
+        steps = self._list_complete()
         return steps[max(steps)] if steps else None
+
+    def find_step(self, step: int) -> Path | None:
+        """Return the complete checkpoint of a step."""
+        return self._list_complete().get(step)
+
+    def _list_complete(self) -> dict[int, Path]:
+        paths = self.folder.glob(f"{CHECKPOINT_PREFIX}*")
+        return {int(step): path for path in paths if (step := path.name.removeprefix(CHECKPOINT_PREFIX)).isdigit()}
 
     def checkpoint_name(self, step: int) -> str:
         """Return the folder name of the checkpoint of a step."""
         return f"{CHECKPOINT_PREFIX}{step}"
 
-    def write_checkpoint(self, step: int, epochs_done: int, fill: Callable[[Path], None]) -> None:
-        """Write a checkpoint atomically: `fill` writes its files into a temporary folder."""
+    def write_checkpoint(
+        self, step: int, epochs_done: int, fill: Callable[[Path], None], *, kept_step: int | None = None
+    ) -> None:
+        """Write a checkpoint atomically: `fill` writes its files into a temporary folder.
+
+        The checkpoint of `kept_step` is not removed.
+        """
         final = self.folder / self.checkpoint_name(step)
         working = final.with_name(f".{final.name}")
         try:
@@ -57,12 +69,12 @@ class CheckpointFolder:
             shutil.rmtree(final)
         working.rename(final)
         fsync_path(self.folder)
-        self.on_checkpoint_complete(final, step, epochs_done)
+        self.on_checkpoint_complete(final, step, epochs_done, kept_step=kept_step)
 
-    def on_checkpoint_complete(self, checkpoint: Path, step: int, epochs_done: int) -> None:
-        """Remove the older checkpoints, after a checkpoint is complete on disk."""
+    def on_checkpoint_complete(self, checkpoint: Path, step: int, epochs_done: int, *, kept_step: int | None) -> None:
+        """Remove the older checkpoints but that of `kept_step`, after a checkpoint is complete on disk."""
         for path in self.folder.glob(f"{CHECKPOINT_PREFIX}*"):
-            if path != checkpoint:
+            if path not in (checkpoint, None if kept_step is None else self.find_step(kept_step)):
                 shutil.rmtree(path)
 
     def on_checkpoint_failed(self, step: int, error: DiskFull) -> None:

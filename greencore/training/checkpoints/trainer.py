@@ -18,6 +18,7 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder, CheckpointUnusable
 from greencore.training.data.micro_batches import MicroBatchCollator, StepRows, compute_shares
 from greencore.training.data.tokenisation import to_device
+from greencore.training.evaluation.ledger import LEDGER_KEY
 from greencore.training.evaluation.token_loss import sum_token_loss
 from greencore.training.finite_checks import check_step
 from greencore.training.listener import count_finished_epochs
@@ -150,7 +151,9 @@ class CheckpointedTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         epochs_done = count_finished_epochs(self.state)
-        self._checkpoints.write_checkpoint(self.state.global_step, epochs_done, self._write_files)
+        ledger: Any = self.state.stateful_callbacks
+        kept_step = (ledger.get(LEDGER_KEY) or {}).get("kept_step")
+        self._checkpoints.write_checkpoint(self.state.global_step, epochs_done, self._write_files, kept_step=kept_step)
 
     def _write_files(self, folder: Path) -> None:
         assert isinstance(self.model, torch.nn.Module)

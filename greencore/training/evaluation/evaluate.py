@@ -1,6 +1,7 @@
 """Evaluation of a model on rows: mean token loss, and ROUGE of generated completions."""
 
 import math
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from greencore.training.data.prompt_formats import PLAIN, PromptFormat
 from greencore.training.data.target_language import get_target_language_settings
 from greencore.training.data.tokenisation import Collator, TokenisedRows, get_reference_text, to_device, tokenise_prompt
 from greencore.training.evaluation.rouge import compute_rouge
-from greencore.training.evaluation.token_loss import sum_token_loss
+from greencore.training.evaluation.token_loss import count_correct_tokens, sum_token_loss
 from greencore.training.methods.batch_shapes import is_encoder_decoder
 from greencore.training.methods.modes import in_mode
 
@@ -25,11 +26,16 @@ BEAMS, DEFAULT_NEW_TOKENS = 4, 64  # paper §4, for SciTLDR; DialogSum's summari
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss per learned token (nats), mean ROUGE F1 in per cent (None where no row has a prompt), and row count."""
+    """Mean loss per learned token (nats), mean ROUGE F1 in per cent (None where no row has a prompt), and row count.
+
+    `accuracy` is the share of learned tokens that the model ranks first, given those before; None in results of earlier
+    versions.
+    """
 
     loss: float
     rouge: dict[str, float] | None
     rows: int
+    accuracy: float | None = None
 
     @property
     def perplexity(self) -> float:
@@ -38,6 +44,14 @@ class Evaluation:
             return math.exp(self.loss)
         except OverflowError:
             return math.inf
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Mean loss per learned token in nats, and the share of learned tokens that the model ranks first."""
+
+    loss: float
+    accuracy: float
 
 
 def evaluate(
@@ -59,10 +73,46 @@ def evaluate(
     length that the model was trained at), and to the model's positions less `max_new_tokens`. `references` are the
     reference texts of each of `rows`, by default its completion (see `greencore.training.evaluation.rouge`).
     """
-    loss = compute_mean_loss(model, tokenizer, tokenised, batch_size=batch_size)
-    asked = [index for index, row in enumerate(rows) if not isinstance(row, TextRow)]
+    scores = score_tokens(model, tokenizer, tokenised, batch_size=batch_size)
+    rouge = evaluate_completions(
+        model,
+        tokenizer,
+        rows,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        beams=beams,
+        prompt_format=prompt_format,
+        max_prompt_length=max_prompt_length,
+        references=references,
+    )
+    return Evaluation(scores.loss, rouge, len(rows), scores.accuracy)
+
+
+def has_prompt(row: Row) -> bool:
+    """Return whether a completion can be generated for a row."""
+    return not isinstance(row, TextRow)
+
+
+def evaluate_completions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    *,
+    batch_size: int,
+    max_new_tokens: int = DEFAULT_NEW_TOKENS,
+    beams: int = 1,
+    prompt_format: PromptFormat = PLAIN,
+    max_prompt_length: int | None = None,
+    references: Sequence[Sequence[str]] | None = None,
+    max_seconds: float | None = None,
+) -> dict[str, float] | None:
+    """Return the mean ROUGE F1 in per cent of completions generated as in `evaluate`; None where no row has a prompt.
+
+    After `max_seconds` the completions are scored as far as they are generated.
+    """
+    asked = [index for index, row in enumerate(rows) if has_prompt(row)]
     if not asked:
-        return Evaluation(loss, None, len(rows))
+        return None
     written = generate_completions(
         model,
         tokenizer,
@@ -72,6 +122,7 @@ def evaluate(
         prompt_format=prompt_format,
         max_prompt_length=max_prompt_length,
         batch_size=batch_size,
+        max_seconds=max_seconds,
     )
     ends = end_token_ids(model, tokenizer)
     expected: list[str | Sequence[str]] = [
@@ -80,7 +131,7 @@ def evaluate(
         else references[index]
         for index in asked
     ]
-    return Evaluation(loss, compute_rouge(expected, written), len(rows))
+    return compute_rouge(expected, written)
 
 
 @torch.inference_mode()
@@ -94,13 +145,15 @@ def generate_completions(
     prompt_format: PromptFormat = PLAIN,
     max_prompt_length: int | None = None,
     batch_size: int | None = None,
+    max_seconds: float | None = None,
 ) -> list[str]:
     """Generate a completion for each prompt, or row's prompt, in `prompt_format`, up to the end of text.
 
     Decoding is greedy, or by beam search with `beams` beams, of at most `max_new_tokens` tokens; prompts are shortened
     to `max_prompt_length` tokens and the model's remaining positions. Prompts are batched by length, which pads least:
-    `batch_size` at a time, by default all.
+    `batch_size` at a time, by default all. After `max_seconds` each completion ends with its next token.
     """
+    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     longest, max_new_tokens = _compute_token_limits(model, max_new_tokens, max_prompt_length)
     tokens = []
     for prompt in prompts:
@@ -115,26 +168,31 @@ def generate_completions(
     with in_mode(model, training=False):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            texts = _generate_batch(model, tokenizer, [tokens[index] for index in batch], max_new_tokens, beams)
+            texts = _generate_batch(
+                model, tokenizer, [tokens[index] for index in batch], max_new_tokens, beams, deadline=deadline
+            )
             for index, text in zip(batch, texts, strict=True):
                 written[index] = text
     return written
 
 
 @torch.inference_mode()
-def compute_mean_loss(
+def score_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: TokenisedRows, *, batch_size: int
-) -> float:
-    """Return the mean loss per learned token in nats, without other terms of the model's loss."""
+) -> TokenScores:
+    """Return the scores of all learned tokens, without other terms of the model's loss."""
     collate = Collator(choose_padding_token_id(model, tokenizer), get_position_limits(model))
-    total, tokens = 0.0, 0
+    encoder = is_encoder_decoder(model)
+    total, correct, tokens = 0.0, 0, 0
     with in_mode(model, training=False):
         for start in range(0, len(tokenised.examples), batch_size):
             batch = to_device(collate(tokenised.examples[start : start + batch_size]), model.device)
-            loss, learned = sum_token_loss(model(**batch).logits, batch["labels"], encoder=is_encoder_decoder(model))
+            logits = model(**batch).logits
+            loss, learned = sum_token_loss(logits, batch["labels"], encoder=encoder)
             total += float(loss)
+            correct += count_correct_tokens(logits, batch["labels"], encoder=encoder)
             tokens += learned
-    return total / tokens
+    return TokenScores(total / tokens, correct / tokens)
 
 
 def _generate_batch(
@@ -143,6 +201,8 @@ def _generate_batch(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     beams: int,
+    *,
+    deadline: float,
 ) -> list[str]:
     encoder, pad = model.config.is_encoder_decoder, choose_padding_token_id(model, tokenizer)
     ends = end_token_ids(model, tokenizer)
@@ -164,6 +224,7 @@ def _generate_batch(
             do_sample=False,
             pad_token_id=pad,
             eos_token_id=ends,
+            max_time=None if deadline == math.inf else max(0.0, deadline - time.monotonic()),
             **get_target_language_settings(model, tokenizer),
         )
     start = 1 if encoder else length  # an encoder-decoder's output begins with the decoder's start token

@@ -1,6 +1,7 @@
 """Evaluator of a run: the same held-out rows and sample prompt before, during and after training."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,20 +15,34 @@ from greencore.disk import load_or_create
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat, resolve_prompt_format
 from greencore.training.data.tokenisation import TokenisedRows
-from greencore.training.evaluation.evaluate import Evaluation, compute_mean_loss, evaluate, generate_completions
+from greencore.training.evaluation.evaluate import (
+    Evaluation,
+    evaluate_completions,
+    generate_completions,
+    has_prompt,
+    score_tokens,
+)
 from greencore.training.models.loading import ModelError
 from greencore.training.models.precision import bf16_autocast
 
 ROWS_UNTIL_MEASURED = 8  # that fit wherever a training step of a row or two does: no gradient keeps activations
+# Bounds of the rows for which an evaluation during the run generates completions, for ROUGE.
+MAX_SAMPLE_ROWS = 16
+MAX_SAMPLE_SECONDS = 10.0  # by the pace of the evaluation before training
+MAX_GENERATION_SECONDS = 30.0  # of one evaluation: the trained model may write longer completions
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Evaluation of the held-out rows, completion of the sample prompt, and the precision of both."""
+    """Evaluation of the held-out rows, completion of the sample prompt, and the precision of both.
+
+    `sample_rows` is how many rows an evaluation during the run generates completions for.
+    """
 
     evaluation: Evaluation | None
     sample: str | None
     bf16: bool
+    sample_rows: int = MAX_SAMPLE_ROWS
 
 
 @dataclass(kw_only=True)
@@ -36,7 +51,7 @@ class Evaluator:
 
     The rows' prompts are put in `prompt_format`, the sample prompt in `sample_prompt_format` (see
     `resolve_sample_format`). All evaluations run in one precision, bf16 autocast or fp32: `bf16` at first, that of the
-    run's first start after `evaluate_once`.
+    run's first start after `evaluate_once`, which also fixes `sample_rows`.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -46,23 +61,19 @@ class Evaluator:
     prompt_format: PromptFormat
     sample_prompt_format: PromptFormat
     bf16: bool
+    sample_rows: int = MAX_SAMPLE_ROWS
 
     def evaluate(self, model: PreTrainedModel) -> EvaluationResult:
         """Evaluate the held-out rows and complete the sample prompt."""
         settings = self.settings
-        evaluation, sample = None, None
+        evaluation, sample, seconds_per_row = None, None, 0.0
         with bf16_autocast(model.device, enabled=self.bf16):
             if self.rows:
-                evaluation = evaluate(
-                    model,
-                    self.tokenizer,
-                    self.rows,
-                    self.tokens,
-                    batch_size=self._batch_size,
-                    max_new_tokens=settings.max_new_tokens,
-                    prompt_format=self.prompt_format,
-                    max_prompt_length=settings.max_length,
-                )
+                scores = score_tokens(model, self.tokenizer, self.tokens, batch_size=self._batch_size)
+                start = time.monotonic()
+                rouge = self._evaluate_completions(model, self.rows)
+                seconds_per_row = (time.monotonic() - start) / len(self.rows)
+                evaluation = Evaluation(scores.loss, rouge, len(self.rows), scores.accuracy)
             if settings.sample_prompt is not None:
                 [sample] = generate_completions(
                     model,
@@ -71,7 +82,8 @@ class Evaluator:
                     max_new_tokens=settings.max_new_tokens,
                     prompt_format=self.sample_prompt_format,
                 )
-        return EvaluationResult(evaluation, sample, self.bf16)
+        affordable = int(MAX_SAMPLE_SECONDS / seconds_per_row) if seconds_per_row else MAX_SAMPLE_ROWS
+        return EvaluationResult(evaluation, sample, self.bf16, min(MAX_SAMPLE_ROWS, max(1, affordable)))
 
     def evaluate_once(self, model: PreTrainedModel, file: Path) -> EvaluationResult:
         """Return the evaluation before training, from `file` where a run resumes, and adopt its precision.
@@ -87,7 +99,7 @@ class Evaluator:
             return asdict(result)
 
         result = load_or_create(file, measure, _parse_result)
-        self.bf16 = result.bf16
+        self.bf16, self.sample_rows = result.bf16, result.sample_rows
         return result
 
     @property
@@ -96,18 +108,40 @@ class Evaluator:
         rows = self.settings.micro_batch_size
         return min(self.settings.batch_size, ROWS_UNTIL_MEASURED) if rows == "auto" else self.settings.rows_at_once
 
-    def loss(self, model: PreTrainedModel) -> float | None:
-        """Return the held-out loss without generating; None where no rows are held out."""
-        if not self.rows:
-            return None
+    @property
+    def rouge_rows(self) -> Sequence[Row]:
+        """The rows for which an evaluation during the run generates completions, spread evenly over those held out."""
+        asked = [row for row in self.rows if has_prompt(row)]
+        count = min(self.sample_rows, len(asked))
+        return [asked[index * len(asked) // count] for index in range(count)]
+
+    def evaluate_in_run(self, model: PreTrainedModel) -> Evaluation:
+        """Evaluate the held-out rows, with ROUGE of `rouge_rows` alone; some rows must be held out."""
         with bf16_autocast(model.device, enabled=self.bf16):
-            return compute_mean_loss(model, self.tokenizer, self.tokens, batch_size=self._batch_size)
+            scores = score_tokens(model, self.tokenizer, self.tokens, batch_size=self._batch_size)
+            rouge = self._evaluate_completions(model, self.rouge_rows, max_seconds=MAX_GENERATION_SECONDS)
+        return Evaluation(scores.loss, rouge, len(self.rows), scores.accuracy)
+
+    def _evaluate_completions(
+        self, model: PreTrainedModel, rows: Sequence[Row], *, max_seconds: float | None = None
+    ) -> dict[str, float] | None:
+        return evaluate_completions(
+            model,
+            self.tokenizer,
+            rows,
+            batch_size=self._batch_size,
+            max_new_tokens=self.settings.max_new_tokens,
+            prompt_format=self.prompt_format,
+            max_prompt_length=self.settings.max_length,
+            max_seconds=max_seconds,
+        )
 
 
 def _parse_result(stored: Any) -> EvaluationResult:
     """Parse a stored result. Raises KeyError or TypeError where it is invalid."""
     evaluation = None if stored["evaluation"] is None else Evaluation(**stored["evaluation"])
-    return EvaluationResult(evaluation, stored["sample"], bool(stored["bf16"]))
+    sample_rows = int(stored.get("sample_rows", MAX_SAMPLE_ROWS))
+    return EvaluationResult(evaluation, stored["sample"], bool(stored["bf16"]), sample_rows)
 
 
 def resolve_sample_format(

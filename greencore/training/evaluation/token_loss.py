@@ -22,3 +22,15 @@ def sum_token_loss(logits: torch.Tensor, labels: torch.Tensor, *, encoder: bool)
         learned = targets != IGNORED_LABEL
         total += functional.cross_entropy(scores[learned].float(), targets[learned], reduction="sum")
     return total, int((labels != IGNORED_LABEL).sum())
+
+
+@torch.no_grad()
+def count_correct_tokens(logits: torch.Tensor, labels: torch.Tensor, *, encoder: bool) -> int:
+    """Return the number of learned tokens of a batch that have the highest logit; arguments as `sum_token_loss`'s."""
+    if not encoder:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    correct = 0
+    for scores, targets in zip(logits, labels.to(logits.device), strict=True):
+        learned = targets != IGNORED_LABEL
+        correct += int((scores[learned].argmax(-1) == targets[learned]).sum())
+    return correct

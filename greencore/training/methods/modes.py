@@ -1,7 +1,8 @@
-"""Context manager for the mode, training or evaluation, of a model's modules; shared by training and evaluation."""
+"""Context managers for the mode and the cache of a model, which training and evaluation share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -16,3 +17,25 @@ def in_mode(model: torch.nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, before in modes.items():
             module.training = before
+
+
+@contextmanager
+def use_cache_as(config: Any, value: bool | None) -> Iterator[None]:
+    """Set a model configuration's `use_cache` in the block, without which generation computes each prefix again.
+
+    None removes it: a composite configuration has no such field.
+    """
+    before = getattr(config, "use_cache", None)
+    set_use_cache(config, value)
+    try:
+        yield
+    finally:
+        set_use_cache(config, before)
+
+
+def set_use_cache(config: Any, value: bool | None) -> None:
+    """Set a model configuration's `use_cache`, or remove it for None."""
+    if value is None:
+        vars(config).pop("use_cache", None)
+    else:
+        config.use_cache = value

@@ -10,6 +10,8 @@ from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
+from store.tables import Evaluation, Job
+from tests.api.conftest import NOW
 
 
 def ids(response: Any) -> list[str]:
@@ -85,6 +87,7 @@ def test_a_finished_job_shows_its_progress_its_cost_and_the_basis_of_the_cost(
         "unpriced_kwh": 0,
         "energy_methods": {"cpu": ["TDP estimate"], "gpu": ["none"], "ram": ["capacity estimate"]},
         "energy_estimated": True,
+        "evaluation_kwh": 0,
         "lost_kwh": 0,
         "tracker_kwh": 0.00062,
     }
@@ -212,3 +215,25 @@ def test_only_recorded_and_existing_files_are_served(finished_job_id: str, clien
 
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_evaluations_are_listed_in_order_with_the_best_marked(
+    job_id: str, client: TestClient, database: Database
+) -> None:
+    with database.session() as session:
+        job = session.get_one(Job, job_id)
+        job.best = {"step": 8, "epoch": 1.0, "loss": 2.25}
+        for step, loss in ((12, 2.5), (4, 3.0), (8, 2.25)):
+            rouge = {"rouge1": 50.0, "rouge2": 25.0, "rouge_l": 40.0, "rouge_rows": 16} if step == 8 else {}
+            row = Evaluation(job_id=job_id, step=step, epoch=step / 8, at=NOW, loss=loss, energy_kwh=0.001, **rouge)
+            session.add(row)
+
+    job = client.get(f"/jobs/{job_id}").json()
+    assert job["best"] == {"step": 8, "epoch": 1.0, "loss": 2.25}
+    first = client.get(job["links"]["evaluations"], params={"limit": 2}).json()
+    assert [(row["step"], row["best"]) for row in first["data"]] == [(4, False), (8, True)]
+    assert first["has_more"]
+    assert first["data"][0]["rouge"] is None
+    assert first["data"][1]["rouge"] == {"rouge1": 50.0, "rouge2": 25.0, "rouge_l": 40.0, "rows": 16}
+    rest = client.get(job["links"]["evaluations"], params={"after": 8}).json()
+    assert [row["step"] for row in rest["data"]] == [12]

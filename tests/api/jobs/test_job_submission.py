@@ -406,3 +406,29 @@ def test_a_length_in_steps_replaces_the_epochs(submit: Any, client: TestClient, 
     assert job["progress"]["epochs"] == -(-5 // rows)
     again = submit(hyperparameters=job["hyperparameters"])
     assert again.status_code == 201
+
+
+@pytest.mark.parametrize("settings", [{"early_stopping": {}}, {"keep": "best"}])
+def test_settings_that_need_evaluations_are_refused_where_no_row_is_held_out(
+    submit: Any, settings: dict[str, Any]
+) -> None:
+    response = submit(hyperparameters={"eval_share": 0, **settings})
+
+    assert error_fields(response) == [f"hyperparameters.{name}" for name in settings]
+    assert "no row is held out" in error_message(response)
+    assert submit(hyperparameters=settings).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"eval_every": 0}, "eval_every"),
+        ({"eval_unit": "tokens"}, "eval_unit"),
+        ({"keep": "worst"}, "keep"),
+        ({"early_stopping": {"patience": 0}}, "early_stopping.patience"),
+        ({"early_stopping": {"min_gain": -1}}, "early_stopping.min_gain"),
+        ({"early_stopping": {"metric": "rouge"}}, "early_stopping.metric"),
+    ],
+)
+def test_evaluation_settings_out_of_range_are_refused(submit: Any, settings: dict[str, Any], field: str) -> None:
+    assert error_fields(submit(hyperparameters=settings)) == [f"hyperparameters.{field}"]

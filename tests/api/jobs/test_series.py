@@ -14,7 +14,7 @@ from sqlalchemy import insert, text
 
 from store.database import Database
 from store.repositories.jobs import JobRepository
-from store.tables import EnergyInterval, Epoch, Step
+from store.tables import EnergyInterval, Epoch, Evaluation, Step
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 START_MS = round(START.timestamp() * 1000)
@@ -152,24 +152,42 @@ def test_a_time_range_that_ends_before_its_start_is_refused(client: TestClient, 
     assert response.json()["errors"][0]["field"] == "start"
 
 
-def test_the_evaluation_loss_is_at_the_end_of_its_epoch(client: TestClient, job_id: str, database: Database) -> None:
+def store_evaluations(database: Database, job_id: str, losses: list[float]) -> None:
     with database.session() as session:
-        for number, loss in enumerate((2.5, None, math.nan), start=1):
+        for number, loss in enumerate(losses, start=1):
+            at = START + timedelta(minutes=number)
             session.add(
-                Epoch(
-                    job_id=job_id,
-                    number=number,
-                    attempt=1,
-                    started_at=START,
-                    finished_at=START + timedelta(minutes=number),
-                    eval_loss=loss,
-                    rho_asked=0.5,
-                    reason="",
-                    intensity_estimated=False,
+                Evaluation(
+                    job_id=job_id, step=4 * number, epoch=number / 2, at=at, loss=loss, accuracy=0.5, rouge_l=40.0
                 )
             )
 
-    assert series(client, job_id)["evaluation"] == {"epoch": [1], "at": [START_MS + 60_000], "loss": [2.5]}
+
+def test_evaluations_are_a_curve_of_their_own(client: TestClient, job_id: str, database: Database) -> None:
+    store_evaluations(database, job_id, [2.5, 2.25])
+
+    assert series(client, job_id)["evaluation"] == {
+        "step": [4, 8],
+        "epoch": [0.5, 1.0],
+        "at": [START_MS + 60_000, START_MS + 120_000],
+        "loss": [2.5, 2.25],
+        "accuracy": [0.5, 0.5],
+        "rouge_l": [40.0, 40.0],
+    }
+
+
+def test_of_many_evaluations_the_extremes_and_the_ends_are_kept(
+    client: TestClient, job_id: str, database: Database
+) -> None:
+    losses = [2.0 + n % 7 / 100 for n in range(300)]
+    losses[123], losses[200] = 0.5, 9.0
+    store_evaluations(database, job_id, losses)
+
+    shown = series(client, job_id, points=20)["evaluation"]
+
+    assert len(shown["step"]) <= 22
+    assert {0.5, 9.0} <= set(shown["loss"])
+    assert (shown["step"][0], shown["step"][-1]) == (4, 1200)
 
 
 def test_a_loss_that_is_not_finite_is_null_and_is_always_kept(

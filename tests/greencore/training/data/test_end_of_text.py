@@ -13,7 +13,7 @@ from greencore.dataset import Message, MessagesRow, PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.data.end_of_text import end_token_ids, set_stop_tokens
 from greencore.training.data.tokenisation import find_turn_end_token_of_rows, tokenise_rows
-from greencore.training.evaluation.evaluate import compute_mean_loss, evaluate, generate_completions
+from greencore.training.evaluation.evaluate import evaluate, generate_completions, score_tokens
 from greencore.training.methods.adapters import load_adapter, with_adapter
 from greencore.training.models.delta import DELTA_FILE_NAME, apply_delta
 from greencore.training.models.loading import load_model, load_tokenizer
@@ -196,7 +196,7 @@ def test_a_padding_token_without_an_embedding_is_replaced(model_folder: Path, tm
     odd = padded_with(load_tokenizer(folder), "[PAD]")
     assert odd.pad_token_id == WORDS
     tokens = tokenise_rows(ROWS, plain, max_length=32)
-    assert compute_mean_loss(model, odd, tokens, batch_size=3) == compute_mean_loss(model, plain, tokens, batch_size=3)
+    assert score_tokens(model, odd, tokens, batch_size=3) == score_tokens(model, plain, tokens, batch_size=3)
     prompts = ["w1", "w2 w3 w4", "w9"]
     assert generate_completions(model, odd, prompts, max_new_tokens=20) == generate_completions(
         model, plain, prompts, max_new_tokens=20

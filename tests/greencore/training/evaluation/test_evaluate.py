@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5Config, T5F
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.training.data.prompt_formats import SUMMARIZE, TLDR
 from greencore.training.data.tokenisation import tokenise_rows
-from greencore.training.evaluation.evaluate import Evaluation, compute_mean_loss, evaluate, generate_completions
+from greencore.training.evaluation.evaluate import Evaluation, evaluate, generate_completions, score_tokens
 from greencore.training.evaluation.rouge import compute_rouge
 from greencore.training.models.loading import load_model, load_tokenizer
 
@@ -136,7 +136,7 @@ def test_the_loss_is_the_mean_over_learned_tokens(
             tokens += int((targets >= 0).sum())
         assert tokens == 3 + 7 + 2
         for batch_size in (1, 2, 3):
-            loss = compute_mean_loss(one, tokenizer, tokenised, batch_size=batch_size)
+            loss = score_tokens(one, tokenizer, tokenised, batch_size=batch_size).loss
             assert loss == pytest.approx(expected / tokens, rel=1e-5)
 
 
@@ -158,7 +158,7 @@ def test_an_evaluation_generates_in_the_rows_format(model: PreTrainedModel, toke
         result = evaluate(model, tokenizer, rows, tokenised, **settings, beams=beams, references=references)  # type: ignore[arg-type]
         assert result.rouge == compute_rouge(references[1:], written)
         assert result.rows == 3
-        assert result.loss == compute_mean_loss(model, tokenizer, tokenised, batch_size=2)
+        assert result.loss == score_tokens(model, tokenizer, tokenised, batch_size=2).loss
         plain = evaluate(model, tokenizer, rows, tokenised, **settings, beams=beams)  # type: ignore[arg-type]
         assert plain.rouge == compute_rouge(["w3", "w4 w5"], written)
 

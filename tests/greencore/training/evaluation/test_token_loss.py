@@ -36,8 +36,9 @@ from transformers import (
 
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.hyperparameters import Hyperparameters
-from greencore.training.data.tokenisation import tokenise_rows
-from greencore.training.evaluation.evaluate import compute_mean_loss
+from greencore.training.data.tokenisation import IGNORED_LABEL, tokenise_rows
+from greencore.training.evaluation.evaluate import score_tokens
+from greencore.training.evaluation.token_loss import count_correct_tokens
 from greencore.training.listener import TrainingListener
 from greencore.training.models.loading import ModelError, load_meta_model, load_model, load_tokenizer
 from greencore.training.run import Method, fine_tune
@@ -115,7 +116,7 @@ def test_an_evaluation_reports_the_mean_token_loss(family: str, model_folder: Pa
     for rows in [PROMPTS] if encoder else [PROMPTS, TEXTS]:
         tokens = tokenise_rows(rows, tokenizer, max_length=64, encoder=encoder)
         expected = token_loss(model, rows, folder)
-        assert compute_mean_loss(model, tokenizer, tokens, batch_size=2) == pytest.approx(expected, rel=1e-4)
+        assert score_tokens(model, tokenizer, tokens, batch_size=2).loss == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.fault(number=9)
@@ -164,3 +165,14 @@ def test_a_decoder_whose_loss_is_not_of_the_next_token_is_refused(family: str, t
     for load in (load_model, load_meta_model):
         with pytest.raises(ModelError, match="not that of the next token"):
             load(tmp_path)
+
+
+@pytest.mark.parametrize("encoder", [False, True])
+def test_a_learned_token_is_correct_where_it_has_the_highest_logit(encoder: bool) -> None:
+    labels = torch.tensor([[IGNORED_LABEL, 1, 2, 3], [0, IGNORED_LABEL, 2, IGNORED_LABEL]])
+    guessed = torch.tensor([[3, 1, 0, 3], [0, 1, 2, 3]])
+    logits = torch.nn.functional.one_hot(guessed, 4).float()
+    if not encoder:  # position i predicts the token after it; the last predicts none
+        logits = torch.cat([logits[:, 1:], torch.zeros(2, 1, 4)], dim=1)
+
+    assert count_correct_tokens(logits, labels, encoder=encoder) == (4 if encoder else 3)
