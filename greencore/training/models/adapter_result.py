@@ -14,7 +14,8 @@ from greencore.training.models.loading import ModelError, load_model, load_token
 def apply_adapter(base_folder: Path, adapter_folder: Path, output: Path) -> Path:
     """Merge a LoRA adapter into its base, and write the model with the base's tokenizer to the new folder `output`.
 
-    The weights are those of the merged result of the same run. Raises `ModelError` where the adapter does not fit.
+    It is merged in float32, so that the weights are those of the merged result of a run in float32. Raises `ModelError`
+    where the adapter does not fit.
     """
     model, tokenizer = load_model(base_folder), load_tokenizer(base_folder)
     try:
