@@ -30,23 +30,14 @@ EVENT_CHANNEL = "greentune_events"
 class Job(Table):
     """One fine-tuning run, from submission to its end. The table is the outbox: messages carry only the job's id.
 
-    <<<<<<< HEAD
-        `owner` is None for a job submitted without a key. `model` is a name in the catalogue, and `base_job_id` the job
-        whose result of that model is trained further. `revision` grows with every write that a reader can see; other writes
-        set it to itself. Times: `ready_at`, when the job could first have run; `released_at`, when its owner resumed or
-        retried it, from which its gate's longest delay counts; `not_before`, when its gate is evaluated next; `settled_at`,
-        when all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed message,
-        `gate` the last gate decision, `eta` the last predicted end, `utility` the importance by ρ of the newest probe,
-        `tracker_kwh` CodeCarbon's energy total. `signal` and `emission_factors` are the basis of its intensity.
-    =======
-        `owner` is None for a job submitted without a key. `revision` grows with every write that a reader can see; other
-        writes set it to itself. Times: `ready_at`, when the job could first have run; `released_at`, when its owner resumed
-        or retried it, from which its gate's longest delay counts; `not_before`, when its gate is evaluated next;
-        `settled_at`, when all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed
-        message, `gate` the last gate decision, `eta` the last predicted end, `best` the evaluation during training with the
-        lowest loss so far (`step`, `epoch`, `loss`), `utility` the importance by ρ of the newest probe, `tracker_kwh`
-        CodeCarbon's energy total. `signal` and `emission_factors` are the basis of its intensity.
-    >>>>>>> 3df3976 (Evaluate during the run, keep its best weights, and stop it early)
+    `owner` is None for a job submitted without a key. `model` is a name in the catalogue, and `base_job_id` the job
+    whose result of that model is trained further. `revision` grows with every write that a reader can see; other writes
+    set it to itself. Times: `ready_at`, when the job could first have run; `released_at`, when its owner resumed or
+    retried it, from which its gate's longest delay counts; `not_before`, when its gate is evaluated next; `settled_at`,
+    when all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed message,
+    `gate` the last gate decision, `eta` the last predicted end, `best` the evaluation during training with the lowest
+    loss so far (`step`, `epoch`, `loss`), `utility` the importance by ρ of the newest probe, `tracker_kwh` CodeCarbon's
+    energy total. `signal` and `emission_factors` are the basis of its intensity.
     """
 
     __tablename__ = "jobs"
