@@ -242,6 +242,8 @@ def _shorten_source(instructions: Messages, last: Message, fits: Callable[[Messa
     def shorten(length: int) -> Messages:
         return (*instructions, replace(last, content=last.content[:length].rstrip()))
 
+    if _is_accepted(fits, (*instructions, last)):
+        return (*instructions, last)
     length = bisect_right(
         range(len(last.content) + 1), False, key=lambda length: not _is_accepted(fits, shorten(length))
     )
