@@ -129,11 +129,13 @@ def estimate_workload(
         raise WorkloadUnknown(
             f"the FLOPs of {model} are not measured yet: a prepare worker does so once it has started"
         )
-    counted = _get_counts(session, dataset, model)
-    dropped = counted.get("dropped_rows", 0) if counted else None
+    statistics = _find_counts(session, dataset, model, hyperparameters)
+    counted = None if statistics is None else statistics.counts
+    alike = statistics is not None and statistics.train_on == hyperparameters.train_on
+    dropped = counted.get("dropped_rows", 0) if counted and alike else None
     rows = _training_rows(max(dataset.rows - (dropped or 0), 1), hyperparameters.eval_share)
     examples = rows
-    if counted and "examples" in counted and hyperparameters.train_on == "assistant":
+    if counted and alike and "examples" in counted:
         examples = max(round(rows * counted["examples"] / counted["rows"]), 1)
     lengths, spread, basis = _lengths(counted, dataset, model, hyperparameters.max_length)
     batch = min(hyperparameters.rows_at_once, examples)
@@ -252,10 +254,25 @@ class _LengthDistribution:
         return flops
 
 
-def _get_counts(session: Session, dataset: Dataset, model: str) -> Json | None:
-    """Return the dataset's token counts for the model, if they are counted."""
-    counted = session.get(TokenStatistics, (dataset.id, model))
-    return None if counted is None else counted.counts
+def _find_counts(
+    session: Session, dataset: Dataset, model: str, hyperparameters: Hyperparameters
+) -> TokenStatistics | None:
+    """Return the token counts of the dataset for the model, best of the same turns and prompt format."""
+    query = (
+        select(TokenStatistics)
+        .where(
+            TokenStatistics.dataset_id == dataset.id,
+            TokenStatistics.model == model,
+            TokenStatistics.counts.is_not(None),
+        )
+        .order_by(
+            TokenStatistics.train_on != hyperparameters.train_on,
+            TokenStatistics.prompt_format != hyperparameters.prompt_format,
+            TokenStatistics.train_on,
+            TokenStatistics.prompt_format,
+        )
+    )
+    return session.scalars(query.limit(1)).first()
 
 
 def _lengths(

@@ -57,7 +57,8 @@ def dispatch_token_counts(database: Database, broker: Broker, settings: Settings
         statistics = TokenStatisticsRepository(session)
         for wanted in statistics.lock_undispatched(at=at, redispatch_after=prepare_timeout(settings)):
             try:
-                broker.send(COUNT_TOKENS_TASK, wanted.dataset_id, wanted.model, queue=PREPARE_QUEUE)
+                key = (wanted.dataset_id, wanted.model, wanted.prompt_format, wanted.train_on)
+                broker.send(COUNT_TOKENS_TASK, *key, queue=PREPARE_QUEUE)
             except BrokerDown as error:
                 log.warning("broker.unreachable", dataset=wanted.dataset_id, error=str(error))
                 return

@@ -9,6 +9,7 @@ from celery.signals import celeryd_after_setup, setup_logging, worker_process_in
 from runtime.logs import configure_logs
 from runtime.settings import get_settings
 from runtime.tracing import configure_tracing, flush_traces, stop_tracing
+from store.repositories.token_statistics import CountRequest
 from worker.app import COUNT_TOKENS_TASK, MEASURE_MODELS_TASK, PREPARE_TASK, TRAIN_TASK, app
 from worker.database_retry import retry_while_database_down
 from worker.registration import device_name
@@ -58,11 +59,14 @@ def measure_models() -> None:
 
 
 @app.task(name=COUNT_TOKENS_TASK)
-def count_tokens(dataset_id: str, model: str) -> None:
-    """Count the tokens of a dataset's rows for a model, if they are not stored."""
+def count_tokens(dataset_id: str, model: str, prompt_format: str = "plain", train_on: str = "last") -> None:
+    """Count the tokens of a dataset's rows for a model, if they are not stored.
+
+    A message of an earlier version has only the first two values, and meant the last turns.
+    """
     from worker.preparation.token_counts import count_dataset_tokens
 
-    count_dataset_tokens(dataset_id, model)
+    count_dataset_tokens(CountRequest(dataset_id, model, prompt_format, train_on))
 
 
 @app.task(name=TRAIN_TASK, bind=True)

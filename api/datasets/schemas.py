@@ -145,6 +145,36 @@ class TokenCountsOut(BaseModel):
     histogram: list[TokenBinOut]
 
 
+class SegmentOut(BaseModel):
+    """Consecutive tokens that are all learned, or all only read, as text."""
+
+    text: str
+    tokens: int
+    learned: bool
+
+
+class LearnedRowOut(BaseModel):
+    """A row as training renders it. `line` is its line, or its row in a file of columns, from 1."""
+
+    line: int
+    examples: list[list[SegmentOut]] = Field(
+        description="Text of each example; a conversation may have several. Empty where nothing of the row is learned"
+    )
+    tokens: int = Field(description="Tokens of all examples")
+    learned_tokens: int
+    is_cut: bool = Field(description="True if only the beginning is shown")
+    error: str | None = Field(description="Why the model cannot use this row")
+
+
+class LearnedTextOut(BaseModel):
+    """First rows of a dataset with their learned tokens marked, in a model's prompt format."""
+
+    model: str
+    prompt_format: str
+    train_on: str
+    rows: list[LearnedRowOut]
+
+
 class CountingOut(BaseModel):
     """The tokens are being counted; repeat the request."""
 

@@ -1,10 +1,11 @@
 """Token counts of datasets by model: requested by readers, dispatched by the scheduler, counted by a worker."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Update, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from store.database import Repository, wake_scheduler
@@ -15,31 +16,38 @@ REQUEST_LIFETIME = timedelta(hours=1)
 MAX_DISPATCHED = 100
 
 
+@dataclass(frozen=True)
+class CountRequest:
+    """What is counted: the dataset's rows in a model's tokens, in a prompt format and with the turns that it learns."""
+
+    dataset_id: str
+    model: str
+    prompt_format: str = "plain"
+    train_on: str = "assistant"
+
+
 class TokenStatisticsRepository(Repository):
     """Queries on token statistics."""
 
-    def request_counts(
-        self, dataset_id: str, model: str, *, at: datetime, error_lifetime: timedelta
-    ) -> TokenStatistics:
+    def request_counts(self, wanted: CountRequest, *, at: datetime, error_lifetime: timedelta) -> TokenStatistics:
         """Return the present statistics, and request a count where there was none within `REQUEST_LIFETIME`.
 
-        Counts of an earlier version, which learned only a conversation's last turn, are made again. An error is
-        returned for `error_lifetime` before the count is requested again.
+        Counts of an earlier version, which has no preview, are made again. An error is returned for `error_lifetime`
+        before the count is requested again.
         """
-        new = insert(TokenStatistics).values(dataset_id=dataset_id, model=model, asked_at=at)
+        new = insert(TokenStatistics).values(**asdict(wanted), asked_at=at)
         outdated = or_(
             TokenStatistics.error.is_not(None) & (TokenStatistics.counted_at < at - error_lifetime),
-            TokenStatistics.counts.is_not(None) & ~TokenStatistics.counts.has_key("examples"),  # by an earlier version
+            TokenStatistics.counts.is_not(None) & TokenStatistics.preview.is_(None),
             TokenStatistics.counted_at.is_(None) & (TokenStatistics.asked_at < at - REQUEST_LIFETIME),
         )
+        nothing = dict.fromkeys(("dispatched_at", "counted_at", "counts", "preview", "error"))
         asked = new.on_conflict_do_update(
-            index_elements=["dataset_id", "model"],
-            set_={"asked_at": at, "dispatched_at": None, "counted_at": None, "counts": None, "error": None},
-            where=outdated,
+            index_elements=list(asdict(wanted)), set_={"asked_at": at, **nothing}, where=outdated
         ).returning(TokenStatistics.model)
         if self._session.scalar(asked) is not None:
             wake_scheduler(self._session)
-        return self._session.get_one(TokenStatistics, (dataset_id, model), populate_existing=True)
+        return self._session.get_one(TokenStatistics, asdict(wanted), populate_existing=True)
 
     def list_of_dataset(self, dataset_id: str) -> Sequence[TokenStatistics]:
         """Return a dataset's statistics, also those still being counted, by model."""
@@ -62,23 +70,26 @@ class TokenStatisticsRepository(Repository):
         )
         return self._session.scalars(query).all()
 
-    def is_pending(self, dataset_id: str, model: str) -> bool:
+    def is_pending(self, wanted: CountRequest) -> bool:
         """Return whether the statistics are requested and not yet counted."""
-        found = self._session.get(TokenStatistics, (dataset_id, model))
+        found = self._session.get(TokenStatistics, asdict(wanted))
         return found is not None and found.counted_at is None
+
+    def put_preview(self, wanted: CountRequest, preview: Mapping[str, Any]) -> None:
+        """Store the preview of a pending count; does nothing for a dataset that was deleted meanwhile."""
+        self._session.execute(self._update(wanted).values(preview=preview))
 
     def put(
         self,
-        dataset_id: str,
-        model: str,
+        wanted: CountRequest,
         *,
         at: datetime,
         counts: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
         """Store counts or an error; does nothing for a dataset that was deleted meanwhile."""
-        self._session.execute(
-            update(TokenStatistics)
-            .where(TokenStatistics.dataset_id == dataset_id, TokenStatistics.model == model)
-            .values(counted_at=at, counts=counts, error=error)
-        )
+        self._session.execute(self._update(wanted).values(counted_at=at, counts=counts, error=error))
+
+    @staticmethod
+    def _update(wanted: CountRequest) -> Update:
+        return update(TokenStatistics).filter_by(**asdict(wanted))

@@ -32,16 +32,22 @@ class Dataset(Table):
 
 
 class TokenStatistics(Table):
-    """Token counts of a dataset's rows for one model, computed by a prepare worker on request."""
+    """Token counts of a dataset's rows for one model and way to learn them, computed by a prepare worker on request.
+
+    `preview` are the first rows with their learned tokens marked, stored before the counts.
+    """
 
     __tablename__ = "token_statistics"
 
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
+    prompt_format: Mapped[str] = mapped_column(primary_key=True, default="plain")
+    train_on: Mapped[str] = mapped_column(primary_key=True, default="assistant")
     asked_at: Mapped[datetime]
     dispatched_at: Mapped[datetime | None]
     counted_at: Mapped[datetime | None]
     counts: Mapped[Json | None]
+    preview: Mapped[Json | None]
     error: Mapped[str | None]
 
 

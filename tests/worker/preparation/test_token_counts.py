@@ -21,7 +21,7 @@ from runtime.settings import Settings
 from scheduler.broker import Broker
 from scheduler.prepare_dispatch import dispatch_token_counts, prepare_timeout
 from store.database import Database
-from store.repositories.token_statistics import REQUEST_LIFETIME, TokenStatisticsRepository
+from store.repositories.token_statistics import REQUEST_LIFETIME, CountRequest, TokenStatisticsRepository
 from store.stored_rows import name_blob
 from tests.carbon_provider_server import ManualClock
 from tests.keys import bearer
@@ -119,14 +119,14 @@ def test_counts_are_requested_dispatched_once_computed_and_shown(
         dispatch_token_counts(database, broker, settings, at=clock())
         assert sent(settings) == 3
 
-    count_dataset_tokens(dataset, "words")
+    count_dataset_tokens(CountRequest(dataset, "words"))
     response = ask()
     assert response.status_code == 200
     assert response.json()["tokens"]["max"] == 601
     assert response.json()["rows"] == 2
 
     client.delete(f"/datasets/{dataset}").raise_for_status()
-    count_dataset_tokens(dataset, "words")
+    count_dataset_tokens(CountRequest(dataset, "words"))
     assert ask().status_code == 404
 
 
@@ -140,27 +140,53 @@ def test_an_error_of_counting_is_shown_and_retried_later(
         return client.get(f"/datasets/{dataset['id']}/tokens", params={"model": model})
 
     assert ask("gone").status_code == 202
-    count_dataset_tokens(dataset["id"], "gone")
+    count_dataset_tokens(CountRequest(dataset["id"], "gone"))
     response = ask("gone")
     assert response.status_code == 409
     assert "gone" in response.json()["detail"]
 
     assert ask("words").status_code == 202
     settings.dataset_file(name_blob(dataset["sha256"])).unlink()
-    count_dataset_tokens(dataset["id"], "words")
+    count_dataset_tokens(CountRequest(dataset["id"], "words"))
     assert ask("words").status_code == 409
     client.post("/datasets", files={"file": ("a", ROWS)}).raise_for_status()
     clock.advance(hours=10)
     assert ask("words").status_code == 202
-    count_dataset_tokens(dataset["id"], "words")
+    count_dataset_tokens(CountRequest(dataset["id"], "words"))
     assert ask("words").status_code == 200
+
+
+def test_what_is_learned_of_the_first_rows_is_previewed(service: tuple[TestClient, Settings]) -> None:
+    client, _ = service
+    dataset = client.post("/datasets", files={"file": ("a", ROWS)}).json()["id"]
+
+    def ask(**settings: str) -> Any:
+        return client.get(f"/datasets/{dataset}/learned", params={"model": "words", **settings})
+
+    assert ask().status_code == 202
+    count_dataset_tokens(CountRequest(dataset, "words"))
+    found = ask().json()
+    assert (found["model"], found["prompt_format"], found["train_on"]) == ("words", "plain", "assistant")
+    prompt, text = found["rows"]
+    assert prompt["line"] == 1
+    assert prompt["examples"] == [
+        [{"text": "a b", "tokens": 2, "learned": False}, {"text": " c </s>", "tokens": 2, "learned": True}]
+    ]
+    assert (text["tokens"], text["learned_tokens"], text["is_cut"], text["error"]) == (601, 601, False, None)
+    assert ask(prompt_format="tldr").status_code == 202  # another text around the prompt is another count
+    count_dataset_tokens(CountRequest(dataset, "words", "tldr"))
+    assert len(ask(prompt_format="tldr").json()["rows"][0]["examples"][0][0]["text"]) > len("a b")
+    assert ask(prompt_format="chat").status_code == 202
+    count_dataset_tokens(CountRequest(dataset, "words", "chat"))
+    assert "no chat template" in ask(prompt_format="chat").json()["detail"]
+    assert ask(train_on="first").status_code == 422
 
 
 def test_a_count_without_a_request_is_ignored(service: tuple[TestClient, Settings], database: Database) -> None:
     client, _ = service
     dataset = client.post("/datasets", files={"file": ("a", ROWS)}).json()["id"]
 
-    count_dataset_tokens(dataset, "words")
+    count_dataset_tokens(CountRequest(dataset, "words"))
 
     with database.session() as session:
         found = TokenStatisticsRepository(session).lock_undispatched(at=utc_now(), redispatch_after=timedelta(0))

@@ -1,11 +1,12 @@
 """Conversations with tools, developers and weights, those that are too long, and those of which nothing is learned."""
 
 import json
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from greencore.dataset import Message, MessagesRow, PromptRow
+from greencore.dataset import Message, MessagesRow, PromptRow, Row
 from greencore.training.data.tokenisation import (
     IGNORED_LABEL,
     Example,
@@ -65,7 +66,8 @@ def test_tools_and_tool_calls_are_given_to_the_template_as_transformers_does() -
     [example] = tokenise_rows([MessagesRow(CALLING, TOOLS)], tokenizer, max_length=999).examples
     asked = {"role": "user", "content": "What is 2+2= ?"}
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
-    called = [asked, {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "content": "4"}]
+    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+    called: list[dict[str, Any]] = [asked, turn, {"role": "tool", "content": "4"}]
     sent = tokenizer.apply_chat_template(called, tools=json.loads(TOOLS), tokenize=False, add_generation_prompt=True)
     text = str(tokenizer.decode(list(example.input_ids)))
     assert text.startswith(str(sent))
@@ -143,7 +145,7 @@ def test_an_opening_turn_of_the_assistant_is_read_but_not_learned() -> None:
 def test_a_row_of_which_nothing_is_learned_is_dropped_and_named() -> None:
     tokenizer = templated(CHATML)
     unlearned = MessagesRow((LONG[1], Message("assistant", "a", weight=0)), line=2)
-    rows = [MessagesRow(LONG, line=1), unlearned, PromptRow("a", "b", line=3)]
+    rows: list[Row] = [MessagesRow(LONG, line=1), unlearned, PromptRow("a", "b", line=3)]
     for encoder in (False, True):
         tokens = tokenise_rows(rows, tokenizer, max_length=999, encoder=encoder)
         assert tokens.dropped_lines == (2,)
