@@ -1,6 +1,6 @@
 """`/dashboard/datasets`: the list with the upload, and a page for each dataset."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
@@ -11,6 +11,7 @@ from api.datasets.endpoints import DatasetDep
 from api.datasets.schemas import DatasetOut, RowOut
 from api.http.pagination import Id
 from api.http.problems import Problem
+from greencore.hyperparameters import FormatName, TrainOn
 from store.lifecycle.status import FINAL
 from store.repositories.datasets import DatasetRepository
 from store.repositories.token_statistics import TokenStatisticsRepository
@@ -60,6 +61,8 @@ def dataset_page(dataset: DatasetDep, page: PageDep) -> HTMLResponse:
         owner=dataset.owner,
         counts=counts,
         models=list(page.context.catalogue),
+        prompt_formats=get_args(FormatName),
+        learned_turns=get_args(TrainOn),
         jobs=shown,
         more_jobs=len(jobs) > JOBS_SHOWN,
         rows=rows,
@@ -77,5 +80,7 @@ def _first_rows(dataset: Dataset, page: Page) -> tuple[list[RowOut], str | None]
 
 
 def _version(counted: TokenStatistics) -> list[str | None]:
+    settings = (counted.model, counted.prompt_format, counted.train_on)
     times = (counted.asked_at, counted.counted_at)
-    return [counted.model, counted.error, *(None if time is None else time.isoformat() for time in times)]
+    states = (counted.error, None if counted.preview is None else "previewed")
+    return [*settings, *states, *(None if time is None else time.isoformat() for time in times)]

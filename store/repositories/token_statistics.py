@@ -52,7 +52,8 @@ class TokenStatisticsRepository(Repository):
     def list_of_dataset(self, dataset_id: str) -> Sequence[TokenStatistics]:
         """Return a dataset's statistics, also those still being counted, by model."""
         query = select(TokenStatistics).where(TokenStatistics.dataset_id == dataset_id)
-        return self._session.scalars(query.order_by(TokenStatistics.model)).all()
+        order = (TokenStatistics.model, TokenStatistics.prompt_format, TokenStatistics.train_on)
+        return self._session.scalars(query.order_by(*order)).all()
 
     def lock_undispatched(self, *, at: datetime, redispatch_after: timedelta) -> Sequence[TokenStatistics]:
         """Return locked pending statistics not dispatched within `redispatch_after`, at most `MAX_DISPATCHED`."""

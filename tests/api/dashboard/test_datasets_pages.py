@@ -10,7 +10,7 @@ from api.dashboard import datasets
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus
-from store.repositories.token_statistics import TokenStatisticsRepository
+from store.repositories.token_statistics import CountRequest, TokenStatisticsRepository
 from store.stored_rows import name_blob
 from store.tables import Job
 from tests.api.conftest import MODEL, NOW
@@ -26,6 +26,25 @@ COUNTS = {
     **dict.fromkeys(("tokens", "prompt", "completion"), LENGTHS),
     "longer_than": {"512": 1, "1024": 0},
     "histogram": [{"up_to": 4, "rows": 1}, {"up_to": 8, "rows": 1}],
+}
+PREVIEW: dict[str, Any] = {
+    "rows": [
+        {
+            "line": 1,
+            "examples": [
+                [
+                    {"text": "user: a<b", "tokens": 2, "learned": False},
+                    {"text": "c</s>", "tokens": 2, "learned": True},
+                ]
+            ],
+            "tokens": 4,
+            "learned_tokens": 2,
+            "is_cut": False,
+            "error": None,
+        },
+        {"line": 2, "examples": [], "tokens": 0, "learned_tokens": 0, "is_cut": False, "error": None},
+        {"line": 3, "examples": [], "tokens": 0, "learned_tokens": 0, "is_cut": False, "error": "messages: refused"},
+    ]
 }
 
 
@@ -69,13 +88,18 @@ def test_token_statistics_are_shown_by_model(
 
     def store(**result: Any) -> None:
         with database.session() as session:
-            TokenStatisticsRepository(session).put(dataset_id, MODEL, at=NOW + timedelta(minutes=1), **result)
+            wanted = CountRequest(dataset_id, MODEL)
+            TokenStatisticsRepository(session).put_preview(wanted, PREVIEW)
+            TokenStatisticsRepository(session).put(wanted, at=NOW + timedelta(minutes=1), **result)
 
     store(counts=COUNTS)
     counted = page(client, path)
     for text in (f"<h3>{MODEL}</h3>", '<td class="figure">4.5</td>', "1 row longer than 512, 0 rows longer than 1024."):
         assert text in counted
     assert "data-poll-seconds" not in counted
+    for text in ("prompt format plain, learned turns assistant", "user: a&lt;b<mark>c&lt;/s&gt;</mark>", "refused"):
+        assert text in counted
+    assert "Nothing of this row is learned" in counted
     store(error="no tokenizer")
     assert '<p class="error">no tokenizer</p>' in page(client, path)
 

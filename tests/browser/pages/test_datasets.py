@@ -6,7 +6,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from store.lifecycle.status import JobStatus
-from store.repositories.token_statistics import TokenStatisticsRepository
+from store.repositories.token_statistics import CountRequest, TokenStatisticsRepository
 from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard, SignIn
 from tests.browser.pictures import take_pictures
@@ -22,6 +22,23 @@ COUNTS = {
     **dict.fromkeys(("tokens", "prompt", "completion"), LENGTHS),
     "longer_than": {"512": 0, "1024": 0, "2048": 0},
     "histogram": [{"up_to": 8, "rows": 0}, {"up_to": 16, "rows": 2}],
+}
+PREVIEW = {
+    "rows": [
+        {
+            "line": 1,
+            "examples": [
+                [
+                    {"text": "<|im_start|>user\nHello<|im_end|>", "tokens": 5, "learned": False},
+                    {"text": "Hi<|im_end|>", "tokens": 2, "learned": True},
+                ]
+            ],
+            "tokens": 7,
+            "learned_tokens": 2,
+            "is_cut": False,
+            "error": None,
+        }
+    ]
 }
 
 
@@ -53,8 +70,12 @@ def test_a_file_is_uploaded_looked_at_and_counted(page: Page, dashboard: Dashboa
     page.get_by_role("button", name="Count").click()
     expect(page.get_by_text("Counting since")).to_be_visible()
     with dashboard.database.session() as session:
-        TokenStatisticsRepository(session).put(dataset_id, MODEL, at=datetime.now(UTC), counts=COUNTS)
+        counts, wanted = TokenStatisticsRepository(session), CountRequest(dataset_id, MODEL)
+        counts.put_preview(wanted, PREVIEW)
+        counts.put(wanted, at=datetime.now(UTC), counts=COUNTS)
     expect(page.get_by_role("row", name="Learned 26 13")).to_be_visible(timeout=10_000)
+    page.get_by_text("What is learned of the first rows").click()
+    expect(page.get_by_role("article", name="Row 1 as it is learned").locator("mark")).to_have_text("Hi<|im_end|>")
     page.get_by_text("Histogram").click()
     expect(page.get_by_role("progressbar", name="2 rows of up to 16 tokens")).to_be_visible()
     check_accessible(page)

@@ -16,7 +16,7 @@ form.addEventListener("submit", async (event) => {
   say(error, "");
   const model = form.elements.model.value;
   try {
-    const answer = await get(`/datasets/${form.dataset.dataset}/tokens?model=${encodeURIComponent(model)}`);
+    const answer = await get(`/datasets/${form.dataset.dataset}/tokens?${new URLSearchParams(new FormData(form))}`);
     announce(answer.counted_at ? `The tokens for ${model} are counted.` : `The tokens for ${model} are being counted.`);
     renew();
   } catch (problem) {
