@@ -1,7 +1,7 @@
 """Hyperparameters as options: one for each setting of their schema, which is read once a command with them is used."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -101,8 +101,13 @@ def option_of(path: str) -> str | None:
     return None
 
 
-def validate_hyperparameters(given: Mapping[str, Any]) -> "Hyperparameters":
-    """Return the hyperparameters of a mapping. Raises `SettingError`, with a line for each option at fault."""
+def validate_hyperparameters(
+    given: Mapping[str, Any], name_path: Callable[[str], str] | None = None
+) -> "Hyperparameters":
+    """Return the hyperparameters of a mapping. Raises `SettingError`, with a line for each option at fault.
+
+    `name_path` names what is at a path, by default its option.
+    """
     from pydantic import ValidationError
 
     from greencore.validation_faults import merge_union_faults
@@ -110,14 +115,17 @@ def validate_hyperparameters(given: Mapping[str, Any]) -> "Hyperparameters":
     try:
         return _schema().model_validate(given)
     except ValidationError as error:
-        raise SettingError("\n".join(map(_describe_fault, merge_union_faults(error.errors())))) from error
+        name = name_path or (lambda path: option_of(path) or path or PARAMETER)
+        faults = (f"{name(_path_of(fault))}: {_message_of(fault)}" for fault in merge_union_faults(error.errors()))
+        raise SettingError("\n".join(faults)) from error
 
 
-def _describe_fault(fault: Mapping[str, Any]) -> str:
-    location: Sequence[int | str] = fault["loc"]
-    path = ".".join(str(part) for part in location if isinstance(part, str))
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{option_of(path) or path or 'hyperparameters'}: {message}"
+def _path_of(fault: Mapping[str, Any]) -> str:
+    return ".".join(part for part in fault["loc"] if isinstance(part, str))
+
+
+def _message_of(fault: Mapping[str, Any]) -> str:
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 @cache

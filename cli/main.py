@@ -35,6 +35,7 @@ app = typer.Typer(
 # Commands of the top level.
 for part in (standalone, submission, jobs, results, zones, inventory):
     app.add_typer(part.app)
+app.add_typer(jobs.list_app, name="jobs")
 app.add_typer(policies.app, name="policy")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(keys.app, name="keys")

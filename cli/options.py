@@ -88,6 +88,8 @@ def check_choice(option: str, given: str, choices: Collection[str]) -> None:
 
 def _declare(run: Callable[..., T], parameters: list[inspect.Parameter]) -> Callable[..., T]:
     """Give a function the parameters that Typer reads as options and arguments."""
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    # By keyword, so that their order is free: defaults before others, and options after keywords.
+    by_keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    run.__signature__ = inspect.Signature(by_keyword)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

@@ -1,24 +1,28 @@
 """`greentune jobs`, `watch` and the actions on jobs."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from api.figures import UNKNOWN, format_number, format_percent
 from cli.commands.submission import parse_metadata
-from cli.errors import CommandError
+from cli.errors import CommandError, SettingError
+from cli.job_file import to_job_body
 from cli.options import AsJson, JobArgument, JobArguments, Metadata, check_choice, with_client
 from cli.remote.connection import to_command_error
 from cli.remote.figures import format_emissions, format_savings
-from cli.remote.output import Columns, format_short_time, show_json, show_list
-from greentune.errors import ServiceError, Unreachable
+from cli.remote.output import Columns, format_short_time, show_json, show_list, show_table
+from greentune.errors import Problem, ServiceError, Unreachable
 
 if TYPE_CHECKING:
     from greentune.client import Client
     from greentune.models import Job, JobStatus
 
 app = typer.Typer()
+list_app = typer.Typer()
 
 COLUMNS: "Columns[Job]" = {
     "job": lambda job: job.id,
@@ -33,10 +37,11 @@ COLUMNS: "Columns[Job]" = {
 }
 
 
-@app.command("jobs")
+@list_app.callback(invoke_without_command=True)
 @with_client
 def list_jobs(
     client: "Client",
+    context: typer.Context,
     status: Annotated[str | None, typer.Option(help="Only jobs of this status, such as running.")] = None,
     zone: Annotated[str | None, typer.Option(help="Only jobs of this zone.")] = None,
     name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
@@ -49,6 +54,10 @@ def list_jobs(
     """List jobs, the newest first: progress, emissions and savings."""
     from greentune.models import JobStatus
 
+    if context.invoked_subcommand is not None:
+        if misplaced := [name for name in context.params if _was_given(context, name)]:
+            raise SettingError(f"--{misplaced[0]}: belongs after {context.invoked_subcommand}")
+        return
     if status is not None:
         check_choice("--status", status, get_args(JobStatus))
     found = client.jobs(
@@ -61,6 +70,36 @@ def list_jobs(
         most=limit,
     )
     show_list(found, COLUMNS, empty="no jobs", as_json=as_json)
+
+
+@list_app.command()
+@with_client
+def show(
+    client: "Client",
+    job: JobArgument,
+    as_config: Annotated[
+        bool, typer.Option("--as-config", help="Show YAML that `greentune submit --config` takes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a job's request and state; with --as-config what submits it again, with --json too as that body."""
+    found = client.job(job)
+    body = to_job_body(found, stored_policy=_stored_policy(client, found))
+    if not as_config:
+        if as_json:
+            show_json(found)
+        else:
+            show_table(("", found.id), [(name, column(found)) for name, column in COLUMNS.items() if name != "job"])
+        return
+    passed = found.deadline is not None and found.deadline <= datetime.now(UTC)
+    if passed:
+        typer.echo(f"--deadline: left out, as {body.pop('deadline')} has passed", err=True)
+    if as_json:
+        show_json(body)
+    else:
+        from cli.yaml_text import format_yaml
+
+        typer.echo(format_yaml(body), nl=False)
 
 
 @app.command()
@@ -107,6 +146,23 @@ def resume(client: "Client", jobs: JobArguments, as_json: AsJson = False) -> Non
 def retry(client: "Client", jobs: JobArguments, as_json: AsJson = False) -> None:
     """Retry jobs that failed or were cancelled."""
     _apply_to_each(client.retry, jobs, as_json=as_json)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _stored_policy(client: "Client", job: "Job") -> Mapping[str, Any] | None:
+    """Return the newest version of the policy that a job names, None where there is none."""
+    if job.policy_name is None:
+        return None
+    try:
+        return client.policy(job.policy_name).policy
+    except Problem as problem:
+        if problem.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 def _apply_to_each(action: "Callable[[str], Job]", job_ids: Sequence[str], *, as_json: bool) -> None:

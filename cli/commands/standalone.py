@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from cli.errors import SettingError
-from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions, validate_hyperparameters
+from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions, option_of, validate_hyperparameters
+from cli.job_file import SERVICE_KEYS, ConfigOption, read_constant_rho, read_job_file
 from cli.options import AsJson, DataDir, Key, Url
 
 app = typer.Typer()
@@ -40,34 +41,67 @@ def demo(data_dir: DataDir = None) -> None:
 @app.command(cls=HyperparameterCommand)
 def train(
     model: Annotated[
-        str, typer.Option(help="A name in the catalogue, a model's folder, a GGUF file, or hub:NAME@COMMIT.")
-    ],
-    dataset: Annotated[Path, typer.Option(help="Rows as JSON Lines.")],
+        str | None, typer.Option(help="A name in the catalogue, a model's folder, a GGUF file, or hub:NAME@COMMIT.")
+    ] = None,
+    dataset: Annotated[Path | None, typer.Option(help="Rows as JSON Lines.")] = None,
     validation_dataset: Annotated[
         Path | None, typer.Option(help="Rows as JSON Lines to evaluate on, in place of a share of the rows.")
     ] = None,
-    rho: Annotated[float, typer.Option(help="Share of full fine-tuning's FLOPs, above 0 and at most 1.")] = 0.6,
+    rho: Annotated[
+        float | None, typer.Option(help="Share of full fine-tuning's FLOPs, above 0 and at most 1; default 0.6.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="New folder for checkpoints and the result.")] = Path("out"),
-    method: Annotated[str, typer.Option(help="greentrainer, or one of the baselines that the paper compares with.")] = (
-        "greentrainer"
-    ),
+    method: Annotated[
+        str | None,
+        typer.Option(help="greentrainer, or a baseline that the paper compares with; default greentrainer."),
+    ] = None,
+    config: ConfigOption = None,
     data_dir: DataDir = None,
     hyperparameters: HyperparameterOptions = None,
 ) -> None:
-    """Fine-tune in this process, without a service."""
+    """Fine-tune in this process, without a service; of a constant policy in the file its ρ is used."""
+    file = read_job_file(config)
+    given = {
+        "model": model,
+        "dataset": None if dataset is None else str(dataset),
+        "validation_dataset": None if validation_dataset is None else str(validation_dataset),
+        "method": method,
+        "hyperparameters": hyperparameters,
+    }
+    body = file.merge(given)
+    for key in ("model", "dataset"):
+        if key not in body:
+            raise SettingError(f"--{key}: missing: expected here{' or in the file' if config else ', or --config'}")
+    if rho is None:
+        rho = read_constant_rho(file)
     if not 0 < rho <= 1:
         raise SettingError(f"--rho: {rho} is not above 0 and at most 1")
-    chosen = validate_hyperparameters(hyperparameters)
-    if validation_dataset is not None and hyperparameters.get("eval_share"):
-        raise SettingError("--eval-share: given beside --validation-dataset: expected one of them")
+
+    def where(path: str) -> str:
+        option = option_of(path) or path
+        return file.where(f"hyperparameters.{path}" if path else "hyperparameters", given=given, option=option)
+
+    chosen = validate_hyperparameters(body.get("hyperparameters", {}), where)
+    if "validation_dataset" in body and body.get("hyperparameters", {}).get("eval_share"):
+        raise SettingError(f"{where('eval_share')}: given beside --validation-dataset: expected one of them")
+    if unused := [key for key in SERVICE_KEYS if key in file.body]:
+        typer.echo(f"{config}: not used without a service: {', '.join(unused)}", err=True)
     from cli.configuration import read_settings
     from cli.extras import require_extras
 
     require_extras("train", "training")
     from cli.local.train import train as run
 
-    settings = read_settings(data_dir=data_dir)
-    run(model, dataset, rho, chosen, output, settings, method=method, validation_dataset=validation_dataset)
+    run(
+        body["model"],
+        Path(body["dataset"]),
+        rho,
+        chosen,
+        output,
+        read_settings(data_dir=data_dir),
+        method=body.get("method", "greentrainer"),
+        validation_dataset=Path(body["validation_dataset"]) if "validation_dataset" in body else None,
+    )
 
 
 @app.command("apply-delta")

@@ -1,10 +1,11 @@
 """`greentune submit` and `estimate`: a run as its options describe it, and its predicted cost."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +13,7 @@ from api.figures import UNKNOWN, format_duration, format_forms, format_number, f
 from cli.completion import complete_policy, complete_zone
 from cli.errors import SettingError
 from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions
+from cli.job_file import ConfigOption, read_job_file
 from cli.local.policy_source import read_policy_choice
 from cli.options import AsJson, Metadata, with_client, with_options_of
 from cli.remote.connection import field_to_option, format_field_errors, report_field_errors
@@ -32,17 +34,16 @@ RELATIVE_TIME = re.compile(r"\+(\d+(?:\.\d+)?)([mhd])")
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 Model = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="A name in the service's catalogue, as `greentune models` shows them, or a finished job, job_…, whose "
         "result is trained further."
     ),
 ]
 DatasetOption = Annotated[
-    str, typer.Option("--dataset", help="A file of rows, JSON Lines or Parquet, to upload; or the id of an upload.")
+    str | None,
+    typer.Option("--dataset", help="A file of rows, JSON Lines or Parquet, to upload; or the id of an upload."),
 ]
-
-
 ValidationOption = Annotated[
     str | None,
     typer.Option(
@@ -89,25 +90,46 @@ def upload_if_file(client: "Client", dataset: str, *, option: str = "--dataset")
     return uploaded.id
 
 
-def _with_validation_dataset(client: "Client", options: RunOptions, given: str | None) -> RunOptions:
-    """Return the options with the id of the validation dataset, which is uploaded where a file is given."""
-    if given is None:
-        return options
-    return {**options, "validation_dataset": upload_if_file(client, given, option="--validation-dataset")}
+@contextmanager
+def _run(
+    client: "Client", config: Path | None, model: str | None, dataset: str | None, options: RunOptions
+) -> Iterator[tuple[str, str, RunOptions]]:
+    """Yield model, dataset and options of a run by its file and its options, with files of rows uploaded.
+
+    Raises `SettingError` that names the option or the key of the file for what is missing, and for what is refused
+    within the block.
+    """
+    file, given = read_job_file(config), {"model": model, "dataset": dataset, **options}
+    body = file.merge(given)
+
+    def where(key: str) -> str:
+        return file.where(key, given=given, option=field_to_option(key))
+
+    for key in ("model", "dataset"):
+        if key not in body:
+            raise SettingError(f"--{key}: missing: expected here{' or in the file' if config else ', or --config'}")
+    if isinstance(deadline := body.get("deadline"), str):
+        body["deadline"] = _parse_deadline(deadline, now=datetime.now(UTC), where=where("deadline"))
+    for key in ("dataset", "validation_dataset"):
+        if key in body:
+            body[key] = upload_if_file(client, body[key], option=where(key))
+    with report_field_errors(where):
+        yield body.pop("model"), body.pop("dataset"), cast(RunOptions, body)
 
 
-def _parse_deadline(text: str, *, now: datetime) -> datetime:
+def _parse_deadline(text: str, *, now: datetime, where: str = "--deadline") -> datetime:
     """Parse a time in ISO 8601 (UTC without an offset), or a span from `now`. Raises `SettingError`."""
     span = RELATIVE_TIME.fullmatch(text)
     try:
         return parse_utc(text) if span is None else now + timedelta(**{UNITS[span[2]]: float(span[1])})
     except (ValueError, OverflowError):
         raise SettingError(
-            f"--deadline: {text!r} is not a time: expected ISO 8601, such as 2026-11-23T10:00:00Z, or from now, as +12h"
+            f"{where}: {text!r} is not a time: expected ISO 8601, such as 2026-11-23T10:00:00Z, or from now, as +12h"
         ) from None
 
 
 def _parse_run_options(
+    validation_dataset: ValidationOption = None,
     name: Annotated[str | None, typer.Option(help="A name for people, also of the result.")] = None,
     method: Annotated[
         str | None, typer.Option(help="greentrainer, full, lora, prefix, top2 or bitfit; else greentrainer.")
@@ -135,6 +157,7 @@ def _parse_run_options(
     """Parse the options of a run. Raises `SettingError` for one that is not valid."""
     return RunOptions(
         name=name,
+        validation_dataset=validation_dataset,
         method=method,
         policy=None if policy is None else read_policy_choice(policy),
         zone=zone,
@@ -150,19 +173,19 @@ def _parse_run_options(
 @with_options_of(_parse_run_options, "options")
 def submit(
     client: "Client",
-    model: Model,
-    dataset: DatasetOption,
+    model: Model = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    *,
     options: RunOptions,
-    validation_dataset: ValidationOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end, as `greentune watch`.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit a fine-tuning run to the service, and show the job's id; a file of rows is uploaded first."""
     from cli.remote.watching import watch as watch_job
 
-    with report_field_errors(field_to_option):
-        options = _with_validation_dataset(client, options, validation_dataset)
-        job = client.submit(model, upload_if_file(client, dataset), **options)
+    with _run(client, config, model, dataset, options) as (chosen, rows, run):
+        job = client.submit(chosen, rows, **run)
     if as_json and not watch:
         show_json(job)
     else:
@@ -177,16 +200,16 @@ def submit(
 @with_options_of(_parse_run_options, "options")
 def estimate(
     client: "Client",
-    model: Model,
-    dataset: DatasetOption,
+    model: Model = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    *,
     options: RunOptions,
-    validation_dataset: ValidationOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate a run's time, energy and emissions, now and in the best window; a file of rows is uploaded for it."""
-    with report_field_errors(field_to_option):
-        options = _with_validation_dataset(client, options, validation_dataset)
-        found = client.estimate(model, upload_if_file(client, dataset), **options)
+    with _run(client, config, model, dataset, options) as (chosen, rows, run):
+        found = client.estimate(chosen, rows, **run)
     if as_json:
         show_json(found)
     else:

@@ -31,6 +31,8 @@ def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
     if not hasattr(command, "commands"):
         yield path, command
         return
+    if command.invoke_without_command:
+        yield path, command
     for name, below in command.commands.items():
         if not below.hidden:
             yield from _commands(f"{path} {name}", below)
@@ -40,7 +42,8 @@ def _section(path: str, command: Any) -> list[str]:
     shown = [parameter for parameter in command.params if not parameter.hidden]
     arguments = [parameter for parameter in shown if parameter.param_type_name == "argument"]
     options = ["[OPTIONS]"] if len(shown) > len(arguments) else []
-    usage = " ".join([path, *map(_argument, arguments), *options])
+    subcommand = ["[COMMAND]"] if hasattr(command, "commands") else []
+    usage = " ".join([path, *map(_argument, arguments), *options, *subcommand])
     lines = [f"## {path}", "", f"`{usage}`", "", inspect.cleandoc(command.help or ""), ""]
     if shown:
         lines += ["| name | takes | default | what |", "|---|---|---|---|", *map(_row, shown)]

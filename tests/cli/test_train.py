@@ -174,3 +174,19 @@ def test_a_validation_file_is_evaluated_on(
     command = greentune("train", "--model", str(model), "--dataset", str(dataset), *both)
     assert command.finish() == ExitCode.USAGE
     assert "--eval-share: given beside --validation-dataset" in command.output
+
+
+def test_a_run_is_described_by_a_file_and_options(greentune: "Run", model: Path, dataset: Path, tmp_path: Path) -> None:
+    config = tmp_path / "job.yaml"
+    settings = "{epochs: 1, eval_share: 0, max_length: 32}"
+    policy = "{kind: constant, rho: 0.7}"
+    config.write_text(f"model: {model}\ndataset: {dataset}\nzone: FR\npolicy: {policy}\nhyperparameters: {settings}\n")
+    command = greentune("train", "--config", str(config), "--epochs", "2", "--output", str(tmp_path / "out"))
+    assert command.finish() == 0, command.output
+    assert len([line for line in command.lines if "0.70" in line]) == 2
+    assert f"{config}: not used without a service: zone" in command.output
+
+    config.write_text(f"model: {model}\ndataset: {dataset}\nhyperparameters: {{epochs: 0}}\n")
+    command = greentune("train", "--config", str(config), "--output", str(tmp_path / "other"))
+    assert command.finish() == 2
+    assert f"{config}: hyperparameters.epochs: " in command.output
