@@ -1,14 +1,15 @@
-"""Validates a received upload, and converts it to JSON Lines if it is Parquet."""
+"""Validates a received upload, and converts it to JSON Lines unless its rows are that already."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from api.datasets.parquet import convert_parquet, is_parquet
+from api.datasets.isolation import convert_file
 from api.datasets.receiving import ReceivedUpload
-from api.datasets.validator import DatasetLimits, DatasetRejected, DatasetSummary, check_json_lines
+from api.datasets.validator import DatasetSummary, validate_rows
 from api.http.problems import FieldProblem, Problem, invalid_field, invalid_fields
+from greencore.dataset.containers import FileFormat, ReadLimits, UnusableFile, is_plain_json_lines, open_rows
 
 
 @dataclass(frozen=True)
@@ -17,25 +18,27 @@ class ValidatedUpload:
 
     file: Path
     blob: str
-    format: str
+    format: FileFormat
     rows: int
     contents: dict[str, Any]
 
 
-def validate_upload(received: ReceivedUpload, limits: DatasetLimits) -> ValidatedUpload:
+def validate_upload(received: ReceivedUpload, limits: ReadLimits) -> ValidatedUpload:
     """Validate an upload; a converted file is written beside it.
 
-    The format is detected from the content. Raises the 422 that names the first hundred invalid rows, or what is wrong
-    with the file; `OSError` for a full disk.
+    Its container is detected from the content, and from its name and media type where that leaves it open. Raises the
+    422 that names the first hundred invalid rows, or what is wrong with the file; `OSError` for a full disk.
     """
     try:
-        if is_parquet(received.file):
-            file = received.file.with_name("converted")
-            (summary, blob), kind = convert_parquet(received.file, file, limits), "parquet"
+        if not received.columns.sources and is_plain_json_lines(received.file, hint=received.hint):
+            file, blob = received.file, received.sha256
+            with open_rows(file, limits=limits, hint=received.hint) as rows:
+                summary, kind = validate_rows(rows, limits), rows.format
         else:
-            file = received.file
-            summary, blob, kind = check_json_lines(file, limits), received.sha256, "jsonl"
-    except DatasetRejected as refused:
+            file = received.file.with_name("converted")
+            converted = convert_file(received.file, file, limits, received.columns, hint=received.hint)
+            summary, kind, blob = converted.summary, converted.format, converted.sha256
+    except UnusableFile as refused:
         raise invalid_field("file", str(refused)) from refused
     if summary.faults:
         raise _faulty(summary)

@@ -11,13 +11,14 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.access.principal import PrincipalDep
 from api.datasets.checking import validate_upload
+from api.datasets.form import LONGEST_COLUMNS
 from api.datasets.receiving import LONGEST_SENT_NAME, receive_upload, upload_folder
 from api.datasets.schemas import UPLOAD_BODY, DatasetOut
 from api.datasets.storing import discard_rows, store_dataset
-from api.datasets.validator import DatasetLimits
 from api.dependencies import AppContextDep, NowDep, SessionDep
 from api.http.pagination import Id, Limit, Listing, OlderThan, to_listing
 from api.http.problems import Problem, closing_problem, problem_responses
+from greencore.dataset.containers import ReadLimits
 from greencore.disk import DISK_FULL_ERRNOS
 from runtime.ids import new_id
 from store.repositories.datasets import DatasetRepository
@@ -61,24 +62,37 @@ async def create_dataset(
         str | None,
         Query(max_length=LONGEST_SENT_NAME, description="Display name; default: the name of the form's file"),
     ] = None,
+    columns: Annotated[
+        str | None,
+        Query(
+            max_length=LONGEST_COLUMNS,
+            description="JSON object of the fields of a row and the columns, or paths with dots, that they are taken "
+            'from: `{"prompt": "question", "completion": "data.answer"}`; a form may have it as a field',
+        ),
+    ] = None,
 ) -> DatasetOut:
-    """JSON Lines or Parquet, detected from the content; the columns of a Parquet file are the fields of a row.
+    """JSON Lines, a JSON array, CSV or TSV with a header, or Parquet; each also compressed as a whole by gzip or zstd.
 
-    Each row is `{"messages": [{"role", "content"}, …]}`, perhaps with `tools`, `{"conversations": [{"from", "value"},
-    …]}`, `{"prompt", "completion"}`, `{"instruction", "input", "output"}` or `{"text"}`. All rows are validated; errors
-    name the line, up to the first hundred. A key that would change what is learned elsewhere is refused; other unknown
-    keys are named in `contents.ignored_fields`.
+    The container is detected from the content; of a table whose header does not tell, from the file's name or the
+    media type. Each row is `{"messages": [{"role", "content"}, …]}`, perhaps with `tools`, `{"conversations": [{"from",
+    "value"}, …]}`, `{"prompt", "completion"}`, `{"instruction", "input", "output"}` or `{"text"}`; a table's columns
+    are its keys. All rows are validated; errors name the line, element or row, up to the first hundred. A key that
+    would change what is learned elsewhere is refused; other unknown keys are named in `contents.ignored_fields`.
     """
     settings = context.settings
-    limits = DatasetLimits(settings.max_dataset_rows, settings.max_row_bytes, settings.max_upload_bytes)
+    limits = ReadLimits(settings.max_dataset_rows, settings.max_row_bytes, settings.max_upload_bytes)
     with _report_full_disk(), upload_folder(settings) as folder:
-        received = await receive_upload(request, folder, name=name, max_bytes=settings.max_upload_bytes)
+        received = await receive_upload(
+            request, folder, name=name, columns=columns, max_bytes=settings.max_upload_bytes
+        )
         checked = await to_thread.run_sync(validate_upload, received, limits, limiter=validation_limiter)
         dataset = Dataset(
             id=new_id("dataset"),
             owner=principal.owner,
             name=received.name,
-            format=checked.format,
+            format=checked.format.container,
+            compression=checked.format.compression,
+            columns=dict(received.columns.sources) or None,
             rows=checked.rows,
             bytes=received.bytes,
             sha256=received.sha256,

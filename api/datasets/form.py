@@ -7,21 +7,24 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from api.http.problems import Problem, closing_problem, invalid_field
 
-FIELD = b"file"
+FILE, COLUMNS = b"file", b"columns"
+LONGEST_COLUMNS = 4096  # bytes
 MAX_PARTS = 20
 
 
 class MultipartFileReader:
-    """Parses a form in chunks and returns the bytes of its field `file`; other fields are skipped.
+    """Parses a form in chunks and returns the bytes of its field `file`; `columns` is kept, other fields are skipped.
 
-    Raises the 400 for a form that cannot be read, and the 422 for a second file. (Starlette's own parser stores the
-    whole file in the system's temporary folder first.)
+    Raises the 400 for a form that cannot be read, and the 422 for a second field of these names, or too long `columns`.
+    (Starlette's own parser stores the whole file in the system's temporary folder first.)
     """
 
     def __init__(self, boundary: bytes) -> None:
-        self.found, self.filename = False, ""
-        self._parts, self._ended, self._in_file = 0, False, False
-        self._header_name, self._header_value, self._disposition = b"", b"", b""
+        self.found, self.filename, self.media_type = False, "", ""
+        self.columns: bytearray | None = None
+        self._parts, self._ended, self._field = 0, False, b""
+        self._header_name, self._header_value = b"", b""
+        self._headers: dict[bytes, bytes] = {}
         self._pieces: list[bytes] = []
         if not boundary:
             raise _unreadable("its content type names no boundary")
@@ -58,7 +61,7 @@ class MultipartFileReader:
 
     def _part_begins(self) -> None:
         self._parts += 1
-        self._disposition = b""
+        self._headers = {}
         if self._parts > MAX_PARTS:
             raise _unreadable(f"it has more than {MAX_PARTS} fields")
 
@@ -69,25 +72,35 @@ class MultipartFileReader:
         self._header_value += data[start:end]
 
     def _header_ends(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self._disposition = self._header_value
+        self._headers[self._header_name.lower()] = self._header_value
         self._header_name = self._header_value = b""
 
     def _headers_end(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        if options.get(b"name") != FIELD:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        self._field = options.get(b"name", b"")
+        if self._field == COLUMNS:
+            if self.columns is not None:
+                raise invalid_field("columns", "is given twice")
+            self.columns = bytearray()
+        if self._field != FILE:
             return
         if self.found:
             raise invalid_field("file", "is given twice: expected one file")
-        self.found = self._in_file = True
+        self.found = True
         self.filename = options.get(b"filename", b"").decode(errors="replace")
+        media_type, _ = parse_options_header(self._headers.get(b"content-type"))
+        self.media_type = media_type.decode("latin-1").lower()
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._in_file:
+        if self._field == FILE:
             self._pieces.append(data[start:end])
+        elif self._field == COLUMNS and self.columns is not None:
+            self.columns += data[start:end]
+            if len(self.columns) > LONGEST_COLUMNS:
+                raise invalid_field("columns", f"is longer than {LONGEST_COLUMNS} bytes")
 
     def _part_ends(self) -> None:
-        self._in_file = False
+        self._field = b""
 
     def _form_ends(self) -> None:
         self._ended = True

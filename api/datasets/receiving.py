@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,12 +18,22 @@ from starlette.requests import ClientDisconnect
 
 from api.datasets.form import MultipartFileReader
 from api.http.problems import Problem, closing_problem, invalid_field
+from greencore.dataset.containers import ColumnMapping, Container, hint_container
 from runtime.ids import new_id
 from runtime.private_files import make_private_folder, open_private
 from runtime.settings import Settings
 
 FORM = "multipart/form-data"
-RAW = ("application/x-ndjson", "application/jsonl", "application/vnd.apache.parquet", "application/octet-stream")
+RAW = (
+    "application/x-ndjson",
+    "application/jsonl",
+    "text/csv",
+    "text/tab-separated-values",
+    "application/vnd.apache.parquet",
+    "application/gzip",
+    "application/zstd",
+    "application/octet-stream",
+)
 IDLE_SECONDS = 60.0
 WRITE_BYTES = 2**20
 LONGEST_NAME = 200
@@ -33,12 +44,17 @@ ABANDONED_SECONDS = 6 * 3600.0
 
 @dataclass(frozen=True)
 class ReceivedUpload:
-    """An upload on disk, as it was sent; `name` is for display only, and never a path."""
+    """An upload on disk, as it was sent; `name` is for display only, and never a path.
+
+    `hint` is the kind of table that its name or media type says, `columns` how its fields are to be mapped.
+    """
 
     file: Path
     name: str
     bytes: int
     sha256: str
+    hint: Container | None
+    columns: ColumnMapping
 
 
 @contextmanager
@@ -54,12 +70,16 @@ def upload_folder(settings: Settings) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def receive_upload(request: Request, folder: Path, *, name: str | None, max_bytes: int) -> ReceivedUpload:
+async def receive_upload(
+    request: Request, folder: Path, *, name: str | None, columns: str | None, max_bytes: int
+) -> ReceivedUpload:
     """Write the file that a request carries into `folder`.
 
-    It is the field `file` of a form, or else the whole body. Raises the 400 for a form that cannot be read or is
-    incomplete, 408 if nothing arrives for a minute, 413, 415, and 422 without a file.
+    It is the field `file` of a form, or else the whole body; `columns`, as JSON, may be a field of the form as well.
+    Raises the 400 for a form that cannot be read or is incomplete, 408 if nothing arrives for a minute, 413, 415, and
+    422 without a file, or for columns that cannot be read.
     """
+    mapping = _parse_columns(columns)
     media_type, options = parse_options_header(request.headers.get("content-type"))
     kind = media_type.decode("latin-1").lower()
     if kind == FORM:
@@ -75,8 +95,22 @@ async def receive_upload(request: Request, folder: Path, *, name: str | None, ma
     size, digest = await _write(pieces, target, max_bytes)
     if form is not None and not form.found:
         raise invalid_field("file", "is missing: send the rows in a form's field of this name, or as the whole body")
-    sent_name = form.filename if form is not None else ""
-    return ReceivedUpload(target, _display_name(name or sent_name), size, digest)
+    if form is not None and form.columns is not None:
+        if columns is not None:
+            raise invalid_field("columns", "is given twice, in the query and in the form")
+        mapping = _parse_columns(form.columns.decode(errors="replace"))
+    display_name = _display_name(name or (form.filename if form is not None else ""))
+    hint = hint_container(display_name, kind if form is None else form.media_type)
+    return ReceivedUpload(target, display_name, size, digest, hint, mapping)
+
+
+def _parse_columns(text: str | None) -> ColumnMapping:
+    try:
+        return ColumnMapping() if text is None else ColumnMapping.parse(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise invalid_field("columns", f"is not JSON: {error.msg} at character {error.pos}") from error
+    except (ValueError, RecursionError) as error:
+        raise invalid_field("columns", str(error)) from error
 
 
 async def _write(pieces: AsyncIterator[bytes], target: Path, max_bytes: int) -> tuple[int, str]:

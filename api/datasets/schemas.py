@@ -23,7 +23,8 @@ UPLOAD_BODY: dict[str, Any] = {
                 "required": ["file"],
                 "maxProperties": MAX_PARTS,
                 "properties": {
-                    "file": {"type": "string", "format": "binary", "description": "JSON Lines or Parquet"},
+                    "file": {"type": "string", "format": "binary", "description": "Rows in any container"},
+                    "columns": {"type": "string", "description": "As the query parameter of this name"},
                 },
             }
         },
@@ -58,7 +59,9 @@ class DatasetOut(RowModel):
 
     id: str
     name: str
-    format: str
+    format: str = Field(description="Container of the rows: jsonl, json (an array), csv, tsv or parquet")
+    compression: str | None = Field(description="gzip or zstd; null for a file that is not compressed as a whole")
+    columns: dict[str, str] | None = Field(description="Fields of a row, and what they were taken from on upload")
     rows: int
     bytes: int
     sha256: str

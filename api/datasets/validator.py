@@ -1,46 +1,22 @@
-"""Collects the faults, forms and lengths of an upload's rows: of JSON Lines here, of Parquet in `parquet`."""
+"""Collects the faults, forms and lengths of an upload's rows."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from greencore.dataset import (
-    BYTE_ORDER_MARK,
-    InvalidRow,
-    MessagesRow,
-    PromptRow,
-    Row,
-    find_form,
-    find_ignored_keys,
-    parse_object,
-    row_from_object,
-)
+from greencore.dataset import InvalidRow, MessagesRow, PromptRow, Row, find_form, find_ignored_keys
+from greencore.dataset.containers import OpenRows, ReadLimits, UnusableFile
 from greencore.length_statistics import LengthCounter
 
-CHUNK_BYTES = 2**20
 MAX_FAULTS = 100
 MAX_IGNORED = 20
 LONGEST_NAME = 100
 
 
-class DatasetRejected(Exception):
-    """The file as a whole cannot be used."""
-
-
-@dataclass(frozen=True)
-class DatasetLimits:
-    """Size limits of a dataset. `row_bytes` applies to one line, `bytes` to all of them, as stored."""
-
-    rows: int
-    row_bytes: int
-    bytes: int
-
-
 @dataclass(frozen=True)
 class RowFault:
-    """A row that cannot be used; `field` is such as `line 3: prompt` or `row 17`."""
+    """A row that cannot be used; `field` is such as `line 3: prompt` or `element 17`."""
 
     field: str
     message: str
@@ -57,9 +33,9 @@ class DatasetSummary:
 
 
 class DatasetValidator:
-    """Collects faults and statistics row by row; `place` is the format's term for a row, "line" or "row"."""
+    """Collects faults and statistics row by row; `place` is the container's term for where a row is."""
 
-    def __init__(self, place: str, limits: DatasetLimits) -> None:
+    def __init__(self, place: str, limits: ReadLimits) -> None:
         self._place, self._limits = place, limits
         self._rows, self._fault_count = 0, 0
         self._faults: list[RowFault] = []
@@ -68,10 +44,9 @@ class DatasetValidator:
         self._characters = LengthCounter()
 
     def begin_row(self) -> None:
-        """Count one more row. Raises `DatasetRejected` above the limit."""
+        """Count one more row. Raises `UnusableFile` above the limit."""
         self._rows += 1
-        if self._rows > self._limits.rows:
-            raise DatasetRejected(f"holds more than {self._limits.rows} rows, the most that this service takes")
+        self._limits.check_rows(self._rows)
 
     def accept_row(self, row: Row, value: Mapping[str, object]) -> None:
         """Record a valid row; `value` is the object that it was read from."""
@@ -87,15 +62,10 @@ class DatasetValidator:
         where = f"{self._place} {error.line}"
         self._fault(f"{where}: {error.field}" if error.field else where, error.message)
 
-    def reject_long_row(self, number: int) -> None:
-        """Record a row above the size limit."""
-        most = self._limits.row_bytes
-        self._fault(f"{self._place} {number}", f"is longer than {most} bytes, the most that a row may have")
-
     def summary(self) -> DatasetSummary:
-        """Return the result. Raises `DatasetRejected` without any row."""
+        """Return the result. Raises `UnusableFile` without any row."""
         if self._rows == 0:
-            raise DatasetRejected("holds no row: expected JSON Lines or Parquet with at least one training row")
+            raise UnusableFile("holds no row: expected at least one training row")
         contents: dict[str, Any] = {}
         if not self._faults:
             characters = self._characters.distribution()
@@ -125,36 +95,24 @@ def row_texts(row: Row) -> list[str]:
     return [row.prompt, row.completion] if isinstance(row, PromptRow) else [row.text]
 
 
-def check_json_lines(file: Path, limits: DatasetLimits) -> DatasetSummary:
-    """Validate a file, which may begin with a byte order mark. Raises `DatasetRejected` for no row, or too many."""
-    validator = DatasetValidator("line", limits)
-    with file.open("rb") as lines:
-        if lines.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
-            lines.seek(0)
-        for number, line in enumerate(_lines(lines, limits.row_bytes), start=1):
-            if line is None:
-                validator.begin_row()
-                validator.reject_long_row(number)
-            elif line.strip():
-                validator.begin_row()
-                try:
-                    value = parse_object(line, number)
-                    row = row_from_object(value, number)
-                except InvalidRow as error:
-                    validator.reject_row(error)
-                else:
-                    validator.accept_row(row, value)
-    return validator.summary()
+def validate_rows(
+    rows: OpenRows, limits: ReadLimits, store_row: Callable[[int, Row], None] | None = None
+) -> DatasetSummary:
+    """Read all rows of a file, and give the valid ones to `store_row`, which may raise `InvalidRow`.
 
-
-def _lines(file: BinaryIO, longest: int) -> Iterator[bytes | None]:
-    """Yield lines without their end; None for one of more than `longest` bytes, which is skipped in chunks."""
-    most = longest + len(b"\r\n")
-    while line := file.readline(most):
-        if line.endswith(b"\n") or len(line) < most:
-            content = line.rstrip(b"\r\n")
-            yield content if len(content) <= longest else None
+    Raises `UnusableFile` for no row, or too many, and what reading the rows raises.
+    """
+    validator = DatasetValidator(rows.format.container.place, limits)
+    for number, row, value in rows.rows:
+        validator.begin_row()
+        if isinstance(row, InvalidRow):
+            validator.reject_row(row)
+            continue
+        try:
+            if store_row is not None:
+                store_row(number, row)
+        except InvalidRow as error:
+            validator.reject_row(error)
         else:
-            yield None
-            while line and not line.endswith(b"\n"):
-                line = file.readline(CHUNK_BYTES)
+            validator.accept_row(row, value)
+    return validator.summary()

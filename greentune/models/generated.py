@@ -829,6 +829,11 @@ class Dataset(Answer):
     id: str
     name: str
     format: str
+    """Container of the rows: jsonl, json (an array), csv, tsv or parquet"""
+    compression: str | None
+    """gzip or zstd; None for a file that is not compressed as a whole"""
+    columns: dict[str, str] | None
+    """Fields of a row, and what they were taken from on upload"""
     rows: int
     bytes: int
     sha256: str

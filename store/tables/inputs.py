@@ -12,7 +12,8 @@ class Dataset(Table):
     """An uploaded file of training rows.
 
     `blob` identifies the stored rows, which equal datasets share; `sha256` is that of the upload. `contents` are the
-    forms of the rows and their number of characters. A deleted dataset keeps its row, to which ended jobs refer.
+    forms of the rows and their number of characters, `columns` what the fields of a row were taken from. A deleted
+    dataset keeps its row, to which ended jobs refer.
     """
 
     __tablename__ = "datasets"
@@ -22,6 +23,8 @@ class Dataset(Table):
     owner: Mapped[str | None]
     name: Mapped[str]
     format: Mapped[str]
+    compression: Mapped[str | None]
+    columns: Mapped[Json | None]
     rows: Mapped[int]
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]

@@ -12,12 +12,13 @@ import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 
-from api.datasets.parquet import convert_parquet
-from api.datasets.validator import DatasetLimits, DatasetRejected
+from api.datasets.isolation import convert_file
 from api.main import create_app
+from greencore.dataset.containers import ColumnMapping, ReadLimits, UnusableFile
 from runtime.settings import Settings
 from tests.keys import bearer
 
+LIMITS = ReadLimits(1000, 2**20, 2**30)
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Grüß Gott"}]
 
 
@@ -103,17 +104,8 @@ def test_a_file_that_expands_beyond_the_memory_allowed_is_refused(tmp_path: Path
     one_text_for_all = pyarrow.DictionaryArray.from_arrays([0] * 200, ["x" * 2**22])
     (tmp_path / "bomb").write_bytes(parquet({"text": one_text_for_all}, compression="zstd"))
 
-    with pytest.raises(DatasetRejected, match="within the memory allowed"):
-        convert_parquet(tmp_path / "bomb", tmp_path / "rows", DatasetLimits(1000, 2**20, 2**30), memory_bytes=2**29)
-
-
-def test_a_file_whose_reader_is_killed_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "rows").write_bytes(parquet({"text": ["a"]}))
-
-    with pytest.raises(DatasetRejected, match="within 1 MiB of memory"):
-        convert_parquet(
-            tmp_path / "rows", tmp_path / "converted", DatasetLimits(1000, 2**20, 2**30), memory_bytes=2**20
-        )
+    with pytest.raises(UnusableFile, match="within the memory allowed"):
+        convert_file(tmp_path / "bomb", tmp_path / "rows", LIMITS, ColumnMapping(), memory_bytes=2**29)
 
 
 def test_damaged_files_are_refused_or_read_without_other_errors(tmp_path: Path) -> None:
@@ -123,8 +115,8 @@ def test_damaged_files_are_refused_or_read_without_other_errors(tmp_path: Path) 
 import random, sys
 from collections import Counter
 from pathlib import Path
-from api.datasets.parquet import convert_in_process
-from api.datasets.validator import DatasetLimits, DatasetRejected
+from api.datasets.conversion import convert_in_process
+from greencore.dataset.containers import ColumnMapping, ReadLimits, UnusableFile
 
 folder, dice, seen = Path({str(tmp_path)!r}), random.Random(7), Counter()
 whole = (folder / "whole").read_bytes()
@@ -134,9 +126,11 @@ for number in range(300):
         damaged[dice.randrange(4, len(damaged) - 8)] = dice.choice((0, 1, 127, 255, dice.randrange(256)))
     (folder / "damaged").write_bytes(damaged)
     try:
-        convert_in_process(folder / "damaged", folder / str(number), DatasetLimits(100, 10_000, 100_000))
+        convert_in_process(
+            folder / "damaged", folder / str(number), ReadLimits(100, 10_000, 100_000), ColumnMapping()
+        )
         seen["read"] += 1
-    except DatasetRejected:
+    except UnusableFile:
         seen["refused"] += 1
 assert seen["refused"] > 50, seen
 """
