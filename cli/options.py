@@ -39,6 +39,15 @@ JobArguments = Annotated[
 PolicyName = Annotated[
     str, typer.Argument(metavar="NAME", help="The name of a stored policy.", autocompletion=complete_policy)
 ]
+ColumnOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="KEY=NAME",
+        help="A row's key, and the file's column or path with dots that it is taken from, such as prompt=question; may "
+        "be given several times.",
+    ),
+]
 Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", help="KEY=VALUE for your own use; may be given several times.")
 ]

@@ -1,5 +1,6 @@
 """The client of the service: a method for each call, with typed answers and errors."""
 
+import json
 import os
 import uuid
 from collections import deque
@@ -197,8 +198,14 @@ class Client:
                 return download(self._transport, job_id, artifact, Path(path))
         raise Problem(404, "Not Found", f"{job_id} has no artifact {name!r}")
 
-    def upload_dataset(self, path: str | Path, *, name: str | None = None) -> Dataset:
-        """Upload rows, streamed from a JSON Lines or Parquet file; the dataset has `name`, else the file's name."""
+    def upload_dataset(
+        self, path: str | Path, *, name: str | None = None, columns: Mapping[str, str] | None = None
+    ) -> Dataset:
+        """Upload rows, streamed from a file of JSON Lines, a JSON array, CSV, TSV or Parquet, compressed or not.
+
+        The dataset has `name`, else the file's name. `columns` are the fields of a row, and the columns or paths in the
+        file that they are taken from: `{"prompt": "question", "completion": "data.answer"}`.
+        """
         path = Path(path)
 
         def content() -> Iterator[bytes]:
@@ -207,7 +214,7 @@ class Client:
                     yield chunk
 
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
-        params = {"name": name or path.name}
+        params = {"name": name or path.name, "columns": json.dumps(dict(columns)) if columns else None}
         return self._transport.send(
             Dataset, "POST", "/datasets", params=params, content=content, headers=headers, read_seconds=CHECKING_SECONDS
         )

@@ -9,7 +9,7 @@ import typer
 from api.figures import UNKNOWN, format_forms, format_size
 from cli.commands.submission import upload_if_file
 from cli.errors import SettingError
-from cli.options import AsJson, with_client
+from cli.options import AsJson, ColumnOptions, with_client
 from cli.remote.output import Columns, format_short_time, show_json, show_list
 
 if TYPE_CHECKING:
@@ -44,13 +44,14 @@ def list_datasets(
 @with_client
 def upload(
     client: "Client",
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as JSON Lines or Parquet.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines, a JSON array, CSV, TSV or Parquet.")],
+    column: ColumnOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload rows, and show the id of the dataset; every row is validated."""
     if not file.is_file():
         raise SettingError(f"FILE: there is no file {file}")
-    dataset_id = upload_if_file(client, str(file), option="FILE")
+    dataset_id = upload_if_file(client, str(file), column, option="FILE")
     if as_json:
         show_json(client.dataset(dataset_id))
     else:

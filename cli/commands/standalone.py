@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from cli.columns import parse_columns
 from cli.errors import SettingError
 from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions, option_of, validate_hyperparameters
 from cli.job_file import SERVICE_KEYS, ConfigOption, read_constant_rho, read_job_file
-from cli.options import AsJson, DataDir, Key, Url
+from cli.options import AsJson, ColumnOptions, DataDir, Key, Url
 
 app = typer.Typer()
 
@@ -43,10 +44,11 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="A name in the catalogue, a model's folder, a GGUF file, or hub:NAME@COMMIT.")
     ] = None,
-    dataset: Annotated[Path | None, typer.Option(help="Rows as JSON Lines.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="JSON Lines, a JSON array, CSV, TSV or Parquet.")] = None,
     validation_dataset: Annotated[
-        Path | None, typer.Option(help="Rows as JSON Lines to evaluate on, in place of a share of the rows.")
+        Path | None, typer.Option(help="File of rows to evaluate on, in place of a share of the rows.")
     ] = None,
+    column: ColumnOptions = None,
     rho: Annotated[
         float | None, typer.Option(help="Share of full fine-tuning's FLOPs, above 0 and at most 1; default 0.6.")
     ] = None,
@@ -86,6 +88,7 @@ def train(
         raise SettingError(f"{where('eval_share')}: given beside --validation-dataset: expected one of them")
     if unused := [key for key in SERVICE_KEYS if key in file.body]:
         typer.echo(f"{config}: not used without a service: {', '.join(unused)}", err=True)
+    columns = parse_columns(column)
     from cli.configuration import read_settings
     from cli.extras import require_extras
 
@@ -101,6 +104,7 @@ def train(
         read_settings(data_dir=data_dir),
         method=body.get("method", "greentrainer"),
         validation_dataset=Path(body["validation_dataset"]) if "validation_dataset" in body else None,
+        columns=columns,
     )
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from api.figures import UNKNOWN, format_duration, format_forms, format_number, format_percent
+from cli.columns import parse_columns
 from cli.completion import complete_policy, complete_zone
 from cli.errors import SettingError
 from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions
 from cli.job_file import ConfigOption, read_job_file
 from cli.local.policy_source import read_policy_choice
-from cli.options import AsJson, Metadata, with_client, with_options_of
+from cli.options import AsJson, ColumnOptions, Metadata, with_client, with_options_of
 from cli.remote.connection import field_to_option, format_field_errors, report_field_errors
 from cli.remote.figures import format_figure
 from cli.remote.output import format_short_time, replace_unprintable, show_json, show_table
@@ -42,7 +43,10 @@ Model = Annotated[
 ]
 DatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="A file of rows, JSON Lines or Parquet, to upload; or the id of an upload."),
+    typer.Option(
+        "--dataset",
+        help="A file of rows to upload: JSON Lines, a JSON array, CSV, TSV or Parquet; or the id of an upload.",
+    ),
 ]
 ValidationOption = Annotated[
     str | None,
@@ -65,17 +69,22 @@ def parse_metadata(metadata: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def upload_if_file(client: "Client", dataset: str, *, option: str = "--dataset") -> str:
-    """Return the id of a dataset: that of the uploaded file, or as given."""
+def upload_if_file(
+    client: "Client", dataset: str, columns: Sequence[str] | None = None, *, option: str = "--dataset"
+) -> str:
+    """Return the id of a dataset: that of the uploaded file, of which `columns` are mapped, or as given."""
+    sources = parse_columns(columns).sources
     file = Path(dataset)
     if file.is_dir():
         raise SettingError(f"{option}: {dataset} is a folder: expected a file of rows, or the id of an upload")
     if not file.is_file():
         if file.suffix or len(file.parts) > 1:
             raise SettingError(f"{option}: there is no file {dataset}")
+        if sources and "validation" not in option:
+            raise SettingError(f"--column: {dataset} is the id of an upload, whose columns were mapped then")
         return dataset
     try:
-        uploaded = client.upload_dataset(file)
+        uploaded = client.upload_dataset(file, columns=sources)
     except OSError as error:
         raise SettingError(f"{option}: {dataset}: {error.strerror}") from error
     except Problem as problem:
@@ -92,7 +101,12 @@ def upload_if_file(client: "Client", dataset: str, *, option: str = "--dataset")
 
 @contextmanager
 def _run(
-    client: "Client", config: Path | None, model: str | None, dataset: str | None, options: RunOptions
+    client: "Client",
+    config: Path | None,
+    model: str | None,
+    dataset: str | None,
+    columns: Sequence[str] | None,
+    options: RunOptions,
 ) -> Iterator[tuple[str, str, RunOptions]]:
     """Yield model, dataset and options of a run by its file and its options, with files of rows uploaded.
 
@@ -112,7 +126,7 @@ def _run(
         body["deadline"] = _parse_deadline(deadline, now=datetime.now(UTC), where=where("deadline"))
     for key in ("dataset", "validation_dataset"):
         if key in body:
-            body[key] = upload_if_file(client, body[key], option=where(key))
+            body[key] = upload_if_file(client, body[key], columns, option=where(key))
     with report_field_errors(where):
         yield body.pop("model"), body.pop("dataset"), cast(RunOptions, body)
 
@@ -178,13 +192,14 @@ def submit(
     config: ConfigOption = None,
     *,
     options: RunOptions,
+    column: ColumnOptions = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end, as `greentune watch`.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit a fine-tuning run to the service, and show the job's id; a file of rows is uploaded first."""
     from cli.remote.watching import watch as watch_job
 
-    with _run(client, config, model, dataset, options) as (chosen, rows, run):
+    with _run(client, config, model, dataset, column, options) as (chosen, rows, run):
         job = client.submit(chosen, rows, **run)
     if as_json and not watch:
         show_json(job)
@@ -205,10 +220,11 @@ def estimate(
     config: ConfigOption = None,
     *,
     options: RunOptions,
+    column: ColumnOptions = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate a run's time, energy and emissions, now and in the best window; a file of rows is uploaded for it."""
-    with _run(client, config, model, dataset, options) as (chosen, rows, run):
+    with _run(client, config, model, dataset, column, options) as (chosen, rows, run):
         found = client.estimate(chosen, rows, **run)
     if as_json:
         show_json(found)

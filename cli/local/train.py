@@ -16,7 +16,16 @@ from cli.hyperparameters import option_of
 from cli.options import check_choice
 from cli.remote.figures import format_rouge
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
-from greencore.dataset import InvalidRow, Row, load_rows
+from greencore.dataset import InvalidRow, Row
+from greencore.dataset.containers import (
+    AS_THEY_ARE,
+    ColumnMapping,
+    Container,
+    UnusableFile,
+    format_invalid_row,
+    hint_container,
+    load_file,
+)
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
@@ -41,8 +50,9 @@ def train(
     *,
     method: str,
     validation_dataset: Path | None = None,
+    columns: ColumnMapping = AS_THEY_ARE,
 ) -> None:
-    """Fine-tune `model` on the rows of `dataset`, and save it in `output`.
+    """Fine-tune `model` on the rows of `dataset`, in which `columns` are mapped, and save it in `output`.
 
     It is evaluated on the rows of `validation_dataset`, by default on a share of those of `dataset`. `model` is a
     catalogue name, a folder, a GGUF file or hub:NAME@COMMIT.
@@ -53,8 +63,10 @@ def train(
     check_choice("--method", method, ("greentrainer", *get_args(Baseline)))
     if output.exists() and any(output.iterdir()):
         raise SettingError(f"--output: {output} is not empty: name a new folder, so that nothing is overwritten")
-    rows = _rows(dataset)
-    validation_rows = None if validation_dataset is None else _rows(validation_dataset, option="--validation-dataset")
+    container, rows = _load_rows(dataset, columns)
+    validation_rows = None
+    if validation_dataset is not None:
+        _, validation_rows = _load_rows(validation_dataset, columns, option="--validation-dataset")
     blamed: dict[type[Exception], str] = {
         BudgetTooSmall: "--rho",
         BaselineError: "--method",
@@ -88,17 +100,16 @@ def train(
         option = next(option for kind, option in blamed.items() if isinstance(error, kind))
         if isinstance(error, SettingUnsupported):
             option = option_of(error.field) or ""
-        raise SettingError(f"{option}: {error}") from error
+        reason = format_invalid_row(error, container) if isinstance(error, InvalidRow) else str(error)
+        raise SettingError(f"{option}: {reason}") from error
     display.summarise(result)
 
 
-def _rows(dataset: Path, *, option: str = "--dataset") -> list[Row]:
+def _load_rows(dataset: Path, columns: ColumnMapping, *, option: str = "--dataset") -> tuple[Container, list[Row]]:
     try:
-        return load_rows(dataset)
-    except InvalidRow as error:
+        return load_file(dataset, columns=columns, hint=hint_container(dataset.name))
+    except UnusableFile as error:
         raise SettingError(f"{option}: {dataset}: {error}") from error
-    except ValueError as error:
-        raise SettingError(f"{option}: {error}") from error
     except OSError as error:
         raise SettingError(f"{option}: {dataset}: {error.strerror}") from error
 

@@ -1,5 +1,6 @@
 """Commands that use a service: their output, effects and exit codes."""
 
+import gzip
 import hashlib
 import json
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from api.figures import format_number
 from cli.completion import TIMEOUT_SECONDS, complete_job, complete_policy, complete_zone
+from cli.errors import ExitCode
 from cli.remote.output import format_short_time
 from cli.stack.data_folder import advertise_service, discover_service
 from cli.stack.embedded import LOOPBACK, find_free_port
@@ -75,6 +77,32 @@ def measured(database: Database) -> None:
         costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0}).to_json()
         ModelRepository(session).put(MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
         WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
+
+
+def test_the_columns_of_a_file_are_mapped_and_of_an_upload_are_not(
+    greentune: CommandRunner, client: Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.tsv.gz"
+    file.write_bytes(gzip.compress(b"q\ta\n1 + 1 =\t 2\n"))
+    columns = ("--column", "prompt=q", "--column", "completion=a")
+
+    uploaded = greentune("datasets", "upload", str(file), *columns)
+    assert uploaded.exit_code == 0, uploaded.output
+    dataset = client.dataset(uploaded.stdout.strip())
+    assert (dataset.format, dataset.compression, dataset.rows) == ("tsv", "gzip", 1)
+    assert dataset.columns == {"prompt": "q", "completion": "a"}
+    assert greentune("submit", "--model", MODEL, "--dataset", str(file), *columns).exit_code == 0
+
+    for options, message in (
+        (("--dataset", dataset.id, *columns), f"--column: {dataset.id} is the id of an upload"),
+        (("--dataset", str(file), "--column", "prompt"), "--column: 'prompt': expected KEY=NAME"),
+        (("--dataset", str(file), "--column", "promt=q"), "--column: 'promt' is no key of a row"),
+        (("--dataset", str(file), *columns[:2], *columns[:2]), "--column: prompt is given twice"),
+        (("--dataset", str(file), *columns[:2]), f"--dataset: {file}: line 2: completion: is missing"),
+    ):
+        refused = greentune("submit", "--model", MODEL, *options)
+        assert refused.exit_code == ExitCode.USAGE
+        assert message in " ".join(refused.stderr.split())
 
 
 def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(

@@ -1,5 +1,6 @@
 """`greentune train`: a run without a service."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from typer.testing import CliRunner
 
 from cli.errors import CommandError, ExitCode, SettingError
 from cli.local.train import train
+from cli.main import app
 from greencore.hyperparameters import Hyperparameters
 from runtime.settings import Settings
 from tests.greencore.training.conftest import small_model
@@ -78,6 +81,27 @@ def test_an_unusable_model_or_dataset_is_named(model: Path, dataset: Path, tmp_p
     with pytest.raises(SettingError, match=r"--dataset: .*wrong\.jsonl: line 2"):
         run(model, wrong, output)
     assert not output.exists()
+
+
+def test_rows_of_a_compressed_table_are_trained_by_their_columns(model: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "rows.csv.gz", tmp_path / "out"
+    lines = [f"{row['prompt']},{row['completion']},{number}" for number, row in enumerate(ROWS)]
+    file.write_bytes(gzip.compress("\n".join(["question,data.answer,id", *lines]).encode()))
+    command = ["train", "--model", str(model), "--dataset", str(file), "--epochs", "1", "--output", str(output)]
+
+    wrong = CliRunner().invoke(app, [*command, "--column", "prompt=q"])
+    right = CliRunner().invoke(app, [*command, "--column", "prompt=question", "--column", "completion=data.answer"])
+
+    assert f"--dataset: {file}: has no column 'q', from which prompt is to be taken" in wrong.stderr
+    assert right.exit_code == 0, right.output
+    assert (output / "artifacts").is_dir()
+
+
+def test_an_invalid_row_is_named_by_its_place_in_the_container(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([*ROWS, {"text": 5}]))
+    with pytest.raises(SettingError, match=r"--dataset: .*rows\.json: element 13: text: must be text, got int"):
+        run(model, file, tmp_path / "out")
 
 
 @pytest.mark.fault(number=9)

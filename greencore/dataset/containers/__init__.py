@@ -1,11 +1,19 @@
 """Containers of rows: JSON Lines, a JSON array, CSV, TSV and Parquet, compressed or not, read row by row."""
 
-from greencore.dataset.containers.columns import ColumnMapping
+from greencore.dataset.containers.columns import AS_THEY_ARE, ColumnMapping
 from greencore.dataset.containers.detection import Container, FileFormat, hint_container
 from greencore.dataset.containers.limits import ReadLimits, UnusableFile
-from greencore.dataset.containers.reading import OpenRows, ReadRow, is_plain_json_lines, open_rows
+from greencore.dataset.containers.reading import (
+    OpenRows,
+    ReadRow,
+    format_invalid_row,
+    is_plain_json_lines,
+    load_file,
+    open_rows,
+)
 
 __all__ = [
+    "AS_THEY_ARE",
     "ColumnMapping",
     "Container",
     "FileFormat",
@@ -13,7 +21,9 @@ __all__ = [
     "ReadLimits",
     "ReadRow",
     "UnusableFile",
+    "format_invalid_row",
     "hint_container",
     "is_plain_json_lines",
+    "load_file",
     "open_rows",
 ]

@@ -90,6 +90,9 @@ class ColumnMapping:
         return ROW_KEYS - own - REFUSED_ROW_KEYS.keys()
 
 
+AS_THEY_ARE = ColumnMapping()
+
+
 def _column_of(source: str, names: Collection[str]) -> str:
     """Return the column that contains a source: the one of this name, or else the first name of its path."""
     return source if source in names else source.partition(".")[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
-from greencore.dataset.containers.columns import ROW_KEYS, ColumnMapping
+from greencore.dataset.containers.columns import AS_THEY_ARE, ROW_KEYS, ColumnMapping
 from greencore.dataset.containers.decompression import open_content
 from greencore.dataset.containers.detection import (
     DELIMITERS,
@@ -29,7 +29,7 @@ from greencore.dataset.parsing import row_from_object
 from greencore.dataset.rows import InvalidRow, Row
 from greencore.dataset.values import Place, decode_json
 
-NO_LIMITS, AS_THEY_ARE = ReadLimits(), ColumnMapping()
+NO_LIMITS = ReadLimits()
 # Keys whose value is no text: a cell of a table holds it as JSON. (Tools may be JSON text in any container.)
 STRUCTURED_KEYS = ("messages", "conversations")
 
@@ -80,6 +80,27 @@ def open_rows(
         elif head.startswith(BYTE_ORDER_MARK):
             content.read(len(BYTE_ORDER_MARK))
         yield OpenRows(FileFormat(container, compression), _rows(file, content, container, limits, columns))
+
+
+def load_file(
+    file: Path, *, columns: ColumnMapping = AS_THEY_ARE, hint: Container | None = None
+) -> tuple[Container, list[Row]]:
+    """Read all rows of a file in any container. Raises `UnusableFile`, also for an invalid row, and without a row."""
+    with open_rows(file, columns=columns, hint=hint) as opened:
+        container, rows = opened.format.container, []
+        for _, row, _ in opened.rows:
+            if isinstance(row, InvalidRow):
+                raise UnusableFile(format_invalid_row(row, container)) from row
+            rows.append(row)
+    if not rows:
+        raise UnusableFile("holds no row")
+    return container, rows
+
+
+def format_invalid_row(error: InvalidRow, container: Container) -> str:
+    """Return an error's text with the place of its row in the container, such as `element 3: text: is missing`."""
+    field = f"{error.field}: " if error.field else ""
+    return f"{container.place} {error.line}: {field}{error.message}"
 
 
 def is_plain_json_lines(file: Path, *, hint: Container | None = None) -> bool:
