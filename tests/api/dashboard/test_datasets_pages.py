@@ -1,5 +1,7 @@
 """The pages of datasets as they are served: what each user sees, escaped, with an ETag."""
 
+import gzip
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -73,6 +75,17 @@ def test_a_dataset_is_shown_with_its_forms_ignored_fields_and_rows(upload: Any, 
     ):
         assert text in shown
     assert dataset["sha256"] in shown
+
+
+def test_the_container_and_the_columns_of_an_upload_are_shown(client: TestClient) -> None:
+    content = gzip.compress(b"<q>,a\n1 + 1 =, 2\n")
+    columns = json.dumps({"prompt": "<q>", "completion": "a"})
+    uploaded = client.post("/datasets", files={"file": ("rows.csv.gz", content)}, params={"columns": columns})
+
+    shown = page(client, f"/dashboard/datasets/{uploaded.json()['id']}")
+
+    assert "csv in gzip" in shown
+    assert "prompt from <code>&lt;q&gt;</code>" in shown
 
 
 def test_token_statistics_are_shown_by_model(
