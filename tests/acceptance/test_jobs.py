@@ -150,3 +150,33 @@ def test_a_gate_pauses_a_running_job_which_resumes_from_that_step(service: Servi
     assert sorted(row["number"] for row in epochs) == list(range(1, 9))
     assert all(row["finished_at"] for row in epochs)
     assert job["energy_kwh"] > 0
+
+
+def test_a_result_is_trained_further_in_stages(service: Service) -> None:
+    dataset = service.upload("\n".join(ROWS[:40]))
+    settings: dict[str, Any] = {"epochs": 1, "eval_share": 0.1}
+    policy = {"kind": "constant", "rho": 0.7}
+    adaptive = {"never_train": ["*.embed_tokens.*"], "always_train": ["model.norm.weight"]}
+    first = service.submit(**job_of(dataset, policy, result="delta", adaptive=adaptive, **settings))
+    unfinished = service.client.post("/jobs", json={**job_of(dataset, policy), "model": first})
+    assert unfinished.status_code == 422
+    assert "can be used once it has succeeded" in unfinished.json()["errors"][0]["message"]
+    begun = service.wait_for(first, "succeeded")
+    lora = {"rank": 4, "targets": "all-linear", "result": "adapter"}
+    stage = {**job_of(dataset, policy, lora=lora, **settings), "model": first, "method": "lora"}
+    predicted = service.client.post("/jobs/estimate", json=stage)
+    assert predicted.status_code == 200, predicted.text
+    second = service.submit(**stage)
+    job = service.wait_for(second, "succeeded")
+    assert (job["model"], job["base_job"]) == (MODEL, first)
+    before, after = begun["evaluation"]["eval_loss"]["after"], job["evaluation"]["eval_loss"]["before"]
+    assert after == pytest.approx(before, abs=1e-5)
+
+    card = service.client.get(f"/jobs/{second}/artifacts/README.md").text
+    in_all = begun["energy_kwh"] + job["energy_kwh"]
+    assert f"| in all |  |  | {in_all:.4g} |" in card
+    selection = service.get(f"/jobs/{first}/selection")
+    names = [tensor["name"] for tensor in selection["tensors"]]
+    trained = {names[index] for epoch in selection["data"] for index in epoch["trained"]}
+    assert "model.norm.weight" in trained
+    assert not any("embed_tokens" in name for name in trained)
