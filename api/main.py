@@ -29,6 +29,7 @@ from api.access.sessions import SessionCookies
 from api.access.sign_in import router as sign_in
 from api.dashboard import datasets as datasets_pages
 from api.dashboard import grid, submit
+from api.dashboard import keys as keys_page
 from api.dashboard import workers as workers_page
 from api.dashboard.jobs import job_page, list_page
 from api.dashboard.policies import editor_page
@@ -171,7 +172,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> FastAPI:
     resources = (*job_routers, datasets, dataset_contents, policies, models, zones, workers, webhooks, access)
     for router in (*resources, health, metrics, sign_in, reference):
         app.include_router(router)
-    for page in (list_page, submit, job_page, datasets_pages, editor_page, grid, workers_page):
+    for page in (list_page, submit, job_page, datasets_pages, editor_page, grid, workers_page, keys_page):
         app.include_router(page.router, include_in_schema=False)
     for path, folder in (("/static/uplot", _uplot()), ("/static", STATIC_FOLDER)):
         app.mount(path, GZipMiddleware(_RevalidatedFiles(directory=folder)))  # compressed: no secrets are in them

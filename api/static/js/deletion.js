@@ -1,12 +1,12 @@
-// Deletes a policy or a dataset after confirmation.
+// Deletes a policy or a dataset, or revokes a key, after confirmation.
 
 import { announce } from "./announce.js";
 import { remove } from "./api.js";
 import { say } from "./dom.js";
 
 // Buttons with `data-delete` (a name in `collection`, such as "/policies", shown as `data-label` where it has one) open the
-// dialog; `onDeleted` is called with the name.
-export function deletion(collection, onDeleted) {
+// dialog; `onDeleted` is called with the name, and `done` says what it is then.
+export function deletion(collection, onDeleted, done = "deleted") {
   const dialog = document.getElementById("delete-dialog");
   const fault = dialog.querySelector(".error");
   const confirm = dialog.querySelector(".confirm");
@@ -36,7 +36,7 @@ export function deletion(collection, onDeleted) {
       confirm.disabled = false;
     }
     dialog.close();
-    announce(`${label} is deleted`);
+    announce(`${label} is ${done}`);
     onDeleted(name);
   });
 }

@@ -22,7 +22,7 @@ from tests.api.conftest import MODEL, NOW, run_to_success
 PUBLIC = {"/livez", "/readyz", "/sign-in", "/static", "/static/uplot"}
 # Path parameters that identify an owner's resources; all others name shared ones.
 OWNED = {"job_id", "dataset_id", "webhook_id", "delivery_id"}
-OPERATORS = {"/keys", "/keys/{key_id}", "/audit", "/metrics"}
+OPERATORS = {"/keys", "/keys/{key_id}", "/audit", "/metrics", "/dashboard/keys"}
 ROWS = b'{"prompt": "Where does Alice keep the aardvark?", "completion": " In the attic."}\n{"text": "Hush, Alice."}\n'
 AGAIN = {"Idempotency-Key": "one-and-the-same"}
 

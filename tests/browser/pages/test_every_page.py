@@ -17,6 +17,7 @@ PATHS = {
     "policy-new": "/dashboard/new-policy",
     "grid": "/dashboard/grid",
     "workers": "/dashboard/workers",
+    "keys": "/dashboard/keys",
     "reference": "/docs",
     "job-running": "/dashboard/jobs/{running}",
     "job-succeeded": "/dashboard/jobs/{succeeded}",
