@@ -30,6 +30,9 @@ class Progress(RowModel):
     epochs_done: int
     steps: int | None
     steps_done: int
+    micro_batch_size: int | None = Field(
+        description="Rows computed at once, where a worker measured what fits or had to halve them"
+    )
     share: float = Field(description="Share of the work done, in [0, 1]; 1 for a job that succeeded, early or not")
 
 

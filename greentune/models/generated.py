@@ -310,6 +310,8 @@ class Progress(Answer):
     epochs_done: int
     steps: int | None
     steps_done: int
+    micro_batch_size: int | None
+    """Rows computed at once, where a worker measured what fits or had to halve them"""
     share: float
     """Share of the work done, in [0, 1]; 1 for a job that succeeded, early or not"""
 

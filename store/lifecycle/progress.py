@@ -76,6 +76,22 @@ def put_tensors(session: Session, lease: Lease, tensors: Sequence[Tensor]) -> No
         session.add_all(tensors)
 
 
+def choose_micro_batch(session: Session, lease: Lease, *, at: datetime, rows: int, reason: str) -> None:
+    """Store the measured micro-batch; recorded where it is not the one of an earlier attempt."""
+    job = lock_leased_job(session, lease)
+    if job.micro_batch_size is None:
+        job.micro_batch_size = rows
+        record_attempt_event(session, lease, "micro_batch.chosen", at=at, rows=rows, reason=reason)
+
+
+def halve_micro_batch(session: Session, lease: Lease, *, at: datetime, before: int, after: int) -> None:
+    """Store that a step ran out of memory and goes on in micro-batches of fewer rows."""
+    job = lock_leased_job(session, lease)
+    job.micro_batch_size = after
+    data = {"before": before, "after": after, "step": job.steps_done + 1}
+    record_attempt_event(session, lease, "micro_batch.halved", at=at, **data)
+
+
 def resume_epoch(session: Session, lease: Lease, number: int) -> None:
     """Assign an epoch to this attempt, which continues it under the same decision."""
     lock_leased_job(session, lease)

@@ -19,6 +19,7 @@ from greencore.energy import EnergyInterval, EnergyMeter, is_unresponsive
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import RhoDecision, decide_rho
 from greencore.policy.rho.utility import DEFAULT_UTILITY, UtilityCurve
+from greencore.training.data.micro_batches import HalvedMicroBatch
 from greencore.training.evaluation.ledger import EvaluationReport
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
@@ -211,6 +212,15 @@ class TrainingAttempt(TrainingListener):
             self._meter.close_interval()
             self._epoch, self._epoch_began = epochs_done + 1, time.monotonic()
         log.info("training.started", steps=steps, epochs_done=epochs_done, device=device, precision=precision)
+
+    def on_micro_batch_chosen(self, *, rows: int, reason: str) -> None:
+        self._writer.write(progress.choose_micro_batch, at=utc_now(), rows=rows, reason=reason)
+        log.info("micro_batch.chosen", rows=rows, reason=reason)
+
+    def on_micro_batch_halved(self, halved: HalvedMicroBatch) -> None:
+        self._steps.flush()
+        self._writer.write(progress.halve_micro_batch, at=utc_now(), before=halved.before, after=halved.after)
+        log.warning("micro_batch.halved", before=halved.before, after=halved.after)
 
     def on_tensors_profiled(self, costs: Sequence[TensorCost]) -> None:
         self._tensors = [cost.name for cost in costs]

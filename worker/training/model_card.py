@@ -17,6 +17,8 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon.accounting.pricing import known_emissions
 from greencore.energy import is_estimate
+from greencore.hyperparameters import Hyperparameters
+from greencore.recipe_text import describe_recipe
 from greencore.training.models.delta import DELTA_FILE_NAME
 from runtime.catalogue import CatalogueEntry
 from store.accounting.emissions import EmissionsRepository
@@ -59,6 +61,7 @@ def write_model_card(
         validation=job.validation_dataset_id and session.get_one(Dataset, job.validation_dataset_id),
         files=files,
         delta_file=DELTA_FILE_NAME,
+        recipe=_describe_recipe(job),
         hyperparameters=list(_flatten(job.hyperparameters)),
         policy_json=json.dumps(job.policy, ensure_ascii=False),
         epochs=epochs,
@@ -98,6 +101,12 @@ def _describe_base(session: Session, base: Job) -> LineageEntry:
     known = known_emissions(base.emissions_gco2e, energy_kwh=base.energy_kwh, unpriced_kwh=unpriced)
     dataset = session.get_one(Dataset, base.dataset_id).name
     return LineageEntry(base.id, base.method, dataset, base.energy_kwh, known, unpriced)
+
+
+def _describe_recipe(job: Job) -> str:
+    known = {name: value for name, value in job.hyperparameters.items() if name in Hyperparameters.model_fields}
+    rows = f"; in the end {job.micro_batch_size} rows at once" if job.micro_batch_size else ""
+    return describe_recipe(Hyperparameters.model_validate(known)) + rows
 
 
 def _front_matter(

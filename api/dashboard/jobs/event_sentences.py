@@ -64,6 +64,13 @@ def describe_event(event_type: str, data: Mapping[str, Any]) -> str:
             lead = f"The checkpoint at step {get('step')} could not be written"
         case "checkpoint.damaged":
             lead = f"The checkpoint {get('checkpoint')} is damaged and no longer used"
+        case "micro_batch.chosen":
+            lead = f"Micro-batches of {get('rows')} rows"
+        case "micro_batch.halved":
+            return (
+                f"Out of memory in step {get('step')} with {get('before')} rows at once: it is repeated with "
+                f"{get('after')}"
+            )
         case "budget.exhausted":
             lead = f"Budget exhausted after {get('epochs_done')} epochs"
         case _ if event_type in LEADS:

@@ -42,7 +42,8 @@ def test_a_job_is_stored_as_validating_and_found_at_its_location(submit: Any, cl
     assert job["status"] == "validating"
     assert job["id"].startswith("job_")
     assert job["method"] == "greentrainer"
-    assert job["progress"] == {"epochs": 3, "epochs_done": 0, "steps": None, "steps_done": 0, "share": 0}
+    unknown = {"steps": None, "micro_batch_size": None}
+    assert job["progress"] == {"epochs": 3, "epochs_done": 0, "steps_done": 0, "share": 0, **unknown}
 
 
 def test_the_default_policy_is_the_constant_that_the_paper_advises(submit: Any) -> None:
