@@ -51,6 +51,11 @@ def test_an_unknown_type_is_described_by_its_data() -> None:
         ("epoch.finished", {"epoch": 3, "rho_reached": 0.69, "loss": None}, "Epoch 3 finished: ρ reached 0.69, loss –"),
         ("training.started", {"steps_done": 40, "precision": "bf16"}, "Training resumed after step 40, in bf16"),
         (
+            "micro_batch.halved",
+            {"attempt": 1, "before": 8, "after": 4, "step": 3},
+            "Out of memory in step 3 with 8 rows at once: it is repeated with 4",
+        ),
+        (
             "files.removed",
             {"what": ["artifacts", "checkpoints"]},
             "Removed after the retention period: artifacts, checkpoints",

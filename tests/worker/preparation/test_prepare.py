@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from greencore.hyperparameters import SettingUnsupported
 from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.models.loading import ModelError, load_tokenizer
 from runtime.settings import Settings
@@ -14,7 +15,7 @@ from store.tables import Job
 from tests.greencore.training.conftest import small_model
 from tests.worker.stage import ROWS
 from worker.failure_reports import explain_error
-from worker.preparation.prepare import estimate_job
+from worker.preparation.prepare import JobEstimate, estimate_job
 
 
 def prepare(
@@ -26,7 +27,7 @@ def prepare(
     job = Job(model="small", method=method, policy={"kind": "constant", "rho": 0.6}, hyperparameters=hyperparameters)
     try:
         estimate_job(job, rows, settings)
-    except (ModelError, MaxLengthExceeded) as error:
+    except (ModelError, MaxLengthExceeded, SettingUnsupported) as error:
         return explain_error(error)
     raise AssertionError("the job was not refused")
 
@@ -77,3 +78,26 @@ def test_a_token_that_the_model_has_no_embedding_for_is_refused(worker_settings:
     error = prepare(holding(worker_settings, folder), tmp_path, content=content)
     assert (error["title"], error["field"]) == ("The model cannot be used", "model")
     assert "a row has the token 'new' with the id 64, but the model knows 64 tokens" in error["detail"]
+
+
+def test_a_warmup_longer_than_the_run_is_refused_with_the_figure(worker_settings: Settings, tmp_path: Path) -> None:
+    error = prepare(worker_settings, tmp_path, batch_size=4, epochs=1, eval_share=0.1, warmup_steps=10)
+    assert error["field"] == "hyperparameters.warmup_steps"
+    assert "given 10, but the run has 9 steps" in error["detail"]
+
+
+def test_a_length_in_steps_has_the_work_of_these_steps(worker_settings: Settings, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(ROWS)
+
+    def estimate(**hyperparameters: Any) -> JobEstimate:
+        common = {"batch_size": 4, "eval_share": 0.1}
+        policy = {"kind": "constant", "rho": 0.6}
+        job = Job(model="small", method="full", policy=policy, hyperparameters=common | hyperparameters)
+        return estimate_job(job, rows, worker_settings)
+
+    epochs, cut = estimate(epochs=2), estimate(max_steps=12)  # 9 an epoch
+    assert (epochs.steps, epochs.epochs, epochs.steps_per_epoch) == (18, 2, 9)
+    assert (cut.steps, cut.epochs, cut.steps_per_epoch) == (12, 2, 9)
+    assert cut.full_flops == pytest.approx(12 / 18 * epochs.full_flops)
+    assert cut.method_flops == pytest.approx(12 / 18 * (epochs.method_flops or 0))
