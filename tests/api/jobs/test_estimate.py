@@ -405,3 +405,15 @@ def test_an_infeasible_budget_is_refused_and_the_estimate_names_the_smallest_fea
     # Rows that no job has tokenised as this one does are not certain.
     other = {"epochs": 2, "max_length": 64}
     assert client.post("/jobs", json={**body, "policy": budget(10), "hyperparameters": other}).status_code == 201
+
+
+def test_a_length_in_steps_is_estimated_by_the_steps(estimate: Any, measured: None, worker: None) -> None:
+    epochs = estimate(hyperparameters={"epochs": 2, "batch_size": 1}).json()
+    steps = epochs["work"]["steps"]
+    cut = estimate(hyperparameters={"max_steps": 3 * steps, "batch_size": 1, "scheduler": "cosine"}).json()
+    assert cut["work"]["steps"] == 3 * steps
+    assert cut["work"]["full_flops"]["expected"] == pytest.approx(3 * epochs["work"]["full_flops"]["expected"])
+    assert cut["now"]["hours"]["expected"] - cut["pace"]["outside_hours"] == pytest.approx(
+        3 * (epochs["now"]["hours"]["expected"] - epochs["pace"]["outside_hours"])
+    )
+    assert "cosine" in cut["work"]["recipe"]
