@@ -18,7 +18,7 @@ APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-instal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve browser pooler check test chaos malformed schemathesis sft-trainer images docs lint lock
+.PHONY: help setup run serve browser pooler check test chaos malformed schemathesis sft images docs lint lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,7 +59,7 @@ malformed: setup ## 10,000 malformed bodies and uploads, and garbage in headers;
 schemathesis: setup ## the running service against its OpenAPI description, for minutes; `make test` does a little of it
 	SCHEMATHESIS=full $(BIN)/python -m pytest tests/api/http/test_schemathesis.py -n 2
 
-sft-trainer: setup ## the pretrained model's losses against TRL's SFTTrainer, for minutes; `make test` compares tiny models
+sft: setup ## the pretrained model's losses against TRL's SFTTrainer, for minutes; `make test` compares tiny models
 	SFT_TRAINER=full $(BIN)/python -m pytest tests/greencore/training/test_against_sft_trainer.py
 
 images: setup ## the images' install steps, the workers' included, for minutes; `make test` does the API's
