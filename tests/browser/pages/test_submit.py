@@ -15,7 +15,7 @@ from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository
 from store.repositories.models import ModelRepository
-from store.tables import Job
+from store.tables import Artifact, Job
 from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard, SignIn
 from tests.browser.keyboard import tab_to, type_over
@@ -358,3 +358,24 @@ def test_a_user_can_choose_only_their_own_datasets(sign_in: SignIn, dashboard: D
     assert values == ["", own]
     foreign = stage_job(dashboard.database, dashboard.settings, dataset, JobStatus.CANCELLED, now=now)
     assert page.request.get(f"/dashboard/submit?from={foreign}").status == 404
+
+
+def test_a_finished_job_is_trained_further_with_settings_of_its_method(
+    page: Page, dashboard: Dashboard, dataset: str
+) -> None:
+    base = stage_job(dashboard.database, dashboard.settings, dataset, JobStatus.SUCCEEDED, now=datetime.now(UTC))
+    with dashboard.database.session() as session:
+        session.merge(Artifact(job_id=base, name="config.json", bytes=2, sha256="0", created_at=datetime.now(UTC)))
+    page.goto(f"/dashboard/jobs/{base}")
+    page.get_by_role("link", name="Train further").click()
+    expect(page.locator("#model")).to_have_value(base)
+    page.get_by_label("Dataset", exact=True).select_option(dataset)
+    expect(estimate(page)).to_contain_text("Now")
+    page.locator("summary", has_text="Adaptive backpropagation").click()
+    page.locator("[name='hyperparameters.adaptive.never_train']").fill("*.embed_tokens.*, lm_head.*")
+    page.locator("button.main").click()
+
+    job = submitted(page, dashboard.database)
+    assert (job.model, job.base_job_id) == (MODEL, base)
+    assert job.hyperparameters["adaptive"]["never_train"] == ["*.embed_tokens.*", "lm_head.*"]
+    expect(page.get_by_role("link", name=base)).to_be_visible()
