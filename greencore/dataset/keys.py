@@ -90,6 +90,8 @@ def refuse_row_keys(value: Mapping[str, object], form: str | None, line: int) ->
 
 def refuse_message_keys(value: Mapping[str, object], place: Place) -> None:
     """Raise `InvalidRow` for the first key of a message that changes what is learned elsewhere."""
+    if value.keys().isdisjoint(REFUSED_MESSAGE_KEYS):
+        return
     for key in value:
         if key in REFUSED_MESSAGE_KEYS and not _is_empty(value[key]):
             raise (place / key).error(f"is not supported: {REFUSED_MESSAGE_KEYS[key]}")
@@ -104,6 +106,8 @@ def find_ignored_keys(value: Mapping[str, object]) -> set[str]:
     elif form == "messages":
         ignored |= _unread(value, "messages", MESSAGE_KEYS)
         for message in _objects(value, "messages"):
+            if isinstance(message.get("content"), str) and "tool_calls" not in message:
+                continue
             inner = _unread(message, "content", PART_KEYS) | _unread(message, "tool_calls", CALL_KEYS)
             for call in _objects(message, "tool_calls"):
                 function = call.get("function")

@@ -1,7 +1,6 @@
 """Parsing of conversations: `messages` in OpenAI's form, and `conversations` in ShareGPT's."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from greencore.dataset.keys import refuse_message_keys
 from greencore.dataset.rows import Message, MessagesRow
@@ -54,18 +53,18 @@ def _parse_message(value: object, place: Place) -> Message:
     if role not in ROLES:
         raise (place / "role").error(f"must be one of {', '.join(ROLES)}, got {shown(role)}")
     refuse_message_keys(value, place)
-    calls = parse_tool_calls(value.get("tool_calls"), place / "tool_calls")
+    # Most messages have no other key, of which no place is then made.
+    calls, name, call_id = value.get("tool_calls"), value.get("name"), value.get("tool_call_id")
+    calls = None if calls is None else parse_tool_calls(calls, place / "tool_calls")
     if calls is not None and role != "assistant":
         raise (place / "tool_calls").error(f"belong to the assistant's messages, not to those of role {role}")
-    call_id = value.get("tool_call_id")
     if call_id is not None and role != "tool":
         raise (place / "tool_call_id").error(f"belongs to a tool's message, not to one of role {role}")
-    name = value.get("name")
     return Message(
         role,
         _parse_content(value.get("content"), place / "content", may_be_empty=role == "tool" or calls is not None),
         calls,
-        _parse_weight(value, role, place / "weight"),
+        _parse_weight(value.get("weight"), role, place),
         None if name is None else check_name(name, place / "name"),
         None if call_id is None else check_name(call_id, place / "tool_call_id"),
     )
@@ -80,7 +79,7 @@ def _parse_turn(value: object, place: Place) -> Message:
         raise (place / "from").error(f"must be one of {', '.join(SHARE_GPT_ROLES)}, got {shown(speaker)}")
     refuse_message_keys(value, place)
     role, here = SHARE_GPT_ROLES[speaker], place / "value"
-    weight = _parse_weight(value, role, place / "weight")
+    weight = _parse_weight(value.get("weight"), role, place)
     if speaker == "function_call":
         return Message(role, "", parse_function_calls(check_text(value.get("value"), here), here), weight)
     return Message(role, _parse_content(value.get("value"), here, may_be_empty=role == "tool"), weight=weight)
@@ -110,16 +109,17 @@ def _parse_part(value: object, place: Place) -> str:
     return text
 
 
-def _parse_weight(value: Mapping[str, Any], role: str, place: Place) -> int:
-    weight = value.get("weight")
+def _parse_weight(weight: object, role: str, message: Place) -> int:
     if weight is None:
         return 1
     if isinstance(weight, bool) or not isinstance(weight, int | float) or weight not in (0, 1):
-        raise place.error("must be 0 or 1")
+        raise (message / "weight").error("must be 0 or 1")
     if role == "assistant":
         return int(weight)
     if weight == 1:
-        raise place.error(f"must be 0 or absent: only the assistant's messages are learned, this one's role is {role}")
+        raise (message / "weight").error(
+            f"must be 0 or absent: only the assistant's messages are learned, this one's role is {role}"
+        )
     return 1  # what is never learned has one form
 
 

@@ -11,7 +11,7 @@ MAX_NAME_CHARACTERS = 256
 MAX_JSON_DEPTH = 32
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Place:
     """Place of a value in a row: `line` from 1, and `field`, such as `messages[2].content`."""
 
