@@ -16,11 +16,11 @@ from cli.hyperparameters import option_of
 from cli.options import check_choice
 from cli.remote.figures import format_rouge
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
-from greencore.dataset import InvalidRow, Row
+from greencore.dataset import InvalidRow
 from greencore.dataset.containers import (
     AS_THEY_ARE,
     ColumnMapping,
-    Container,
+    LoadedRows,
     UnusableFile,
     format_invalid_row,
     hint_container,
@@ -63,10 +63,10 @@ def train(
     check_choice("--method", method, ("greentrainer", *get_args(Baseline)))
     if output.exists() and any(output.iterdir()):
         raise SettingError(f"--output: {output} is not empty: name a new folder, so that nothing is overwritten")
-    container, rows = _load_rows(dataset, columns)
+    container, rows, ignored = _load_rows(dataset, columns)
     validation_rows = None
     if validation_dataset is not None:
-        _, validation_rows = _load_rows(validation_dataset, columns, option="--validation-dataset")
+        validation_rows = _load_rows(validation_dataset, columns, option="--validation-dataset").rows
     blamed: dict[type[Exception], str] = {
         BudgetTooSmall: "--rho",
         BaselineError: "--method",
@@ -78,6 +78,9 @@ def train(
         TraceError: "--model",
     }
     console = Console()
+    if ignored:
+        names = ", ".join(ascii(name)[1:-1] for name in ignored)
+        console.print(f"not used of the rows: {names}", highlight=False, markup=False)
     try:
         with warnings.catch_warnings(), _ProgressDisplay(console, settings) as display:
             warnings.simplefilter("ignore")
@@ -105,7 +108,7 @@ def train(
     display.summarise(result)
 
 
-def _load_rows(dataset: Path, columns: ColumnMapping, *, option: str = "--dataset") -> tuple[Container, list[Row]]:
+def _load_rows(dataset: Path, columns: ColumnMapping, *, option: str = "--dataset") -> LoadedRows:
     try:
         return load_file(dataset, columns=columns, hint=hint_container(dataset.name))
     except UnusableFile as error:

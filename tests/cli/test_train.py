@@ -94,6 +94,7 @@ def test_rows_of_a_compressed_table_are_trained_by_their_columns(model: Path, tm
 
     assert f"--dataset: {file}: has no column 'q', from which prompt is to be taken" in wrong.stderr
     assert right.exit_code == 0, right.output
+    assert "not used of the rows: id\n" in right.output
     assert (output / "artifacts").is_dir()
 
 

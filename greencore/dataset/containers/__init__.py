@@ -4,6 +4,7 @@ from greencore.dataset.containers.columns import AS_THEY_ARE, ColumnMapping
 from greencore.dataset.containers.detection import Container, FileFormat, hint_container
 from greencore.dataset.containers.limits import ReadLimits, UnusableFile
 from greencore.dataset.containers.reading import (
+    LoadedRows,
     OpenRows,
     ReadRow,
     format_invalid_row,
@@ -17,6 +18,7 @@ __all__ = [
     "ColumnMapping",
     "Container",
     "FileFormat",
+    "LoadedRows",
     "OpenRows",
     "ReadLimits",
     "ReadRow",

@@ -25,11 +25,13 @@ from greencore.dataset.containers.limits import ReadLimits, UnusableFile
 from greencore.dataset.containers.parquet import read_parquet
 from greencore.dataset.containers.table import read_table
 from greencore.dataset.json_lines import BYTE_ORDER_MARK
+from greencore.dataset.keys import find_ignored_keys
 from greencore.dataset.parsing import row_from_object
 from greencore.dataset.rows import InvalidRow, Row
 from greencore.dataset.values import Place, decode_json
 
 NO_LIMITS = ReadLimits()
+MAX_IGNORED_NAMED = 20
 # Keys whose value is no text: a cell of a table holds it as JSON. (Tools may be JSON text in any container.)
 STRUCTURED_KEYS = ("messages", "conversations")
 
@@ -48,6 +50,14 @@ class OpenRows:
 
     format: FileFormat
     rows: Iterator[ReadRow]
+
+
+class LoadedRows(NamedTuple):
+    """All rows of a file, and the first `MAX_IGNORED_NAMED` of its keys that are not read."""
+
+    container: Container
+    rows: list[Row]
+    ignored_keys: list[str]
 
 
 @contextmanager
@@ -82,19 +92,21 @@ def open_rows(
         yield OpenRows(FileFormat(container, compression), _rows(file, content, container, limits, columns))
 
 
-def load_file(
-    file: Path, *, columns: ColumnMapping = AS_THEY_ARE, hint: Container | None = None
-) -> tuple[Container, list[Row]]:
+def load_file(file: Path, *, columns: ColumnMapping = AS_THEY_ARE, hint: Container | None = None) -> LoadedRows:
     """Read all rows of a file in any container. Raises `UnusableFile`, also for an invalid row, and without a row."""
+    rows: list[Row] = []
+    ignored: set[str] = set()
     with open_rows(file, columns=columns, hint=hint) as opened:
-        container, rows = opened.format.container, []
-        for _, row, _ in opened.rows:
+        container = opened.format.container
+        for _, row, value in opened.rows:
             if isinstance(row, InvalidRow):
                 raise UnusableFile(format_invalid_row(row, container)) from row
             rows.append(row)
+            if len(ignored) < MAX_IGNORED_NAMED:
+                ignored |= find_ignored_keys(value)
     if not rows:
         raise UnusableFile("holds no row")
-    return container, rows
+    return LoadedRows(container, rows, sorted(ignored)[:MAX_IGNORED_NAMED])
 
 
 def format_invalid_row(error: InvalidRow, container: Container) -> str:
