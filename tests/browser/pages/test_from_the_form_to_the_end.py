@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import text
 
 from api.figures import format_number, format_percent
@@ -21,6 +21,8 @@ from tests.server import run_server
 
 PATIENCE_MS = 120_000
 METERED = text("SELECT sum(cpu_kwh + gpu_kwh + ram_kwh), sum(emissions_gco2e) FROM energy_intervals WHERE job_id = :id")
+BEST = text("SELECT best, steps, steps_done, evaluation, name FROM jobs WHERE id = :id")
+KEPT = text("SELECT step FROM checkpoints WHERE job_id = :id AND best")
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(240))
 
 
@@ -46,7 +48,7 @@ def test_a_job_is_submitted_in_the_form_paused_resumed_and_watched_to_its_end(
     # Submit: the dataset is uploaded in the form, the estimate appears by itself.
     page.goto("/dashboard/submit")
     page.get_by_label("Model", exact=True).select_option("small")
-    page.get_by_label("Upload a file").set_input_files(rows)
+    page.get_by_label("Upload a file", exact=True).set_input_files(rows)
     page.get_by_label("Zone", exact=True).select_option("X")
     page.get_by_label("Epochs", exact=True).fill("4")
     expect(page.get_by_role("region", name="Estimate")).to_contain_text("gCO2e", timeout=PATIENCE_MS)
@@ -98,3 +100,62 @@ def test_a_job_is_submitted_in_the_form_paused_resumed_and_watched_to_its_end(
     expect(page.get_by_role("row").filter(has_text=job_id[-8:])).to_contain_text(
         f"{format_number(job['emissions_gco2e'])} gCO2e"
     )
+
+
+def open_group(page: Page, title: str) -> Locator:
+    """Unfold a group of the form's settings."""
+    page.locator("summary").get_by_text(title, exact=True).click()
+    return page.get_by_role("group", name=title, exact=True)
+
+
+def test_a_recipe_of_the_form_ends_early_with_the_weights_of_its_best_evaluation(
+    page: Page, service: Service, dashboard: Dashboard, tmp_path: Path
+) -> None:
+    rows, validation = tmp_path / "rows.jsonl", tmp_path / "validation.jsonl"
+    lines = ROWS.splitlines(keepends=True)
+    rows.write_text("".join(lines[:80]))
+    # Learning the completions of the one makes the other's less likely.
+    validation.write_text("".join(lines[:8]).replace("w7 w8 w9", "w30 w31 w32").replace("w1 w2", "w2 w1"))
+
+    page.goto("/dashboard/submit")
+    page.get_by_label("Name", exact=True).fill("Cosine, stopped early")
+    page.get_by_label("Model", exact=True).select_option("small")
+    page.get_by_label("Upload a file", exact=True).set_input_files(rows)
+    page.get_by_label("Upload a file to evaluate on").set_input_files(validation)
+    page.get_by_label("Zone", exact=True).select_option("X")
+    page.get_by_label("Epochs", exact=True).fill("4")
+    page.get_by_label("Learning rate", exact=True).fill("3e-3")
+    optimiser, evaluation = open_group(page, "Optimiser"), open_group(page, "Evaluation")
+    optimiser.get_by_label("Scheduler").select_option("cosine")
+    optimiser.get_by_label("Warmup steps").fill("3")
+    evaluation.get_by_label("Eval every").fill("5")
+    evaluation.get_by_label("Max new tokens").fill("4")
+    evaluation.get_by_label("Eval unit").select_option("steps")
+    evaluation.get_by_label("Keep").select_option("best")
+    open_group(page, "Early stopping").get_by_label("Patience").fill("2")
+    expect(page.get_by_role("region", name="Estimate")).to_contain_text("gCO2e", timeout=PATIENCE_MS)
+    page.get_by_role("button", name="Submit the job").click()
+    page.wait_for_url("**/dashboard/jobs/job_*")
+    job_id = page.url.rsplit("/", 1)[1]
+    expect(page.locator("#job-title .status")).to_have_text("succeeded", timeout=PATIENCE_MS)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Cosine, stopped early")
+
+    # The database, the interface, the terminal and the model card say the same.
+    with service.database.engine.connect() as connection:
+        stored = connection.execute(BEST, {"id": job_id}).one()
+        kept = connection.execute(KEPT, {"id": job_id}).scalars().all()
+    assert kept == [stored.best["step"]]
+    assert stored.best["step"] < stored.steps_done < stored.steps
+    assert stored.evaluation["step"] == stored.best["step"]
+    job = service.job(job_id)
+    run = CommandRunner(dashboard.url, new_key(service.settings))
+    for answer in (job, run.json("jobs", "show", job_id), run.json("watch", job_id)):
+        assert (answer["name"], answer["best"]) == (stored.name, stored.best)
+        assert answer["evaluation"]["eval_loss"]["after"] == pytest.approx(stored.best["loss"])
+        chosen = answer["hyperparameters"]
+        assert (chosen["scheduler"], chosen["warmup_steps"], chosen["keep"]) == ("cosine", 3, "best")
+        assert chosen["early_stopping"]["patience"] == 2
+        assert answer["validation_dataset"] not in (None, answer["dataset"])
+    [card] = [run("download", job_id, "README.md", "--output", str(tmp_path))]
+    assert card.exit_code == 0, card.output
+    assert "Cosine, stopped early" in (tmp_path / "README.md").read_text()
