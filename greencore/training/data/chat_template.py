@@ -63,8 +63,8 @@ def render_conversation(
 
     `tools` is the JSON text of the tools that the assistant may call. A developer's message is given to the template as
     it is, and as a system message where the template refuses or leaves out developers, since inference could not send
-    it otherwise. The arguments of tool calls are given as objects and the content of a turn that only calls tools as
-    null, as transformers and OpenAI do; where the template refuses these, as JSON text and as an empty text.
+    it otherwise. The arguments of tool calls are given as objects, as transformers does, and the content of a turn that
+    only calls tools as an empty text; where the template refuses these or leaves out the calls, as JSON text and null.
 
     A template that reads the clock gets the time of `clock`, by default the current time. Raises `ModelError` for a
     tokenizer without a usable template, `ConversationRefused` where the template rejects the conversation.
@@ -73,15 +73,31 @@ def render_conversation(
     clock = clock or TemplateClock()
     if any(message.role == "developer" for message in messages) and not _knows_developers(compiled, tokenizer):
         messages = [replace(each, role="system") if each.role == "developer" else each for each in messages]
-    refusals = []
+    refusals: list[Exception] = []
+    rendered: list[str] = []
+    called = [name for message in messages for name in list_function_names(message.tool_calls)]
     for given in _list_message_forms(messages):
         try:
-            return _render(compiled, tokenizer, given, clock, tools=tools, generation_prompt=generation_prompt)
+            text = _render(compiled, tokenizer, given, clock, tools=tools, generation_prompt=generation_prompt)
         except RENDERING_ERRORS as error:
             refusals.append(error)
+            continue
+        if all(name in text for name in called):
+            return text
+        rendered.append(text)
+    if rendered:
+        return rendered[0]
     raise ConversationRefused(
         f"the model's chat template refuses a conversation: {_shorten_error(refusals[0])}"
     ) from refusals[0]
+
+
+def list_function_names(calls: str | None) -> list[str]:
+    """Return the names of the functions in the JSON text of tools or tool calls."""
+    found = [] if calls is None else json.loads(calls)
+    functions = [each.get("function", each) for each in found if isinstance(each, dict)]
+    names = [function.get("name") for function in functions if isinstance(function, dict)]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _render(
@@ -111,7 +127,7 @@ def _render(
 def _list_message_forms(messages: Messages) -> Iterator[list[dict[str, Any]]]:
     """Yield the forms in which messages can be given to a template, those of tool calls in several."""
     calling = any(message.tool_calls is not None for message in messages)
-    for parsed, empty in product((True, False), (None, "")) if calling else ((True, ""),):
+    for parsed, empty in product((True, False), ("", None)) if calling else ((True, ""),):
         yield [_to_template_message(message, parsed_arguments=parsed, empty=empty) for message in messages]
 
 

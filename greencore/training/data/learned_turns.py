@@ -1,6 +1,5 @@
 """The learned turns of a conversation: which they are, and each one's prompt and text as the template renders them."""
 
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,7 +9,13 @@ from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import Message
 from greencore.hyperparameters import TrainOn
-from greencore.training.data.chat_template import ConversationRefused, Messages, TemplateClock, render_conversation
+from greencore.training.data.chat_template import (
+    ConversationRefused,
+    Messages,
+    TemplateClock,
+    list_function_names,
+    render_conversation,
+)
 
 THINKING_TAG = r"(?:\w+:)?(?:think|thinking|thought|reason|reasoning)"
 OPEN_THINKING_TAG = re.compile(
@@ -96,7 +101,7 @@ def render_turn(
     passages = [passage.strip() for passage in PASSAGE_SEPARATOR.split(message.content) if passage.strip()]
     if passages and not any(passage in learned for passage in passages):
         raise ConversationRefused("the model's chat template leaves out the assistant's message, or changes it")
-    if not all(name in learned for name in _list_function_names(message.tool_calls)):
+    if not all(name in learned for name in list_function_names(message.tool_calls)):
         raise ConversationRefused("the model's chat template leaves out the assistant's tool calls, or changes them")
     _check_context(conversation, place, given)
     if not _ends_turn(learned, message.content, tokenizer):
@@ -133,16 +138,8 @@ def _check_context(conversation: Conversation, place: int, given: str) -> None:
         words = re.findall(r"\w+", message.content) if message.role in CHECKED_ROLES else []
         if words and max(words, key=len) not in given:
             raise ConversationRefused(f"the model's chat template leaves out messages of the role {message.role!r}")
-    if not all(name in given for name in _list_function_names(conversation.tools)):
+    if not all(name in given for name in list_function_names(conversation.tools)):
         raise ConversationRefused("the model's chat template leaves out the tools that the assistant may call")
-
-
-def _list_function_names(calls: str | None) -> list[str]:
-    """Return the names of the functions in the JSON text of tools or tool calls."""
-    found = [] if calls is None else json.loads(calls)
-    functions = [each.get("function", each) for each in found if isinstance(each, dict)]
-    names = [function.get("name") for function in functions if isinstance(function, dict)]
-    return [name for name in names if isinstance(name, str)]
 
 
 def _close_thought(given: str, whole: str, content: str) -> str | None:
@@ -181,14 +178,20 @@ def _ends_turn(learned: str, content: str, tokenizer: PreTrainedTokenizerBase) -
 
 
 def _cut_after_end(learned: str, turn_end: str | None, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a turn's text up to `turn_end` in the tokens and whitespace that it ends with, or up to the last token."""
+    """Return a turn's text up to `turn_end` and the tokens directly after it, or up to the last token without it.
+
+    `turn_end` is searched in the tokens and whitespace that the turn ends with. What whitespace separates from it is
+    not of the turn: Phi's template puts the end of text on the next line, at a conversation's end only.
+    """
     ends = sorted(_list_added_tokens(tokenizer), key=len, reverse=True)
     stem = learned.rstrip()
-    last = len(stem)
+    last = joined = len(stem)
     while token := next((end for end in ends if stem.endswith(end)), None):
-        stem = stem[: -len(token)].rstrip()
         if token == turn_end:
-            last = learned.index(token, len(stem)) + len(token)
+            last = joined
+        before = stem[: -len(token)]
+        stem = before.rstrip()
+        joined = joined if stem == before else len(stem)
     return learned[:last]
 
 

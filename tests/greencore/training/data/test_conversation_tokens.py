@@ -21,6 +21,7 @@ from tests.greencore.training.data.chat_templates import (
     DEEPSEEK_V3,
     LLAMA_3,
     MISTRAL,
+    PHI,
     PHI_4,
     QWEN_3_REWRITING,
     TOKENS,
@@ -84,6 +85,27 @@ def test_arguments_are_json_text_for_a_template_that_joins_them() -> None:
     ).replace("<|im_end|>", "{{ 'add' if m.tool_calls else '' }}<|im_end|>")
     [example] = tokenise_rows([MessagesRow(CALLING)], tokenizer, max_length=999).examples
     assert learned_texts(tokenizer, example)[0] == '{"a": 2, "b": 2}add<|im_end|>'
+
+
+def test_a_turn_without_content_is_null_for_a_template_that_shows_calls_only_then() -> None:
+    tokenizer = templated(CHATML)
+    shown = "{{ m.tool_calls[0].function.name if m.content is none else m.content }}"
+    tokenizer.chat_template = CHATML.replace("{{ m.content }}", shown)
+    [example] = tokenise_rows([MessagesRow(CALLING)], tokenizer, max_length=999).examples
+    assert learned_texts(tokenizer, example)[0] == "add<|im_end|>"
+    tokenizer.chat_template = CHATML.replace("{{ m.content }}", "{{ m.content }}{{ m.tool_calls and 'add' or '' }}")
+    [example] = tokenise_rows([MessagesRow(CALLING)], tokenizer, max_length=999).examples
+    assert learned_texts(tokenizer, example)[0] == "add<|im_end|>"  # not "None" and then the call
+
+
+def test_all_tokens_that_end_a_turn_are_learned_but_not_those_of_the_texts_end() -> None:
+    tokenizer = templated(PHI)
+    assert tokenizer.convert_tokens_to_ids("<|end|>") != tokenizer.eos_token_id
+    [example] = tokenise_rows([MessagesRow(LONG[1:])], tokenizer, max_length=999).examples
+    assert learned_texts(tokenizer, example)[-1] == "the third answer<|end|>"
+    tokenizer.chat_template = PHI.replace("<|end|>", "<|end|><|system|>")
+    [example] = tokenise_rows([MessagesRow(LONG[1:])], tokenizer, max_length=999).examples
+    assert learned_texts(tokenizer, example)[-1] == "the third answer<|end|><|system|>"
 
 
 @pytest.mark.parametrize(
