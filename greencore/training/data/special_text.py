@@ -73,8 +73,8 @@ def find_last_special_token(text: str, tokenizer: PreTrainedTokenizerBase) -> in
     if pattern is None:
         return 0
     start = max(len(text) - SEARCHED_CHARACTERS, 0)
-    found = [each.start() for each in pattern.finditer(text, start) if each[0] in _separating_tokens(tokenizer)]
-    return found[-1] if found else 0
+    separating = _separating_tokens(tokenizer)
+    return max((each.start() for each in pattern.finditer(text, start) if each[0] in separating), default=0)
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -34,6 +34,7 @@ from greencore.training.models.loading import ModelError
 
 IGNORED_LABEL = -100
 PAD_TO_MULTIPLE = 8
+MAX_LEARNED_TURNS = 1000  # a conversation is rendered for each of them, so the time grows with their square
 MAX_NAMED_LINES = 20  # of dropped rows, in results
 
 
@@ -281,6 +282,9 @@ def _tokenise_row(
         turns = list_learned_turns(conversation.messages, train_on)
         if not turns:
             return []
+        if len(turns) > MAX_LEARNED_TURNS:
+            given = f"given {len(turns)} turns to be learned, and at most {MAX_LEARNED_TURNS} of a row may be"
+            raise ConversationRefused(f"{given}: divide it into several")
         if encoder:
             pairs = tokenise_conversation_for_encoder(
                 conversation, turns, tokenizer, max_length=max_length, clock=prompt_format.clock

@@ -178,6 +178,13 @@ def test_a_row_of_which_nothing_is_learned_is_dropped_and_named() -> None:
     tokenise_rows([], tokenizer, max_length=999).refuse_empty()
 
 
+def test_a_conversation_of_too_many_learned_turns_is_refused() -> None:
+    row = MessagesRow((*LONG[1:3] * 1001,), line=5)
+    with pytest.raises(UnusableRow, match=r"^line 5: messages: given 1001 turns to be learned, and at most 1000"):
+        tokenise_rows([row], templated(CHATML), max_length=99)
+    assert len(tokenise_rows([row], templated(CHATML), max_length=99, train_on="last").examples) == 1
+
+
 def test_an_encoder_reads_the_prompt_of_each_learned_turn() -> None:
     tokenizer = templated(CHATML)
     tokens = tokenise_rows([MessagesRow(LONG)], tokenizer, max_length=999, encoder=True)
