@@ -183,7 +183,7 @@ class Hyperparameters(BaseModel):
     train_on: TrainOn = Field(
         default="assistant",
         description="Learned turns of a conversation: every assistant's turn of weight 1, since each is an answer that"
-        " was given, or only its last message",
+        " was given, or only the last",
         json_schema_extra={"group": "Data"},
     )
     seed: int = Field(

@@ -50,15 +50,13 @@ class RenderedTurn:
 
 
 def list_learned_turns(messages: Messages, train_on: TrainOn = "assistant") -> list[int]:
-    """Return the places of the turns that are learned: every assistant's turn of weight 1, or only the last message.
+    """Return the places of the turns that are learned: those of the assistant of weight 1, or only its last turn.
 
     An assistant's message that opens the conversation is read but not learned, since it answers none. The list is empty
     where no turn has weight 1; where only the opening one has, it is listed, and `render_turn` refuses it.
     """
-    first = len(messages) - 1 if train_on == "last" else 0
-    weighted = [
-        place for place, each in enumerate(messages) if each.role == "assistant" and each.weight and place >= first
-    ]
+    answers = [place for place, each in enumerate(messages) if each.role == "assistant"]
+    weighted = [place for place in (answers[-1:] if train_on == "last" else answers) if messages[place].weight]
     return [place for place in weighted if place > 0] or weighted
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import normalizers
@@ -14,7 +15,7 @@ from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
-from tests.greencore.training.data.chat_templates import GEMMA
+from tests.greencore.training.data.chat_templates import ENDLESS, GEMMA
 from tests.scheduler.stage import add_dataset, add_job, read_job
 from worker.preparation.prepare import prepare_job
 
@@ -84,6 +85,38 @@ def test_a_row_that_cannot_be_used_fails_the_job_with_its_line(
         assert job.error is not None
         assert job.error["field"] == "dataset"
         assert re.match(f"line {line}: {reason}", job.error["detail"])
+
+
+def test_rows_of_which_nothing_is_learned_are_counted_at_preparation(prepared: Settings, database: Database) -> None:
+    unlearned = {"messages": [*GOOD[0]["messages"], *GOOD[1]["messages"][:1], {**GOOD[1]["messages"][1], "weight": 0}]}
+
+    def estimate(rows: Sequence[object], train_on: str) -> dict[str, Any]:
+        job = prepare(database, prepared, [*rows], eval_share=0.0, batch_size=1, train_on=train_on)
+        assert job.estimate is not None, job.error
+        return job.estimate
+
+    found = estimate([GOOD[0], unlearned, *GOOD[1:]], "last")
+    assert (found["training_rows"], found["training_examples"], found["steps"]) == (3, 3, 3)
+    assert (found["dropped_rows"], found["dropped_lines"]) == (1, [2])
+    found = estimate([GOOD[0], unlearned, *GOOD[1:]], "assistant")
+    assert (found["training_rows"], found["dropped_rows"], found["dropped_lines"]) == (4, 0, [])
+    job = prepare(database, prepared, [unlearned, unlearned], eval_share=0.0, train_on="last")
+    assert job.error is not None
+    assert job.error["detail"].startswith("line 1: messages: nothing of it is learned, as of every other row")
+
+
+def test_a_conversation_with_an_example_for_each_turn_takes_their_steps(
+    prepared: Settings, database: Database, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = ENDLESS
+    tokenizer.save_pretrained(folder)
+    conversation = {"messages": [message for row in GOOD for message in row["messages"]]}
+    job = prepare(database, prepared, [conversation, *GOOD], eval_share=0.0, batch_size=2)
+    assert job.estimate is not None, job.error
+    assert (job.estimate["training_rows"], job.estimate["training_examples"]) == (4, 6)
+    assert job.estimate["steps"] == 3
 
 
 @pytest.mark.fault(number=9)

@@ -122,12 +122,13 @@ def card(
     entry: CatalogueEntry | None = ENTRY,
     *,
     file: str = "model.safetensors",
+    evaluation: dict[str, Any] = EVALUATION,
 ) -> str:
     """The card of the job with a result of one file."""
     (folder / file).touch()
     with database.session() as session:
         job = session.get_one(Job, job_id)
-        write_model_card(session, job, folder, entry=entry, evaluation=EVALUATION, at=START)
+        write_model_card(session, job, folder, entry=entry, evaluation=evaluation, at=START)
     return (folder / FILE_NAME).read_text()
 
 
@@ -186,6 +187,14 @@ def test_a_card_states_model_data_method_and_what_it_cost(database: Database, jo
     assert "1 multiply-accumulate counts as 2 FLOPs" in text
     assert "`green`" in text
     assert "private prompt" not in text
+
+
+def test_rows_of_which_nothing_is_learned_are_named(database: Database, job_id: str, tmp_path: Path) -> None:
+    assert "nothing of them is" not in card(database, job_id, tmp_path)
+    dropped = {"dropped_rows": 3, "dropped_lines": [2, 7]}
+    text = " ".join(card(database, job_id, tmp_path, evaluation=EVALUATION | dropped).split())
+    assert "3 rows of the dataset were neither trained on nor evaluated" in text
+    assert "(lines 2, 7 and more)." in text
 
 
 def test_the_name_of_a_job_is_the_title_of_its_card(database: Database, job_id: str, tmp_path: Path) -> None:

@@ -144,6 +144,8 @@ def test_only_turns_of_weight_1_are_learned_and_the_last_alone_on_request() -> N
     [last] = tokenise_rows([MessagesRow(messages)], tokenizer, max_length=999, train_on="last").examples
     assert last.input_ids == example.input_ids
     assert learned_texts(tokenizer, last) == ["the third answer<|im_end|>"]
+    asked_again = MessagesRow((*messages, Message("user", "a")))
+    assert list(tokenise_rows([asked_again], tokenizer, max_length=999, train_on="last").examples) == [last]
 
 
 def test_what_follows_the_last_learned_turn_is_not_read() -> None:
