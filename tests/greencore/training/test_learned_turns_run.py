@@ -8,7 +8,7 @@ from greencore.dataset import Message, MessagesRow, Row
 from greencore.hyperparameters import Hyperparameters, TrainOn
 from greencore.training.data.held_out_rows import split_rows
 from greencore.training.data.tokenisation import UnusableRow, tokenise_rows
-from greencore.training.evaluation.evaluate import compute_mean_loss
+from greencore.training.evaluation.evaluate import score_tokens
 from greencore.training.models.loading import load_model, load_tokenizer
 from greencore.training.run import TrainingResult, fine_tune
 from tests.greencore.training.conftest import small_model
@@ -62,7 +62,7 @@ def test_every_row_with_a_learned_turn_is_used_once(
     assert result.before is not None
     assert result.after is not None
     assert result.after.rows == len(left)
-    assert result.before.loss == pytest.approx(compute_mean_loss(model, tokenizer, tokens, batch_size=1), rel=1e-2)
+    assert result.before.loss == pytest.approx(score_tokens(model, tokenizer, tokens, batch_size=1).loss, rel=1e-2)
     assert result.after.loss < result.before.loss
 
 
