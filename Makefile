@@ -18,7 +18,7 @@ APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-instal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve browser pooler check test chaos malformed schemathesis sft images docs lint lock
+.PHONY: help setup run serve browser pooler check test chaos malformed templates schemathesis sft images docs lint lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ chaos: setup ## faults in earnest: workers killed 50 times, servers gone for a m
 
 malformed: setup ## 10,000 malformed bodies and uploads, and garbage in headers; `make test` does a tenth of it
 	MALFORMED=full $(BIN)/python -m pytest tests/api/http/test_malformed.py
+
+templates: setup ## 1,000 random conversations for each style of chat template; `make test` does a few
+	TEMPLATES=full $(BIN)/python -m pytest tests/greencore/training/data/test_learned_turns.py
 
 schemathesis: setup ## the running service against its OpenAPI description, for minutes; `make test` does a little of it
 	SCHEMATHESIS=full $(BIN)/python -m pytest tests/api/http/test_schemathesis.py -n 2
