@@ -11,6 +11,7 @@ from transformers import (
 )
 
 from greencore.backprop import NotFinite, importance
+from greencore.backprop.importance import BatchParts
 from greencore.method_settings import Metric
 from tests.greencore.backprop.probes import (
     FAMILIAR,
@@ -116,6 +117,25 @@ def test_several_batches_give_the_mean_of_their_own(model: PreTrainedModel, batc
         found = importance(model, batches, optimizer)
     assert found == pytest.approx({name: sum(one[name] for one in each) / 3 for name in each[0]}, rel=1e-9)
     assert len(passes) == 3
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_a_batch_in_parts_gives_the_importance_of_the_whole(
+    model: PreTrainedModel, batch: Batch, clip: float | None
+) -> None:
+    model.eval()
+    batch["labels"][0, :8] = -100  # the first row has 4 learned tokens, the second 11
+    optimizer = build_mid_run_optimizer(OPTIMIZERS["adamw"], model, batch)
+    parts = [{key: value[row : row + 1] for key, value in batch.items()} for row in range(2)]
+    unlearned = {**parts[0], "labels": torch.full_like(parts[0]["labels"], -100)}
+    in_parts = BatchParts([*parts, unlearned], [4 / 15, 11 / 15, 0.0])
+    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for metric in get_args(Metric):
+        whole = importance(model, batch, optimizer, metric, max_grad_norm=clip)
+        found = importance(model, [in_parts], optimizer, metric, max_grad_norm=clip)
+        assert found == pytest.approx(whole, rel=1e-3, abs=1e-6 * max(map(abs, whole.values())))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(weights[name], parameter) for name, parameter in model.named_parameters())
 
 
 def test_named_tensors_alone_are_measured_and_the_backward_pass_ends_at_the_deepest(

@@ -31,10 +31,10 @@ pytestmark = [
 ]
 
 FULL_SIZE = os.environ.get("SFT_TRAINER") == "full"  # with the pretrained model: about ten minutes on two cores
-STEPS, WARMUP, BATCH_SIZE, AGREEMENT = 50, 5, 8, 1e-3
+STEPS, WARMUP, AGREEMENT = 50, 5, 1e-3
 RECIPE = Hyperparameters(
     max_steps=STEPS,
-    batch_size=BATCH_SIZE,
+    batch_size=8,
     learning_rate=5e-3,
     scheduler="cosine",
     warmup_steps=WARMUP,
@@ -198,7 +198,7 @@ def test_every_step_has_the_loss_of_trls(
 @pytest.mark.parametrize("form", ["prompt", "chat"])
 def test_every_step_of_the_pretrained_model_has_the_loss_of_trls(form: Form, pretrained: Path, tmp_path: Path) -> None:
     words = ["sun", "warms", "a stone", "rain", "cools it", "while wind", "carries", "both", "far over", "quiet hills"]
-    recipe = RECIPE.model_copy(update={"learning_rate": 2e-5})
+    recipe = RECIPE.model_copy(update={"learning_rate": 2e-5, "batch_size": 4})
     assert_equal_losses(pretrained, make_rows(form, words), tmp_path, recipe, template=SMOL_TURNS)
 
 
