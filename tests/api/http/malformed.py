@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tests.api.http.malformed_files import wrong_columns, wrong_file
+
 Path = tuple[str | int, ...]
 Headers = list[tuple[bytes, bytes]]
 
@@ -66,7 +68,8 @@ def invalid_uploads(rng: random.Random, path: str) -> Iterator[Request]:
     while True:
         rows = _wrong_rows(rng)
         content_type = b"multipart/form-data; boundary=b"
-        kind = rng.randrange(9)
+        query = b""
+        kind = rng.randrange(11)
         if kind < 3:
             body, content_type = rows, rng.choice((b"application/x-ndjson", b"application/octet-stream"))
         elif kind < 5:
@@ -80,9 +83,14 @@ def invalid_uploads(rng: random.Random, path: str) -> Iterator[Request]:
         elif kind == 7:
             body = _form(b'{"text": "fine"}\n')
             content_type = rng.choice((*OTHER_TYPES, b"multipart/form-data;boundary="))
+        elif kind == 8:
+            body, content_type = wrong_file(rng)
+        elif kind == 9:
+            query, body = wrong_columns(rng)
+            content_type = b"application/octet-stream"
         else:
             body = rng.choice((rng.randbytes(rng.randrange(2000)), _form(rows)[:-7] * 25, b"\r\n" * 500, b"--b" * 99))
-        yield Request("POST", path, [(b"content-type", content_type)], _chunks(rng, body))
+        yield Request("POST", path, [(b"content-type", content_type)], _chunks(rng, body), query)
 
 
 def malformed_requests(rng: random.Random, calls: Sequence[tuple[str, str, Sequence[str]]]) -> Iterator[Request]:
