@@ -135,15 +135,14 @@ def _rows(
         if isinstance(value, InvalidRow):
             yield ReadRow(number, value, {})
             continue
-        mapped = columns.map_object(value)
+        mapped = columns.map_object(value) if columns.sources else value
         try:
             if in_cells:
                 mapped = _decode_cells(mapped, number)
-            row = row_from_object(mapped, number)
+            row: Row | InvalidRow = row_from_object(mapped, number)
         except InvalidRow as error:
-            yield ReadRow(number, columns.locate_error(error, value), mapped)
-        else:
-            yield ReadRow(number, row, mapped)
+            row = columns.locate_error(error, value)
+        yield ReadRow(number, row, mapped)
 
 
 def _objects(
