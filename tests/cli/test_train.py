@@ -215,3 +215,23 @@ def test_a_run_is_described_by_a_file_and_options(greentune: "Run", model: Path,
     command = greentune("train", "--config", str(config), "--output", str(tmp_path / "other"))
     assert command.finish() == 2
     assert f"{config}: hyperparameters.epochs: " in command.output
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "reason"),
+    [
+        ("full", ["--lora-rank", "4"], "--lora-…: given with the method full, and only lora has these settings"),
+        ("lora", ["--lora-targets", "q_proj,query"], "--lora-targets: 'query' matches no module of LlamaForCausalLM"),
+        ("greentrainer", ["--adaptive-never-train", "*.embed"], "--adaptive-never-train: '*.embed' matches no tensor"),
+        ("greentrainer", ["--adaptive-always-train", "*layers.0.*"], "--rho: ρ = 0.5 is too small for the tensors"),
+    ],
+)
+def test_a_setting_of_a_method_that_cannot_be_used_is_named_by_its_option(
+    model: Path, dataset: Path, tmp_path: Path, method: str, options: list[str], reason: str
+) -> None:
+    output = tmp_path / "out"
+    given = ["--model", str(model), "--dataset", str(dataset), "--output", str(output), "--method", method]
+    result = CliRunner().invoke(app, ["train", *given, "--rho", "0.5", "--data-dir", str(tmp_path / "var"), *options])
+    assert result.exit_code == ExitCode.USAGE
+    assert reason in " ".join(result.output.split())
+    assert not output.exists()
