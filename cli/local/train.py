@@ -31,6 +31,7 @@ from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
 from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.data.tokenisation import MAX_NAMED_LINES
+from greencore.training.evaluation.ledger import EvaluationReport
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.baselines import Baseline, BaselineError
 from greencore.training.methods.epoch_ledger import EpochReport
@@ -145,6 +146,8 @@ class _ProgressDisplay(TrainingListener):
         self._energy_kwh: defaultdict[int | None, float] = defaultdict(float)
         self._methods = ""
         self._losses: list[tuple[float, float | None]] = []
+        self._evaluations: list[EvaluationReport] = []
+        self._evaluating, self._evaluation_kwh = False, 0.0
 
     def __enter__(self) -> "_ProgressDisplay":
         self._meter.__enter__()
@@ -170,7 +173,22 @@ class _ProgressDisplay(TrainingListener):
         self._losses.append((train_loss, eval_loss))
         self._epoch = report.epoch + 1
 
+    def on_evaluation_started(self) -> None:
+        self._meter.close_interval()
+        self._evaluating = True
+
+    def on_evaluation_ended(self) -> None:
+        self._meter.close_interval()
+        self._evaluating = False
+
+    def on_evaluated(self, report: EvaluationReport) -> None:
+        self._evaluations.append(report)
+        if report.epoch_ended is None:
+            self._console.print(f"step {report.step}: held-out loss {report.evaluation.loss:.3f}")
+
     def _record_energy(self, interval: EnergyInterval) -> None:
+        if self._evaluating:
+            self._evaluation_kwh += interval.energy_kwh
         self._energy_kwh[self._epoch] += interval.energy_kwh
         self._methods = f"CPU: {interval.cpu_method}, GPU: {interval.gpu_method}, memory: {interval.ram_method}"
 
@@ -188,7 +206,14 @@ class _ProgressDisplay(TrainingListener):
                 f"{report.probe_seconds:.1f}",
             )
         self._console.print(table)
-        self._console.print(f"energy: {sum(self._energy_kwh.values()):.6f} kWh in all ({self._methods})")
+        energy = f"{sum(self._energy_kwh.values()):.6f} kWh in all, {self._evaluation_kwh:.6f} of it in evaluations"
+        self._console.print(f"energy: {energy} ({self._methods})", soft_wrap=True)
+        if result.stopped_early:
+            self._console.print(result.stopped_early, soft_wrap=True)
+        if self._evaluations:
+            best = min(self._evaluations, key=lambda report: report.evaluation.loss)
+            weights = f"the result has the weights after step {result.step}"
+            self._console.print(f"best evaluation: loss {best.evaluation.loss:.3f} after step {best.step}; {weights}")
         if result.before and result.after and result.before.rouge and result.after.rouge:
             marks = format_rouge(result.before.rouge, result.after.rouge)
             self._console.print(f"{marks} on {result.after.rows} held-out rows", soft_wrap=True)

@@ -35,6 +35,7 @@ def list_figures(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("gate", _gate(job)),
         ("ρ", format_number(job.rho)),
         ("loss", format_number(job.loss)),
+        ("best evaluation", _best(job)),
         ("intensity", _intensity(snapshot)),
         ("energy", _energy(job)),
         ("emissions", _emissions(job)),
@@ -88,6 +89,11 @@ def _gate(job: Job) -> str:
     return f"{state}{forced}: {gate.reason}"
 
 
+def _best(job: Job) -> str:
+    best = job.best
+    return UNKNOWN if best is None else f"loss {format_number(best.loss)} after step {best.step}"
+
+
 def _intensity(snapshot: Snapshot) -> str:
     """Format the intensity that decided the newest epoch's ρ; before the first epoch the one in force."""
     epoch = snapshot.epoch
@@ -102,7 +108,12 @@ def _energy(job: Job) -> str:
     basis = job.emissions_basis
     if basis is None:
         return UNKNOWN
-    return f"{format_number(job.energy_kwh)} kWh" + (", estimated" if basis.energy_estimated else ", metered")
+    evaluations = f", {format_number(job.evaluation_kwh)} of it in evaluations" if job.evaluation_kwh else ""
+    return (
+        f"{format_number(job.energy_kwh)} kWh"
+        + (", estimated" if basis.energy_estimated else ", metered")
+        + evaluations
+    )
 
 
 def _emissions(job: Job) -> str:

@@ -119,9 +119,11 @@ class ListenerCallback(TrainerCallback):
     def __init__(self, listener: TrainingListener, adaptive: SelectionCallback, evaluations: EvaluationLedger) -> None:
         self._listener, self._adaptive, self._evaluations = listener, adaptive, evaluations
         self.ended_early = False
+        self._steps = 0  # of the whole run, also where it ends early
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         half = kwargs["model"].dtype == torch.bfloat16
+        self._steps = state.max_steps
         precision = "bf16 with fp32 masters" if half else "bf16 autocast" if args.bf16 else "fp32"
         self._listener.on_training_started(
             steps=state.max_steps,
@@ -139,7 +141,7 @@ class ListenerCallback(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
-            self._listener.on_step_finished(done=state.global_step, steps=state.max_steps, loss=logs["loss"])
+            self._listener.on_step_finished(done=state.global_step, steps=self._steps, loss=logs["loss"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step < state.max_steps and self._listener.should_stop():

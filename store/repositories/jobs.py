@@ -218,6 +218,11 @@ class JobRepository(Repository):
         query = select(Evaluation).where(Evaluation.job_id == job_id, Evaluation.step > after).order_by(Evaluation.step)
         return load_page(self._session, query, limit=limit)
 
+    def newest_evaluations(self, job_id: str, *, limit: int) -> Page[Evaluation]:
+        """Return a job's evaluations during training, newest first."""
+        query = select(Evaluation).where(Evaluation.job_id == job_id)
+        return load_newest(self._session, query, Evaluation.step, limit=limit)
+
     def tensors(self, job_id: str) -> Sequence[Tensor]:
         """Return a job's tensors from output to input; empty until training starts, and for jobs of old versions."""
         return self._session.scalars(select(Tensor).where(Tensor.job_id == job_id).order_by(Tensor.position)).all()

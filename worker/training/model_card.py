@@ -27,6 +27,7 @@ from store.repositories.lineage import LineageRepository
 from store.tables import Dataset, Job
 
 FILE_NAME = "README.md"
+EVALUATIONS_SHOWN = 100
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "codecarbon")
 EMPTY_CELL = "–"
 
@@ -38,6 +39,7 @@ def write_model_card(
     *,
     entry: CatalogueEntry | None,
     evaluation: Mapping[str, Any],
+    stopped_early: str | None = None,
     at: datetime,
 ) -> None:
     """Write the card of a job whose meter is closed into the folder of its result."""
@@ -46,6 +48,7 @@ def write_model_card(
     basis = jobs.emissions_basis([job.id]).get(job.id) or EmissionsBasis(0.0, False, (), {})
     settlement = EmissionsRepository(session).get_settlement_by_job([job.id]).get(job.id, {})
     known_gco2e = known_emissions(job.emissions_gco2e, energy_kwh=job.energy_kwh, unpriced_kwh=basis.unpriced_kwh)
+    evaluations = jobs.newest_evaluations(job.id, limit=EVALUATIONS_SHOWN)
     files = {path.name for path in folder.iterdir()}
     lineage = [_describe_base(session, base) for base in reversed(LineageRepository(session).list_bases(job))]
     card = _template.render(
@@ -67,6 +70,9 @@ def write_model_card(
         epochs=epochs,
         **{key: sum(getattr(epoch, key) or 0.0 for epoch in epochs) for key in ("flops", "full_flops", "probe_flops")},
         evaluation=evaluation,
+        evaluations=list(reversed(evaluations.data)),
+        more_evaluations=evaluations.has_more,
+        stopped_early=stopped_early,
         costs=costs,
         components=list(_components(costs, basis)),
         basis=basis,

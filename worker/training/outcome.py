@@ -32,7 +32,9 @@ def store_result(writer: LeasedWriter, settings: Settings, job: Job, result: Tra
     assert result.artifact is not None
     written, destination = result.artifact, settings.job_dir(job.id) / "artifacts"
     evaluation = _evaluation(result)
-    writer.run_in_transaction(lambda session: _write_card(session, writer, settings, written, evaluation))
+    writer.run_in_transaction(
+        lambda session: _write_card(session, writer, settings, written, evaluation, result.stopped_early)
+    )
     artifacts = hash_artifacts(job.id, written, at=utc_now())
 
     def succeed(session: Session) -> Job:
@@ -71,13 +73,20 @@ def _hash_artifact(job_id: str, path: Path, name: str, at: datetime) -> Artifact
 
 
 def _write_card(
-    session: Session, writer: LeasedWriter, settings: Settings, folder: Path, evaluation: Mapping[str, Any]
+    session: Session,
+    writer: LeasedWriter,
+    settings: Settings,
+    folder: Path,
+    evaluation: Mapping[str, Any],
+    stopped_early: str | None,
 ) -> None:
     """Write the model card: after the meter is closed, for the total energy, and before the files are hashed."""
     job = lock_leased_job(session, writer.lease)
     entry = read_catalogue(settings.catalogue).get(job.model)
     try:
-        write_model_card(session, job, folder, entry=entry, evaluation=evaluation, at=utc_now())
+        write_model_card(
+            session, job, folder, entry=entry, evaluation=evaluation, stopped_early=stopped_early, at=utc_now()
+        )
         fsync_path(folder / CARD)
     except OSError as error:
         if is_disk_full(error):

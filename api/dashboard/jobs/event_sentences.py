@@ -21,6 +21,7 @@ LEADS = {
     "job.cancelled": "Cancelled",
     "job.failed": "Failed",
     "job.terminated": "Its process was asked to stop",
+    "checkpoint.best_missing": "The best weights could not be kept",
     "gate.closed": "Gate closed during the run",
     "energy.differs": "Two measurements of its energy differ",
     "energy.lost": "Energy lost with its worker is estimated",
@@ -42,6 +43,8 @@ def describe_event(event_type: str, data: Mapping[str, Any]) -> str:
             return (
                 f"Training resumed after step {data['steps_done']}" if get("steps_done") else "Training started"
             ) + precision
+        case "training.stopped_early":
+            return f"Training {get('reason') or 'stopped early'}"
         case "epoch.started":
             return f"Epoch {get('epoch')} started with ρ {format_number(get('rho'))}"
         case "epoch.finished":

@@ -27,6 +27,8 @@ from store.lifecycle.status import FINAL, JobStatus
 from store.repositories.jobs import JobRepository
 from store.tables import Job
 
+EVALUATIONS_SHOWN = 20
+
 router = APIRouter()
 router.include_router(rows_router)
 
@@ -79,6 +81,7 @@ def job_page(row: JobDep, page: PageDep) -> HTMLResponse:
         over=over,
         epochs=epochs,
         newest=epochs.data[0] if epochs.data else None,
+        evaluations=repository.newest_evaluations(job.id, limit=EVALUATIONS_SHOWN),
         mean_gco2e_per_kwh=_mean_intensity(job),
         # CodeCarbon's total of an attempt arrives at its end.
         tracker_difference=tracker_difference(row.energy_kwh, row.tracker_kwh) if over else None,

@@ -147,7 +147,7 @@ def test_one_line_shows_the_values_of_all_panels_by_mouse_and_by_keyboard(page: 
 def test_the_figures_of_every_panel_are_in_a_table(page: Page, dashboard: Dashboard) -> None:
     open_job(page, staged(dashboard, JobStatus.SUCCEEDED, epochs_done=8))
 
-    for name, heading in (("ρ", "ρ reached"), ("Loss", "Mean of its stretch"), ("Evaluation loss", "Epoch")):
+    for name, heading in (("ρ", "ρ reached"), ("Loss", "Mean of its stretch"), ("Evaluations", "Token accuracy")):
         page.get_by_text(f"{name}: the data as a table", exact=True).click()
         expect(page.get_by_role("region", name=name, exact=True).get_by_role("columnheader")).to_contain_text([heading])
     expect(page.get_by_role("region", name="ρ", exact=True).get_by_role("row")).to_have_count(9)

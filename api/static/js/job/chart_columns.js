@@ -106,7 +106,7 @@ export function powerRows({ start, end, power_w: power }) {
   return rows;
 }
 
-// Returns rows of the loss at each step, the smoothed loss, and each epoch's evaluation; a pause breaks the lines.
+// Returns rows of the loss at each step, the smoothed loss, and each evaluation; a pause breaks the lines.
 export function lossRows({ loss, evaluation }, window, paused) {
   const smooth = smoothed(loss.step, loss.mean, window);
   return [

@@ -64,7 +64,7 @@ export function panels(shown, { onZoom, onCursor }) {
       series: [
         line("--raw", { width: 1 }),
         line("--blue"),
-        { stroke: "--red", width: 0, paths: () => null, points: dot },
+        line("--red", { width: 1, dash: [2, 3], spanGaps: true, points: dot }),
       ],
     }),
     emissions: make("emissions", "Emissions so far in gCO2e over time", [190, 140], {

@@ -22,10 +22,12 @@ export function indexAt(column, value) {
   return low - 1;
 }
 
-// Returns the values at a time in seconds: {epoch, asked, reached, paused, intensity, power, step, loss, smoothed, emissions}.
+// Returns the values at a time in seconds: {epoch, asked, reached, paused, intensity, power, step, loss, smoothed, evaluated,
+// emissions}; `evaluated` is the newest evaluation, {step, loss}.
 export function valuesAt(series, smooth, at) {
   const milliseconds = at * 1000;
-  const { rho, energy, loss } = series;
+  const { rho, energy, loss, evaluation } = series;
+  const evaluated = indexAt(evaluation.at, milliseconds);
   const epoch = indexAt(rho.start, milliseconds);
   const inEpoch = epoch >= 0 && (rho.end[epoch] === null || milliseconds <= rho.end[epoch]);
   const stretch = indexAt(energy.start, milliseconds);
@@ -41,6 +43,7 @@ export function valuesAt(series, smooth, at) {
     step: step >= 0 ? loss.step[step] : null,
     loss: step >= 0 ? loss.value[step] : null,
     smoothed: step >= 0 ? smooth[step] : null,
+    evaluated: evaluated >= 0 ? { step: evaluation.step[evaluated], loss: evaluation.loss[evaluated] } : null,
     emissions: stretch >= 0 ? emissionsAt(energy, stretch, milliseconds) : null,
   };
 }
@@ -68,6 +71,7 @@ export function readout(place) {
     parts.push(["ρ ", number(now.asked), now.reached === null ? "" : `, reached ${number(now.reached)}`]);
     parts.push(["", now.power === null ? UNKNOWN : number(now.power, 3), " W"]);
     parts.push(["loss ", number(now.loss), now.step === null ? "" : ` at step ${now.step}, smoothed ${number(now.smoothed)}`]);
+    if (now.evaluated) parts.push(["evaluated ", number(now.evaluated.loss), ` after step ${now.evaluated.step}`]);
     parts.push(["emitted ", number(now.emissions), " gCO2e"]);
     others.forEach(({ label, start, end, gco2e }, index) => {
       const share = Math.min(1, Math.max(0, (at - start) / Math.max(1, end - start)));

@@ -38,11 +38,14 @@ export function tables(place, series) {
       column("Loss", figure(loss, "value")),
       column("Mean of its stretch", figure(loss, "mean")),
     ], indices(loss, "step")),
-    dataTable(place, "Evaluation loss", [
+    dataTable(place, "Evaluations", [
+      column("Step", (index) => String(evaluation().step[index])),
       column("Epoch", figure(evaluation, "epoch")),
       column("At", at(evaluation, "at")),
       column("Loss", figure(evaluation, "loss")),
-    ], indices(evaluation, "epoch")),
+      column("Token accuracy", figure(evaluation, "accuracy")),
+      column("ROUGE-L", figure(evaluation, "rouge_l")),
+    ], indices(evaluation, "step")),
   ];
   return () => made.forEach((table) => table.renew());
 }
