@@ -88,7 +88,7 @@ def estimate_job(
         queue=QueueOut(running=queue.running, ahead=queue.ahead, starts_at=start),
         pue=placement.pue,
         budget=budget_out(session, context.settings, new, policy, workload, epoch, at=now),
-        notes=_notes(new, policy, placement, gated=gated),
+        notes=_notes(new, policy, placement, gated=gated, dropped_rows=workload.dropped_rows),
     )
 
 
@@ -153,8 +153,12 @@ def _combine_spreads(*spreads: float) -> float:
     return math.exp(math.sqrt(sum(math.log(spread) ** 2 for spread in spreads)))
 
 
-def _notes(new: NewJob, policy: Policy, placement: ExpectedPlacement, *, gated: bool) -> list[str]:
+def _notes(
+    new: NewJob, policy: Policy, placement: ExpectedPlacement, *, gated: bool, dropped_rows: int | None
+) -> list[str]:
     notes = []
+    if dropped_rows:
+        notes.append(f"nothing is learned of {dropped_rows} of the dataset's rows: they are left out")
     if placement.live_workers == 0:
         notes.append(f"no worker is alive in {placement.zone}: until one is, the job waits")
     if not gated:

@@ -261,6 +261,37 @@ def test_tokens_are_counted_or_estimated_from_characters(
     assert ("counted" in found["basis"]) == (counts is not None)
 
 
+@pytest.mark.parametrize(("train_on", "examples", "dropped"), [("assistant", 10, 2), ("last", 4, None)])
+def test_examples_are_counted_beside_rows_and_dropped_rows_are_named(
+    estimate: Any,
+    database: Database,
+    dataset_id: str,
+    measured: None,
+    train_on: str,
+    examples: int,
+    dropped: int | None,
+) -> None:
+    with database.session() as session:
+        session.get_one(Dataset, dataset_id).rows = 6 if dropped else 4
+        figures = {
+            "rows": 4,
+            "examples": 10,
+            "dropped_rows": 2,
+            "tokens": {"total": 200, "max": 25},
+            "completion": {"total": 50},
+            "histogram": [{"up_to": 32, "rows": 10}],
+        }
+        row = TokenStatistics(dataset_id=dataset_id, model=MODEL, asked_at=NOW, counted_at=NOW, counts=figures)
+        session.add(row)
+
+    found = estimate(hyperparameters={"train_on": train_on, "eval_share": 0, "batch_size": 1}).json()
+
+    work = found["work"]
+    assert (work["training_rows"], work["training_examples"], work["dropped_rows"]) == (4, examples, dropped)
+    assert work["tokens_per_epoch"] == pytest.approx(20 * examples)
+    assert any("nothing is learned of 2 of the dataset's rows" in note for note in found["notes"]) == bool(dropped)
+
+
 def test_flops_of_other_methods_are_scaled_by_their_share(estimate: Any, measured: None) -> None:
     full, lora = estimate(method="full").json(), estimate(method="lora").json()
 
