@@ -85,7 +85,11 @@ class Hyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: int | None = Field(
-        default=3, ge=1, le=1000, description="Passes over the training rows; null where `max_steps` is given"
+        default=3,
+        ge=1,
+        le=1000,
+        description="Passes over the training rows; null where `max_steps` is given. 3 by default, as many more "
+        "mostly learn small datasets by heart",
     )
     max_steps: int | None = Field(
         default=None,
@@ -95,14 +99,22 @@ class Hyperparameters(BaseModel):
         description="Optimiser steps of the run instead of `epochs`; the last epoch ends with the last step",
         json_schema_extra={"group": "Run"},
     )
-    batch_size: int = Field(default=4, ge=1, le=4096, description="Rows per optimiser step")
+    batch_size: int = Field(
+        default=4, ge=1, le=4096, description="Rows per optimiser step; 4 by default, as in the paper's runs"
+    )
     micro_batch_size: MicroBatchRows | None = Field(
         default=None,
         description="Rows computed at once, whose gradients add up to an optimiser step's: a number, or `auto` for the "
         "most that the device's memory holds; null for the whole batch, which is fastest where it fits",
         json_schema_extra={"group": "Batches"},
     )
-    learning_rate: float = Field(default=2e-5, gt=0, le=1, description="Peak learning rate")
+    learning_rate: float = Field(
+        default=2e-5,
+        gt=0,
+        le=1,
+        description="Peak learning rate; cautious by default for any method and size: the benchmarks' short runs of a "
+        "small model learn most at 1e-4 to 5e-4",
+    )
     scheduler: Scheduler = Field(
         default="linear",
         description="How the learning rate falls after the warm-up. `linear`, the default, is what most fine-tuning "
@@ -173,11 +185,16 @@ class Hyperparameters(BaseModel):
         json_schema_extra={"group": "Optimiser"},
     )
     max_length: int = Field(
-        default=512, ge=16, le=8192, description="Maximum tokens per row, within the model's positions"
+        default=512,
+        ge=16,
+        le=8192,
+        description="Maximum tokens per row, within the model's positions; 512 by default, to which the benchmarks pad "
+        "the paper's rows",
     )
     prompt_format: FormatName = Field(
         default="plain",
-        description="Text around a row's prompt: none, the paper's markers, or the model's chat template",
+        description="Text around a row's prompt: none by default, as it changes no row, the paper's markers, or the "
+        "model's chat template",
         json_schema_extra={"group": "Data"},
     )
     train_on: TrainOn = Field(
@@ -190,14 +207,16 @@ class Hyperparameters(BaseModel):
         default=0,
         ge=0,
         lt=2**32,
-        description="Random seed of the row order and all other choices",
+        description="Random seed of the row order and all other choices; fixed by default, so that equal jobs end "
+        "alike",
         json_schema_extra={"group": "Run"},
     )
     eval_share: float = Field(
         default=0.1,
         ge=0,
         le=0.5,
-        description="Share of rows held out for evaluation",
+        description="Share of rows held out for evaluation; a tenth by default, enough for a mean at little loss of "
+        "rows",
         json_schema_extra={"group": "Evaluation"},
     )
     eval_every: int = Field(
@@ -226,7 +245,8 @@ class Hyperparameters(BaseModel):
         default=48,
         ge=1,
         le=4096,
-        description="Maximum tokens of a completion generated during evaluation, within the model's positions",
+        description="Maximum tokens of a completion generated during evaluation, within the model's positions; 48 by "
+        "default, so that evaluation stays a small part of a run",
         json_schema_extra={"group": "Evaluation"},
     )
     sample_prompt: StorableText | None = Field(
@@ -246,7 +266,8 @@ class Hyperparameters(BaseModel):
     )
     result: ResultForm = Field(
         default="full",
-        description="Saved result: the whole model, or the changed tensors for `greentune apply-delta`",
+        description="Saved result: the whole model, which needs nothing else, or the changed tensors for "
+        "`greentune apply-delta`",
         json_schema_extra={"group": "Run"},
     )
     packing: Switch = Field(
