@@ -111,8 +111,8 @@ def _trace(
         with ExitStack() as stack:
             for context in (
                 torch.enable_grad(),
-                _disable_root_hooks(model),
-                _replace_tensors(model, replaced),
+                disable_root_hooks(model),
+                replace_tensors(model, replaced),
                 recorder,
             ):
                 stack.enter_context(context)
@@ -166,7 +166,7 @@ def _attribute_flops(
 
 
 @contextmanager
-def _replace_tensors(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor]) -> Iterator[None]:
+def replace_tensors(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor]) -> Iterator[None]:
     """Replace parameters and buffers, by the `id` of the current one, within the context.
 
     torch's `functional_call` does not restore a module that is registered in two places, as peft's prompts are.
@@ -188,7 +188,7 @@ def _replace_tensors(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor]
 
 
 @contextmanager
-def _disable_root_hooks(model: torch.nn.Module) -> Iterator[None]:
+def disable_root_hooks(model: torch.nn.Module) -> Iterator[None]:
     """Remove the root module's hooks within the context: they are for real steps only."""
     pre, post = model._forward_pre_hooks.copy(), model._forward_hooks.copy()
     model._forward_pre_hooks.clear()

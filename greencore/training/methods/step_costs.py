@@ -48,9 +48,7 @@ class StepCosts:
         device = next(model.parameters()).device
         with in_mode(model, training=True):  # traced as a step runs
             self._profiles = tuple(
-                profile(
-                    model, _make_batch(shapes.rows, lengths, device, encoder=is_encoder_decoder(model)), names=names
-                )
+                profile(model, make_batch(shapes.rows, lengths, device, encoder=is_encoder_decoder(model)), names=names)
                 for lengths in self._trace_lengths
             )
         self._longest = self._profiles[0]
@@ -201,7 +199,7 @@ def _compute_share_weights(traced: tuple[Lengths, ...], shapes: BatchShapes) -> 
     return compute_interpolation_weights(traced, list(itertools.product(*axes)))
 
 
-def _make_batch(rows: int, lengths: Lengths, device: torch.device, *, encoder: bool) -> dict[str, torch.Tensor]:
+def make_batch(rows: int, lengths: Lengths, device: torch.device, *, encoder: bool) -> dict[str, torch.Tensor]:
     ids = torch.zeros(rows, lengths[0], dtype=torch.long, device=device)
     labels = torch.zeros(rows, lengths[1], dtype=torch.long, device=device) if encoder else ids
     return {"input_ids": ids, "labels": labels}

@@ -61,6 +61,9 @@ def test_layouts_differ_in_their_estimates(worker_settings: Settings, tmp_path: 
 
     padded = flops()
     assert flops(group_by_length=True) < flops(packing=True) < padded < flops(gradient_checkpointing=True)
+    # A full step recomputes, and one that trains the output alone does not.
+    recomputing = estimate(settings, rows, batch_size=4, gradient_checkpointing=True)
+    assert recomputing.rho_floor < estimate(settings, rows, batch_size=4).rho_floor
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,170 @@
+"""Peak memory of a training step, predicted on tensors without data.
+
+The step runs under FakeTensorMode, as for its FLOPs, while a dispatch mode follows the storage of every tensor from the
+operator that makes it until nothing refers to it: weights, gradients, optimiser state, saved activations, with views
+and shared storages counted once, and the temporary tensors between operators. What a kernel allocates within itself is
+not seen, nor what an allocator keeps without need.
+"""
+
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from greencore.backprop.cost.expert_routing import make_grouped_matmul_output
+from greencore.backprop.cost.trace import Batch, TraceError, disable_root_hooks, replace_tensors
+
+DRY_RUN_COPIES = 3  # of a tensor: its weights and AdamW's two moments (`greencore.backprop.optimizer_dry_run`)
+OptimizerFactory = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
+LossFunction = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes of a training step: at its peak, and of weights, gradients and optimiser state.
+
+    `other` is the rest of the peak: mostly activations, or gradients where the peak is in the optimiser's step.
+    """
+
+    peak: int
+    weights: int
+    gradients: int
+    optimizer_state: int
+
+    @property
+    def other(self) -> int:
+        """Bytes at the peak beyond weights and optimiser state."""
+        return self.peak - self.weights - self.optimizer_state
+
+
+class StorageTracker(TorchDispatchMode):
+    """Follows the storages that operators make within its context: bytes alive now, and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.alive = self.peak = 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def add(self, tensor: torch.Tensor) -> None:
+        """Count a tensor's storage, once, for as long as something refers to it."""
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        self._known.add(storage)
+        size = storage.nbytes()
+        weakref.finalize(storage, self._release, size)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+
+    def _release(self, size: int) -> None:
+        self.alive -= size
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        grouped = func is torch.ops.aten._grouped_mm.default
+        out = make_grouped_matmul_output(*args, **kwargs or {}) if grouped else func(*args, **kwargs or {})
+        for value in tree_iter(out):
+            if isinstance(value, torch.Tensor):
+                self.add(value)
+        return out
+
+
+def predict_peak_memory(
+    model: torch.nn.Module,
+    batch: Batch,
+    *,
+    names: Collection[str],
+    optimizer: OptimizerFactory,
+    compute_loss: LossFunction,
+    probed: Collection[str] = (),
+    micro_batches: int = 1,
+    autocast: torch.dtype | None = None,
+) -> PeakMemory:
+    """Predict the peak memory of an optimiser step that trains the named parameters, on any but the first step.
+
+    Forward and backward run `micro_batches` times before the optimiser's step, on batches of `batch`'s shapes, on the
+    kernels of a CPU. An importance probe of the `probed` parameters runs in addition, while the optimiser holds its
+    state: its gradients are used and freed as they arrive. The model, which may be on the meta device, runs in its current mode and is left unchanged. Raises
+    `greencore.backprop.TraceError` for a step that cannot run on tensors without data.
+    """
+    try:
+        return _predict(model, batch, frozenset(names), optimizer, compute_loss, probed, micro_batches, autocast)
+    except Exception as error:
+        raise TraceError(f"the memory of {type(model).__name__} cannot be predicted: {error}") from error
+
+
+def _predict(
+    model: torch.nn.Module,
+    batch: Batch,
+    names: Collection[str],
+    optimizer: OptimizerFactory,
+    compute_loss: LossFunction,
+    probed: Collection[str],
+    micro_batches: int,
+    autocast: torch.dtype | None,
+) -> PeakMemory:
+    parameters = dict(model.named_parameters())
+    with FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as stack:
+        tracker = StorageTracker()
+        fakes = {name: torch.empty(p.shape, dtype=p.dtype) for name, p in parameters.items()}
+        replaced = {id(parameter): fakes[name] for name, parameter in parameters.items()}
+        replaced |= {id(buffer): torch.empty(buffer.shape, dtype=buffer.dtype) for buffer in model.buffers()}
+        for fake in replaced.values():
+            tracker.add(fake)
+        weights = tracker.alive
+        trained = [fakes[name].requires_grad_() for name in parameters if name in names]
+        inputs = {key: torch.empty(value.shape, dtype=value.dtype) for key, value in batch.items()}
+        for context in (disable_root_hooks(model), replace_tensors(model, replaced), tracker, torch.enable_grad()):
+            stack.enter_context(context)
+        stepper = optimizer(trained)
+        for tensor in trained:  # a first step, after which there is optimiser state
+            tensor.grad = torch.empty_like(tensor)
+        before = tracker.alive
+        stepper.step()
+        state = tracker.alive - before
+        gradients = before - weights
+        stepper.zero_grad()
+        tracker.peak = tracker.alive
+
+        def run_pass() -> None:
+            with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+                loss = compute_loss(model, inputs)
+            loss.backward()
+
+        if probed:
+            with _train_as_probe(trained, [fakes[name] for name in probed]):
+                run_pass()
+        for _ in range(min(micro_batches, 2)):  # from the second on, all have the same peak
+            run_pass()
+        stepper.step()
+        return PeakMemory(tracker.peak, weights, gradients, state)
+
+
+@contextmanager
+def _train_as_probe(trained: Collection[torch.Tensor], probed: Collection[torch.Tensor]) -> Iterator[None]:
+    """Train the probed tensors alone, and free each gradient after an optimizer dry run on it."""
+
+    def arrive(tensor: torch.Tensor) -> None:
+        gradient, tensor.grad = tensor.grad, None
+        assert gradient is not None
+        [torch.empty_like(gradient) for _ in range(DRY_RUN_COPIES)]
+
+    for tensor in trained:
+        tensor.requires_grad_(False)
+    hooks = [tensor.requires_grad_().register_post_accumulate_grad_hook(arrive) for tensor in probed]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for tensor in probed:
+            tensor.requires_grad_(False)
+        for tensor in trained:
+            tensor.requires_grad_()
