@@ -85,17 +85,19 @@ def predict_peak_memory(
     compute_loss: LossFunction,
     probed: Collection[str] = (),
     micro_batches: int = 1,
-    autocast: torch.dtype | None = None,
+    autocast: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> PeakMemory:
     """Predict the peak memory of an optimiser step that trains the named parameters, on any but the first step.
 
     Forward and backward run `micro_batches` times before the optimiser's step, on batches of `batch`'s shapes, on the
     kernels of a CPU. An importance probe of the `probed` parameters runs in addition, while the optimiser holds its
-    state: its gradients are used and freed as they arrive. The model, which may be on the meta device, runs in its current mode and is left unchanged. Raises
+    state: its gradients are used and freed as they arrive. With `dtype` the weights have another type than the model's.
+    The model, which may be on the meta device, runs in its current mode and is left unchanged. Raises
     `greencore.backprop.TraceError` for a step that cannot run on tensors without data.
     """
     try:
-        return _predict(model, batch, frozenset(names), optimizer, compute_loss, probed, micro_batches, autocast)
+        return _predict(model, batch, frozenset(names), optimizer, compute_loss, probed, micro_batches, autocast, dtype)
     except Exception as error:
         raise TraceError(f"the memory of {type(model).__name__} cannot be predicted: {error}") from error
 
@@ -108,12 +110,13 @@ def _predict(
     compute_loss: LossFunction,
     probed: Collection[str],
     micro_batches: int,
-    autocast: torch.dtype | None,
+    autocast: bool,
+    dtype: torch.dtype | None,
 ) -> PeakMemory:
     parameters = dict(model.named_parameters())
     with FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as stack:
         tracker = StorageTracker()
-        fakes = {name: torch.empty(p.shape, dtype=p.dtype) for name, p in parameters.items()}
+        fakes = {name: torch.empty(p.shape, dtype=dtype or p.dtype) for name, p in parameters.items()}
         replaced = {id(parameter): fakes[name] for name, parameter in parameters.items()}
         replaced |= {id(buffer): torch.empty(buffer.shape, dtype=buffer.dtype) for buffer in model.buffers()}
         for fake in replaced.values():
@@ -134,7 +137,7 @@ def _predict(
         tracker.peak = tracker.alive
 
         def run_pass() -> None:
-            with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
                 loss = compute_loss(model, inputs)
             loss.backward()
 

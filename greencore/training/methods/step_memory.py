@@ -1,37 +1,46 @@
-"""Peak memory of a run's steps by method, batch layout and recomputation, predicted before it runs."""
+"""Peak memory of a run's steps by method, batch layout, precision and recomputation, predicted before it runs."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import Trainer, TrainingArguments
 
 from greencore.backprop.cost.peak_memory import PeakMemory, predict_peak_memory
+from greencore.backprop.master_weights import MasterWeights
+from greencore.hyperparameters import Hyperparameters
 from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder
 from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts, make_batch
+from greencore.training.models.precision import RunPrecision
+from greencore.training.recipe import build_optimizer_settings
 
 
 def predict_step_memory(
     model: Any,
     shapes: BatchShapes,
-    arguments: TrainingArguments,
+    hyperparameters: Hyperparameters,
     *,
     names: Collection[str],
     probed: Collection[str] = (),
-    micro_batches: int = 1,
+    precision: RunPrecision = "fp32",
 ) -> PeakMemory:
-    """Predict the peak memory of a step on the longest batch, with the optimiser and precision of the arguments.
+    """Predict the peak memory of a step on the longest micro-batch, with the hyperparameters' optimiser.
 
-    `names` are trained and `probed` measured before an epoch. Includes the logits, their loss and its gradients as the Trainer of a run computes them. Raises `TraceError`.
+    `names` are trained and `probed` measured before an epoch. Includes the logits, their loss and its gradients as the
+    Trainer of a run computes them. Raises `TraceError`.
     """
-    kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
-    encoder = is_encoder_decoder(model)
-    batch = make_batch(shapes.rows, shapes.longest, torch.device("meta"), encoder=encoder)
+    kind, options = build_optimizer_settings(hyperparameters, model)
+    if kind is torch.optim.AdamW:
+        options = {**options, "fused": True}
+    batch = make_batch(shapes.rows, shapes.longest, torch.device("meta"), encoder=is_encoder_decoder(model))
+
+    def build_optimizer(tensors: list[torch.Tensor]) -> torch.optim.Optimizer:
+        optimizer = kind(tensors, **options)
+        return MasterWeights(optimizer) if precision == "bf16" else optimizer
 
     def compute_loss(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        outputs = model(**inputs, num_items_in_batch=1, use_cache=False)
+        outputs = model(**inputs, use_cache=False)
         for scores in outputs.logits.detach():  # as `sum_token_loss`, where every token is learned
             functional.cross_entropy(scores.clone().float(), inputs["labels"][0], reduction="sum")
         loss: torch.Tensor = outputs.loss
@@ -42,11 +51,12 @@ def predict_step_memory(
             model,
             batch,
             names=names,
-            optimizer=lambda tensors: kind(tensors, **options),
+            optimizer=build_optimizer,
             compute_loss=compute_loss,
             probed=probed,
-            micro_batches=micro_batches,
-            autocast=torch.bfloat16 if arguments.bf16 else None,
+            micro_batches=-(-hyperparameters.batch_size // hyperparameters.rows_at_once),
+            autocast=precision == "mixed",
+            dtype=torch.bfloat16 if precision == "bf16" else None,
         )
 
 

@@ -120,8 +120,8 @@ def load_meta_model(folder: Path, *, attention: Attention | None = None) -> PreT
 def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
     """Let each block recompute its activations in the backward pass. Raises `SettingUnsupported`.
 
-    transformers then also lets the embeddings' outputs require gradients, which only reentrant recomputation needs: with
-    them every selection would pay for the whole backward pass.
+    transformers then also lets the embeddings' outputs require gradients, which only reentrant recomputation needs:
+    with them every selection would pay for the whole backward pass.
     """
     if not model.supports_gradient_checkpointing:
         raise SettingUnsupported("gradient_checkpointing", f"{type(model).__name__} has no blocks that can recompute")
