@@ -27,6 +27,10 @@ SECTIONS = {
     " implementation on 2 cores.",
     "paper_costs": "The cost columns of the paper's Tables 2, 3 and 5, from models on the meta device at its settings.",
     "time_memory": "Time and memory of one epoch, probe and selection included.",
+    "layouts": "Where packing and grouping by length pay. Grouped steps take the time that their FLOPs suggest; packed"
+    " ones up to 1.2 times as much, since attention computes what its mask hides, so `auto` asks more of them. Where"
+    " both pay it packs, since the rows of a step then stay a random sample.",
+    "peak_memory": "The peak memory that a job's preparation predicts from a step on tensors without data.",
     "quality": "Summaries of scientific papers at equal epochs and at equal FLOPs, every arm at the learning rate of a"
     " small grid that is best on the validation split; mean of three seeds. Here an epoch has 18 steps; each probe"
     " takes the FLOPs of one or two, also in a last epoch that is cut short: so GT-0.7 ends at 1.06 of full"

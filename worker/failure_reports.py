@@ -22,6 +22,7 @@ from greencore.training.models.loading import ModelError
 from runtime.settings import get_settings
 from store.repositories.datasets import DatasetDeleted
 from worker.preparation.budget_check import BudgetInfeasible
+from worker.preparation.memory import DeviceTooSmall
 
 OUT_OF_MEMORY = "The device has too little memory"
 ERROR_TITLES: tuple[tuple[type[Exception], str, str | None], ...] = (
@@ -29,6 +30,7 @@ ERROR_TITLES: tuple[tuple[type[Exception], str, str | None], ...] = (
     (BaselineError, "The method cannot train this model", "method"),
     (MaxLengthExceeded, "The model has too few positions", "hyperparameters.max_length"),
     (SettingUnsupported, "The setting is not supported", None),
+    (DeviceTooSmall, OUT_OF_MEMORY, "hyperparameters.micro_batch_size"),
     (BudgetInfeasible, "The budget cannot be kept", "policy.budget_gco2e"),
     (IntensityMissing, "No carbon intensity to decide by", "policy.on_missing"),
     (ValidationRowsUnusable, "The validation dataset cannot be used", "validation_dataset"),

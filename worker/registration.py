@@ -4,10 +4,12 @@ import os
 import platform
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+import psutil
 import structlog
 from celery.platforms import EX_FAILURE
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
@@ -24,6 +26,7 @@ from worker.forking import block_forking
 log = structlog.get_logger()
 
 DRAIN_POLL_SECONDS = 0.2
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -43,7 +46,7 @@ def start_worker_heartbeat(worker_id: str, role: Role, settings: Settings) -> No
                         has_sessions = True
                     with database.session() as session:
                         WorkerRepository(session).record_heartbeat(
-                            worker_id, role=role, site=site, device=device_name()
+                            worker_id, role=role, site=site, device=device_name(), memory_bytes=device_memory()
                         )
                 except TransactionPooling as error:
                     log.critical("worker.refused", reason=str(error))
@@ -127,3 +130,26 @@ def device_name() -> str:
     except pynvml.NVMLError:
         return "cpu"
     return str(name)
+
+
+@lru_cache(maxsize=1)
+def device_memory() -> int:
+    """Return the bytes of the first GPU's memory, or of the host's within its container's limit; read through NVML."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        total = int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).total)
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return read_host_memory()
+    return total
+
+
+def read_host_memory(cgroup_limits: Sequence[Path] = CGROUP_LIMITS) -> int:
+    """Return the bytes of the host's memory, or of its container's limit where that is lower."""
+    total = int(psutil.virtual_memory().total)
+    for limit in cgroup_limits:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            total = min(total, int(limit.read_text()))
+    return total

@@ -36,6 +36,9 @@ class WorkerOut(RowModel):
     )
     zones: list[str] = Field(description="`zone` as a list", deprecated=True)
     device: str
+    memory_bytes: int | None = Field(
+        description="Memory of a training worker's device: a GPU's, or the host's within its container's limit"
+    )
     state: Literal["idle", "busy", "running", "lost"] = Field(
         description="A training worker is idle or busy, any other process running; lost: no heartbeat for too long"
     )

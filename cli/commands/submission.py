@@ -27,6 +27,7 @@ from greentune.requests import RunOptions
 if TYPE_CHECKING:
     from greentune.client import Client
     from greentune.models import Estimate
+    from greentune.models import Memory as EstimatedMemory
     from greentune.models import Run as EstimatedRun
 
 app = typer.Typer()
@@ -242,6 +243,7 @@ def _show_estimate(found: "Estimate") -> None:
         f"saved by the best window: {saved}",
         f"place: {found.place.zone}, {found.place.reason}; intensity: {found.place.basis}",
         f"pace: {found.pace.basis}",
+        f"memory: {_format_memory(found.memory)}; {found.memory.basis}",
         f"queue: {found.queue.running} running, {found.queue.ahead} ahead; PUE {found.pue:g}",
     ]
     if found.budget is not None:
@@ -249,6 +251,14 @@ def _show_estimate(found: "Estimate") -> None:
         lines.append(f"budget of {format_number(found.budget.given_gco2e)} gCO2e: {kept}; {found.budget.basis}")
     for line in (*lines, *(f"note: {note}" for note in found.notes)):
         typer.echo(replace_unprintable(line))
+
+
+def _format_memory(memory: "EstimatedMemory") -> str:
+    """Return "23 of 80 GB", of the peak and the largest live device; a figure that is not known is a dash."""
+    peak, device = (
+        UNKNOWN if size is None else f"{size / 1e9:.3g}" for size in (memory.peak_bytes, memory.device_bytes)
+    )
+    return f"{peak} of {device} GB"
 
 
 def _column(run: "EstimatedRun") -> dict[str, str]:

@@ -55,6 +55,8 @@ class Worker(Answer):
     zones: list[str]
     """`zone` as a list; deprecated"""
     device: str
+    memory_bytes: int | None
+    """Memory of a training worker's device: a GPU's, or the host's within its container's limit"""
     state: Literal['idle', 'busy', 'running', 'lost']
     """A training worker is idle or busy, any other process running; lost: no heartbeat for too long"""
     job: str | None
@@ -450,6 +452,16 @@ class Place(Answer):
     basis: str
 
 
+class Memory(Answer):
+    """Peak memory of an optimiser step on the longest rows."""
+
+    peak_bytes: int | None
+    """None until a job with the same model, rows and settings was prepared"""
+    device_bytes: int | None
+    """Memory of the largest device of a live worker; None without one"""
+    basis: str
+
+
 class Figure(Answer):
     """An expected value, and the bounds of an interval that contains it in about nine cases of ten."""
 
@@ -816,6 +828,7 @@ class Estimate(Answer):
     saving: Saving | None
     work: Work
     pace: Pace
+    memory: Memory
     place: Place
     queue: Queue
     pue: float

@@ -26,10 +26,11 @@ class WorkerRepository(Repository):
         role: Role = "train",
         site: Site = UNKNOWN_SITE,
         device: str = "cpu",
+        memory_bytes: int | None = None,
     ) -> None:
         """Record that a process is alive now, by the database's clock, which all share, or at `at`.
 
-        `site` is stored for a training worker alone.
+        `site` and the device's memory are stored for a training worker alone.
         """
         now = func.now() if at is None else at
         trains = role == "train"
@@ -37,6 +38,7 @@ class WorkerRepository(Repository):
             "zone": site.zone if trains else None,
             "pue": site.pue if trains else None,
             "device": device,
+            "memory_bytes": memory_bytes if trains else None,
             "last_seen_at": now,
         }
         statement = insert(Worker).values(id=worker_id, role=role, started_at=now, **seen)

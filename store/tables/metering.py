@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import BigInteger, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.tables.table import Json, Table
@@ -11,7 +11,8 @@ from store.tables.table import Json, Table
 class Worker(Table):
     """A live process: `role` is train, prepare or scheduler.
 
-    `zone` and `pue` (kWh drawn by the site for each kWh that the machine uses) are None unless it is a training worker.
+    `memory_bytes` is the memory of its device: a GPU's, or the host's within its container's limit. It, `zone` and
+    `pue` (kWh drawn by the site for each kWh that the machine uses) are None unless it is a training worker.
     """
 
     __tablename__ = "workers"
@@ -21,6 +22,7 @@ class Worker(Table):
     zone: Mapped[str | None]
     pue: Mapped[float | None]
     device: Mapped[str]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     started_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
 

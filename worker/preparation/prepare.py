@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 import structlog
+from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
 from greencore.hyperparameters import Hyperparameters
@@ -43,12 +45,14 @@ from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository
 from store.repositories.lineage import LineageRepository
 from store.repositories.models import ModelRepository
+from store.repositories.workers import WorkerRepository
 from store.stored_rows import load_stored_rows
 from store.tables import Job
 from worker.base_model import fetch_model_folder, fetch_nearest_model
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
+from worker.preparation.memory import Device, JobMemory, fit_memory
 from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
 from worker.preparation.rho_floor import check_rho_floor
 
@@ -88,6 +92,9 @@ class JobEstimate:
     training_examples: int | None = None
     dropped_rows: int = 0
     dropped_lines: tuple[int, ...] = ()
+    peak_memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
+    gradient_checkpointing: bool = False
 
 
 def prepare_job(job_id: str) -> None:
@@ -110,7 +117,8 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             rows_in = locate_rows_file(session, job.dataset_id, settings)
             validation_in = locate_validation_file(session, job, settings)
             bases = LineageRepository(session).list_bases(job)
-        estimate = estimate_job(job, rows_in, settings, validation_in=validation_in, bases=bases)
+            device = _find_largest_device(session, job, settings)
+        estimate = estimate_job(job, rows_in, settings, validation_in=validation_in, bases=bases, device=device)
         job.estimate = asdict(estimate)
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
@@ -148,11 +156,18 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
 
 
 def estimate_job(
-    job: Job, rows_in: Path, settings: Settings, *, validation_in: Path | None = None, bases: Sequence[Job] = ()
+    job: Job,
+    rows_in: Path,
+    settings: Settings,
+    *,
+    validation_in: Path | None = None,
+    bases: Sequence[Job] = (),
+    device: Device | None = None,
 ) -> JobEstimate:
     """Estimate a job from its tokenised rows and its model on the meta device; `validation_in` has its validation rows.
 
-    `bases` are the jobs whose results it trains further, nearest first.
+    `bases` are the jobs whose results it trains further, nearest first; `device` is the largest that it may run on,
+    None where no worker is alive.
     Raises the errors that `worker.failure_reports` explains.
     """
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
@@ -164,8 +179,6 @@ def estimate_job(
         rows, validation_rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
     )
     meta_model = load_meta_model(folder, attention=hyperparameters.attention)
-    if hyperparameters.gradient_checkpointing is True:
-        enable_gradient_checkpointing(meta_model)
     encoder = is_encoder_decoder(meta_model)
     positions = get_position_limits(meta_model, method=job.method)
     positions.check_max_length(hyperparameters.max_length)
@@ -194,6 +207,10 @@ def estimate_job(
         meta_model, lengths, hyperparameters, method=job.method, test_packing=lambda: _test_packing(folder)
     )
     shapes = layout.measure_extremes(lengths, positions)
+    _, highest = parse_stored_policy(job.policy).rho_range
+    memory = fit_memory(JobMemory(folder, job.method, highest, lengths, positions, layout), hyperparameters, device)
+    if memory.recomputes:
+        enable_gradient_checkpointing(meta_model)
     adaptive = hyperparameters.adaptive or AdaptiveSettings()
     roles = match_tensor_patterns(meta_model, never_train=adaptive.never_train, always_train=adaptive.always_train)
     costs = StepCosts(meta_model, shapes, always=roles.always, never=roles.never)
@@ -233,7 +250,21 @@ def estimate_job(
         training_examples=len(tokens.examples),
         dropped_rows=len(dropped),
         dropped_lines=tuple(dropped[:MAX_NAMED_LINES]),
+        peak_memory_bytes=memory.peak_bytes,
+        device_memory_bytes=None if device is None else device.memory_bytes,
+        gradient_checkpointing=memory.recomputes,
     )
+
+
+def _find_largest_device(session: Session, job: Job, settings: Settings) -> Device | None:
+    """Return the device with the most memory of the live training workers, in the zone that the job requests."""
+    workers = WorkerRepository(session).list_live(within=timedelta(seconds=settings.lease_seconds))
+    devices = [
+        Device(worker.device, worker.memory_bytes)
+        for worker in workers
+        if worker.memory_bytes is not None and job.zone_asked in (None, worker.zone)
+    ]
+    return max(devices, key=lambda device: device.memory_bytes, default=None)
 
 
 def _test_packing(folder: Path) -> None:

@@ -136,7 +136,7 @@ class TrainingAttempt(TrainingListener):
             model_name=self._job.base_job_id or self._job.model,
             rows=load_stored_rows(rows_in),
             validation_rows=None if validation_in is None else load_stored_rows(validation_in),
-            hyperparameters=Hyperparameters.model_validate(self._job.hyperparameters),
+            hyperparameters=_resolve_checkpointing(self._job),
             rho=self.start_epoch,
             method=cast(Method, self._job.method),
             folder=folder,
@@ -353,3 +353,12 @@ def _fit_utility(curve: ConcaveCurve) -> dict[str, Any] | None:
         return UtilityCurve.from_points(curve.rho, curve.importance).to_json()
     further = DEFAULT_UTILITY.at(beyond) * scale
     return UtilityCurve.from_points([*curve.rho, *beyond], [*curve.importance, *further]).to_json()
+
+
+def _resolve_checkpointing(job: Job) -> Hyperparameters:
+    """Return a job's hyperparameters, with the `auto` of recomputation as preparation chose it for every attempt."""
+    hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
+    if hyperparameters.gradient_checkpointing != "auto":
+        return hyperparameters
+    chosen = bool((job.estimate or {}).get("gradient_checkpointing", False))
+    return hyperparameters.model_copy(update={"gradient_checkpointing": chosen})

@@ -5,23 +5,37 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 
 from fastapi import APIRouter
+from sqlalchemy.orm import Session
 
 from api.access.principal import PrincipalDep
-from api.dependencies import AppContextDep, NowDep, SessionDep
+from api.dependencies import AppContext, AppContextDep, NowDep, SessionDep
 from api.http.problems import Problem, problem_responses
 from api.jobs.budget_check import budget_out, estimate_job_workload
 from api.jobs.estimate.placement import ExpectedPlacement, predict_placement
-from api.jobs.estimate.schemas import EstimateOut, Figure, PaceOut, PlaceOut, QueueOut, RunOut, SavingOut, WorkOut
+from api.jobs.estimate.schemas import (
+    EstimateOut,
+    Figure,
+    MemoryOut,
+    PaceOut,
+    PlaceOut,
+    QueueOut,
+    RunOut,
+    SavingOut,
+    WorkOut,
+)
 from api.jobs.request import JobRequest
 from api.jobs.submission import validate_submission
 from greencore.clock import HOUR
+from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Budget, Gate, Policy
 from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS, ProjectedRun, project_run
 from greencore.recipe_text import describe_recipe
 from planning.compute_costs import EpochWorkload, WorkloadUnknown
 from planning.epoch_estimate import EpochEstimate
 from planning.eta import load_queue_backlog
+from planning.peak_memory import find_predicted_memory
 from store.repositories.jobs import NewJob, adapt_policy_to_method
+from store.tables import Dataset
 
 DEFER_GATE = {"mode": "defer", "min_saving": 0.0}
 
@@ -76,6 +90,7 @@ def estimate_job(
             epoch_hours=Figure.of(epoch.epoch_hours, pace_spread),
             epoch_kwh=Figure.of(epoch.epoch_kwh, pace_spread),
         ),
+        memory=_memory_out(session, context, new, policy),
         place=PlaceOut.from_row(
             placement,
             gco2e_per_kwh=in_force and in_force.reading.gco2e_per_kwh,
@@ -90,6 +105,20 @@ def estimate_job(
         budget=budget_out(session, context.settings, new, policy, workload, epoch, at=now),
         notes=_notes(new, policy, placement, gated=gated, dropped_rows=workload.dropped_rows),
     )
+
+
+def _memory_out(session: Session, context: AppContext, new: NewJob, policy: Policy) -> MemoryOut:
+    found = find_predicted_memory(
+        session,
+        context.settings,
+        session.get_one(Dataset, new.dataset_id),
+        model=new.model,
+        method=new.method,
+        policy=policy,
+        hyperparameters=Hyperparameters.model_validate(new.hyperparameters),
+        zone=new.zone,
+    )
+    return MemoryOut.from_row(found)
 
 
 def _project_run(

@@ -104,6 +104,14 @@ class BudgetOut(BaseModel):
     basis: str
 
 
+class MemoryOut(RowModel):
+    """Peak memory of an optimiser step on the longest rows."""
+
+    peak_bytes: int | None = Field(description="Null until a job with the same model, rows and settings was prepared")
+    device_bytes: int | None = Field(description="Memory of the largest device of a live worker; null without one")
+    basis: str
+
+
 class EstimateOut(BaseModel):
     """Predicted cost of a job, started now or in the best window before its deadline."""
 
@@ -114,6 +122,7 @@ class EstimateOut(BaseModel):
     saving: SavingOut | None
     work: WorkOut
     pace: PaceOut
+    memory: MemoryOut
     place: PlaceOut
     queue: QueueOut
     pue: float

@@ -56,7 +56,7 @@ function saving({ saving }) {
 }
 
 function basis(found) {
-  const { place, pace, queue, work, budget, pue } = found;
+  const { place, pace, memory, queue, work, budget, pue } = found;
   const list = element("dl", { className: "basis" });
   const add = (name, ...parts) => list.append(element("dt", {}, name), element("dd", {}, ...parts));
   const workers = place.live_workers === 1 ? "one worker is alive" : `${place.live_workers} workers are alive`;
@@ -66,6 +66,8 @@ function basis(found) {
   add("Pace", pace.assumed ? mark("assumed", "step") : "", `${epoch}${pace.device ? ` on ${pace.device}` : ""}`, reason(pace.basis));
   const tokens = Math.round(work.tokens_per_epoch).toLocaleString("en-GB");
   add("Work", `${work.training_rows.toLocaleString("en-GB")} rows, ${tokens} tokens an epoch`, reason(work.basis));
+  const gigabytes = (bytes) => (bytes === null ? UNKNOWN : number(bytes / 1e9, 3));
+  add("Memory", `${gigabytes(memory.peak_bytes)} of ${gigabytes(memory.device_bytes)} GB`, reason(memory.basis));
   add("Queue", `${queue.running} running, ${queue.ahead} ahead; a worker is expected at ${time(queue.starts_at)}`);
   if (pue !== 1) add("Site", `draws ${number(pue)} kWh for each kWh of energy (PUE)`);
   if (budget) {

@@ -1,0 +1,92 @@
+"""Peak memory of a job as it is prepared: refused with what would fit, recomputed under `auto`, and in the estimate."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.settings import Settings
+from store.tables import Job
+from tests.greencore.training.conftest import small_model
+from tests.worker.preparation.test_prepare import holding
+from worker.failure_reports import explain_error
+from worker.preparation.memory import Device, DeviceTooSmall
+from worker.preparation.prepare import JobEstimate, estimate_job
+from worker.registration import read_host_memory
+
+ROWS = "\n".join(json.dumps({"prompt": " ".join(["w1"] * 60), "completion": f" w{n % 60} w8"}) for n in range(20))
+Prepare = Callable[..., JobEstimate]
+
+
+@pytest.fixture
+def prepare(worker_settings: Settings, tmp_path: Path) -> Prepare:
+    settings, rows = holding(worker_settings, small_model(tmp_path / "small", layers=3)), tmp_path / "rows.jsonl"
+    rows.write_text(ROWS)
+
+    def run(device_bytes: int | None = None, *, method: str = "full", **hyperparameters: Any) -> JobEstimate:
+        device = None if device_bytes is None else Device("cpu", device_bytes)
+        given = {"batch_size": 16, "precision": "fp32", **hyperparameters}
+        job = Job(model="small", method=method, policy={"kind": "constant", "rho": 0.6}, hyperparameters=given)
+        return estimate_job(job, rows, settings, device=device)
+
+    return run
+
+
+def test_the_peak_falls_with_recomputation_micro_batches_and_methods(prepare: Prepare) -> None:
+    full = prepare().peak_memory_bytes
+    assert full is not None
+    for changed in (
+        {"gradient_checkpointing": True},
+        {"micro_batch_size": 4},
+        {"method": "lora"},
+        {"precision": "bf16"},
+    ):
+        peak = prepare(**changed).peak_memory_bytes
+        assert peak is not None
+        assert peak < full, changed
+
+
+def test_auto_recomputes_where_a_job_fits_only_so(prepare: Prepare) -> None:
+    kept, recomputed = prepare(), prepare(gradient_checkpointing=True)
+    assert kept.peak_memory_bytes is not None
+    assert recomputed.peak_memory_bytes is not None
+    between = (kept.peak_memory_bytes + recomputed.peak_memory_bytes) // 2
+    chosen = prepare(between)
+    assert asdict(chosen) == {**asdict(recomputed), "device_memory_bytes": between}
+    assert not prepare(kept.peak_memory_bytes).gradient_checkpointing
+
+
+def test_a_job_that_fits_no_device_is_refused_with_what_would_fit(prepare: Prepare) -> None:
+    recomputed = prepare(gradient_checkpointing=True).peak_memory_bytes
+    assert recomputed is not None
+    with pytest.raises(DeviceTooSmall) as refused:
+        prepare(recomputed - 1)
+    error = explain_error(refused.value)
+    assert (error["title"], error["field"]) == (
+        "The device has too little memory",
+        "hyperparameters.micro_batch_size",
+    )
+    assert "GB on the largest device of a live worker (cpu): it would fit with micro_batch_size" in error["detail"]
+    rows = int(error["detail"].partition("micro_batch_size ")[2].split()[0])
+    assert prepare(recomputed - 1, micro_batch_size=rows).training_rows == 18
+    with pytest.raises(DeviceTooSmall, match="a smaller max_length or model takes less"):
+        prepare(1000)
+
+
+def test_a_measured_micro_batch_is_refused_only_where_a_single_row_is_too_large(prepare: Prepare) -> None:
+    one = prepare(micro_batch_size=1).peak_memory_bytes
+    assert one is not None
+    assert prepare(one, micro_batch_size="auto").peak_memory_bytes == one
+    with pytest.raises(DeviceTooSmall):
+        prepare(one - 1, micro_batch_size="auto", gradient_checkpointing=False)
+
+
+def test_the_hosts_memory_is_at_most_its_containers(tmp_path: Path) -> None:
+    limit, none = tmp_path / "memory.max", tmp_path / "unlimited"
+    limit.write_text("1000000\n")
+    none.write_text("max\n")
+    assert read_host_memory([limit]) == 1_000_000
+    assert read_host_memory([none, tmp_path / "absent"]) == read_host_memory([])
