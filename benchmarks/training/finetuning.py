@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 
+from greencore.backprop.master_weights import MasterWeights
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters
 from greencore.training import BaselineCallback, GreenTrainerCallback
@@ -26,12 +28,16 @@ MODEL = "SmolLM2-135M-Instruct"
 
 @dataclass(frozen=True)
 class Arm:
-    """Arm of a comparison: a baseline, or adaptive backpropagation at ρ with options of its callback."""
+    """Arm of a comparison: a baseline, or adaptive backpropagation at ρ with options of its callback.
+
+    With `bf16_weights` the weights are in bfloat16, with float32 masters of those that are trained.
+    """
 
     name: str
     method: Baseline | Literal["greentrainer"]
     rho: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
+    bf16_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def run_fine_tuning(
     """
     transformers.set_seed(seed)
     where = choose_device()
-    model = load_model(folder)
+    model = load_model(folder, torch.bfloat16 if arm.bf16_weights else torch.float32)
     model.to(where)  # type: ignore[arg-type]
     if arm.method in ("lora", "prefix"):
         model = cast(PreTrainedModel, with_adapter(arm.method, model))
@@ -92,7 +98,7 @@ def run_fine_tuning(
             args=build_training_arguments(
                 Path("build/benchmark"),
                 Hyperparameters(learning_rate=learning_rate, batch_size=batch_size, seed=seed),
-                bf16=supports_bf16(where),
+                bf16=supports_bf16(where) and not arm.bf16_weights,
                 max_steps=steps,
                 save_strategy="no",
                 logging_strategy="no",
@@ -101,6 +107,8 @@ def run_fine_tuning(
             data_collator=Collator(tokenizer.pad_token_id),
             callbacks=[*before, callback],
         )
+        if arm.bf16_weights:
+            trainer.optimizer = MasterWeights(trainer.create_optimizer())
         trainer.remove_callback(PrinterCallback)
         metered = list[EnergyInterval]()
         with EnergyMeter(metered.append):
