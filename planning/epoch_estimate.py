@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import stdev
 
@@ -10,6 +10,9 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from greencore.clock import HOUR
+from greencore.hyperparameters import Hyperparameters
+from greencore.run_length import compute_run_length
+from planning.evaluation_work import EvaluationWork, count_evaluations, measure_evaluations
 from runtime.settings import Settings
 from store.accounting.lost_energy import ASSUMED_POWER_W
 from store.lifecycle.status import JobStatus
@@ -35,9 +38,10 @@ METERED_SECONDS = func.extract("epoch", EnergyInterval.finished_at - EnergyInter
 class EpochEstimate:
     """One epoch at ρ = 1: hours of computing and kWh (before PUE); `startup_hours` until a started job trains.
 
-    `outside_hours` and `outside_kwh` are those of a whole job outside of its epochs: loading, evaluation, saving.
-    `basis` describes the source of the figures; `assumed`: nothing was measured yet. In nine cases of ten, hours and
-    kWh are within a factor of `spread` (at least 1) either way.
+    `outside_hours` and `outside_kwh` are those of a whole job outside of its steps: loading, evaluation, saving;
+    `evaluation_hours` is their part of evaluations during training. `basis` describes the source of the figures;
+    `assumed`: nothing was measured yet. In nine cases of ten, hours and kWh are within a factor of `spread` (at least
+    1) either way.
     """
 
     epoch_hours: float
@@ -48,6 +52,16 @@ class EpochEstimate:
     spread: float = 1.0
     outside_hours: float = 0.0
     outside_kwh: float = 0.0
+    evaluation_hours: float = 0.0
+
+    def with_evaluations(self, hours: float, kwh: float) -> "EpochEstimate":
+        """Return the estimate with the evaluations of a run during training added."""
+        return replace(
+            self,
+            outside_hours=self.outside_hours + hours,
+            outside_kwh=self.outside_kwh + kwh,
+            evaluation_hours=hours,
+        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ def estimate_epoch(session: Session, job: Job, settings: Settings, *, device: st
         settings,
         model=job.model,
         epoch_flops=job.estimate["full_flops"] / whole_epochs(job),
+        evaluations=_count_job_evaluations(job),
         device=device or job.device,
         startup_hours=startup,
         own=own,
@@ -90,8 +105,36 @@ def estimate_epoch_from_flops(
     device: str | None,
     startup_hours: float = ASSUMED_STARTUP_HOURS,
     own: EpochSample | None = None,
+    evaluations: EvaluationWork | None = None,
 ) -> EpochEstimate:
-    """Estimate an epoch of `epoch_flops` (every tensor trained); `own` are the job's own epochs, if it exists."""
+    """Estimate an epoch of `epoch_flops` (every tensor trained); `own` are the job's own epochs, if it exists.
+
+    `evaluations` are those of the whole run during training.
+    """
+    found = _estimate_epoch_alone(
+        session, settings, model=model, epoch_flops=epoch_flops, device=device, startup_hours=startup_hours, own=own
+    )
+    if evaluations is None or not evaluations.number:
+        return found
+    measured = measure_evaluations(session, model, device)
+    if measured is not None:
+        hours, kwh = (of_row * evaluations.rows * evaluations.number for of_row in measured)
+    else:
+        share = evaluations.flops * evaluations.number / epoch_flops if epoch_flops else 0.0
+        hours, kwh = share * found.epoch_hours, share * found.epoch_kwh
+    return found.with_evaluations(hours, kwh)
+
+
+def _estimate_epoch_alone(
+    session: Session,
+    settings: Settings,
+    *,
+    model: str,
+    epoch_flops: float,
+    device: str | None,
+    startup_hours: float,
+    own: EpochSample | None,
+) -> EpochEstimate:
     samples = [own] if own is not None else []
     if device is not None:
         on_it = Job.device == device
@@ -120,8 +163,29 @@ def estimate_epoch_from_flops(
     )
 
 
-def list_metered_epochs(session: Session, *conditions: ColumnElement[bool]) -> list[tuple[float, float, float]]:
-    """List (FLOPs, seconds, kWh) of the newest `RECENT_EPOCHS` finished epochs; a pause does not count as time."""
+def _count_job_evaluations(job: Job) -> EvaluationWork | None:
+    """Count the evaluations of a prepared job; None where its rows were not counted, by an earlier version."""
+    estimate = job.estimate or {}
+    if "held_out_rows" not in estimate or "training_rows" not in estimate:
+        return None
+    hyperparameters, rows = Hyperparameters.model_validate(job.hyperparameters), estimate["training_rows"]
+    return count_evaluations(
+        hyperparameters,
+        length=compute_run_length(hyperparameters, training_rows=estimate.get("training_examples") or rows),
+        held_out_rows=estimate["held_out_rows"],
+        training_rows=rows,
+        epoch_flops=estimate["full_flops"] / whole_epochs(job),
+    )
+
+
+def list_metered_epochs(
+    session: Session, *conditions: ColumnElement[bool], with_evaluations: bool = False
+) -> list[tuple[float, float, float]]:
+    """List (FLOPs, seconds, kWh) of the newest `RECENT_EPOCHS` finished epochs; a pause does not count as time.
+
+    Time and energy are those of the steps, or, `with_evaluations`, of evaluations within the epochs as well.
+    """
+    counted = [] if with_evaluations else [EnergyInterval.evaluation.is_(False)]
     recent = (
         select(Epoch.job_id, Epoch.number, (Epoch.flops + func.coalesce(Epoch.probe_flops, 0.0)).label("flops"))
         .join(Job, Job.id == Epoch.job_id)
@@ -133,6 +197,7 @@ def list_metered_epochs(session: Session, *conditions: ColumnElement[bool]) -> l
     metered = (
         select(recent.c.flops, func.sum(METERED_SECONDS), func.sum(EnergyInterval.energy_kwh))
         .join(EnergyInterval, (EnergyInterval.job_id == recent.c.job_id) & (EnergyInterval.epoch == recent.c.number))
+        .where(*counted)
         .group_by(recent.c.job_id, recent.c.number, recent.c.flops)
     )
     return [(flops, float(seconds), kwh) for flops, seconds, kwh in session.execute(metered)]

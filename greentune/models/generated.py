@@ -657,6 +657,8 @@ class Pace(Answer):
     """Before PUE"""
     outside_hours: float
     """Hours to load, evaluate and save, once a run"""
+    evaluation_hours: float
+    """Part of `outside_hours` that evaluations during training take"""
     assumed: bool
     """True if nothing was measured on this device yet"""
     basis: str

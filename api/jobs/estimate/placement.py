@@ -8,15 +8,18 @@ from sqlalchemy.orm import Session
 from greencore.carbon import IntensitySeries, Signal
 from greencore.carbon.fallback import ResolvedIntensity
 from greencore.clock import HOUR
+from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Percentile, Policy
 from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS
 from planning.compute_costs import EpochWorkload
 from planning.epoch_estimate import EpochEstimate, estimate_epoch_from_flops
+from planning.evaluation_work import count_evaluations
 from planning.placement import choose_zone, list_worker_zones
 from runtime.settings import Settings
 from store.intensity.readings import GridRepository
 from store.repositories.jobs import NewJob
 from store.repositories.workers import WorkerRepository
+from store.tables import Dataset
 
 # Assumed factors by which an intensity may differ from the expected one.
 SPREAD_OF_FORECAST = 1.15
@@ -70,9 +73,22 @@ def predict_placement(
     workers = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
     grid = GridRepository(session)
 
+    evaluations = count_evaluations(
+        Hyperparameters.model_validate(new.hyperparameters),
+        length=epoch_workload.length,
+        held_out_rows=_count_held_out_rows(session, new, epoch_workload),
+        training_rows=epoch_workload.training_rows,
+        epoch_flops=epoch_workload.epoch_flops,
+    )
+
     def estimate_on(device: str | None) -> EpochEstimate:
         return estimate_epoch_from_flops(
-            session, settings, model=new.model, epoch_flops=epoch_workload.epoch_flops, device=device
+            session,
+            settings,
+            model=new.model,
+            epoch_flops=epoch_workload.epoch_flops,
+            device=device,
+            evaluations=evaluations,
         )
 
     if new.zone is not None:
@@ -107,6 +123,14 @@ def predict_placement(
         past=past,
     )
     return placement, estimate_on(device)
+
+
+def _count_held_out_rows(session: Session, new: NewJob, workload: EpochWorkload) -> int:
+    if new.validation_dataset_id is not None:
+        return session.get_one(Dataset, new.validation_dataset_id).rows
+    dataset = session.get_one(Dataset, new.dataset_id)
+    share = new.hyperparameters["eval_share"]
+    return max(1, round(dataset.rows * share)) if share and workload.training_rows < dataset.rows else 0
 
 
 def _extend_to_now(

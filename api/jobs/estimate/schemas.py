@@ -43,6 +43,7 @@ class PaceOut(RowModel):
     epoch_hours: Figure
     epoch_kwh: Figure = Field(description="Before PUE")
     outside_hours: float = Field(description="Hours to load, evaluate and save, once a run")
+    evaluation_hours: float = Field(description="Part of `outside_hours` that evaluations during training take")
     assumed: bool = Field(description="True if nothing was measured on this device yet")
     basis: str
 

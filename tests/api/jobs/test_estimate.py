@@ -17,7 +17,7 @@ from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository
 from store.repositories.models import ModelRepository
 from store.repositories.workers import WorkerRepository
-from store.tables import Dataset, EnergyInterval, Epoch, Job, TokenStatistics
+from store.tables import Dataset, EnergyInterval, Epoch, Evaluation, Job, TokenStatistics
 from tests.api.conftest import MODEL, NOW
 
 # 3.6e13 FLOPs an hour at the CPU's pace of 10 GFLOP/s, 100 W.
@@ -37,6 +37,9 @@ def measured(database: Database) -> None:
 def worker(database: Database) -> None:
     with database.session() as session:
         WorkerRepository(session).record_heartbeat("worker_1", site=Site(zone="FR"), device="cpu", at=NOW)
+
+
+UNEVALUATED = {"eval_share": 0.0}  # no row is held out, so that the run consists of its steps
 
 
 @pytest.fixture
@@ -140,10 +143,16 @@ def test_estimates_of_now_and_of_the_best_window_match_a_manual_calculation(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """Two epochs of 1 h at 100 W. Now: 300 and 300 gCO2e/kWh; from 15:00 on 100 and 200."""
-    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [1.0, 1.0, 1.0])
+    store_epochs(
+        database,
+        store_prepared_job(database, dataset_id, hours=1.0, hyperparameters={"epochs": 1, **UNEVALUATED}),
+        [1.0, 1.0, 1.0],
+    )
     store_intensities(database, [300, 300, 300, 100, 200, *[300] * 19])
 
-    found = estimate(policy={"kind": "constant", "rho": 1.0, "gate": DEFER}).json()
+    found = estimate(
+        hyperparameters={"epochs": 2, **UNEVALUATED}, policy={"kind": "constant", "rho": 1.0, "gate": DEFER}
+    ).json()
 
     now, best = found["now"], found["best"]
     assert now["starts_at"] == NOW.isoformat().replace("+00:00", "Z")
@@ -199,11 +208,17 @@ def test_pue_is_in_the_emissions_and_not_in_the_energy(
 def test_a_gate_that_pauses_computes_in_the_cleanest_hours(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
-    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [1.0])
+    store_epochs(
+        database,
+        store_prepared_job(database, dataset_id, hours=1.0, hyperparameters={"epochs": 1, **UNEVALUATED}),
+        [1.0],
+    )
     store_intensities(database, [300, 100, 300, 300, 100, *[300] * 19])
     gate = {"mode": "pause", "max_delay_hours": 12}
 
-    found = estimate(policy={"kind": "constant", "rho": 1.0, "gate": gate}).json()
+    found = estimate(
+        hyperparameters={"epochs": 2, **UNEVALUATED}, policy={"kind": "constant", "rho": 1.0, "gate": gate}
+    ).json()
 
     assert found["best"]["gco2e_per_kwh"] == pytest.approx(100)
     assert found["best"]["hours"]["expected"] == pytest.approx(2 + 1 / 60)
@@ -212,15 +227,19 @@ def test_a_gate_that_pauses_computes_in_the_cleanest_hours(
 def test_a_deadline_bounds_the_window(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
-    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [1.0])
+    store_epochs(
+        database,
+        store_prepared_job(database, dataset_id, hours=1.0, hyperparameters={"epochs": 1, **UNEVALUATED}),
+        [1.0],
+    )
     store_intensities(database, [300, 300, 200, 200, 300, 50, 50, *[300] * 17])
 
-    found = estimate(deadline=(NOW + 4.5 * HOUR).isoformat()).json()
+    found = estimate(hyperparameters={"epochs": 2, **UNEVALUATED}, deadline=(NOW + 4.5 * HOUR).isoformat()).json()
     assert found["best"]["gco2e_per_kwh"] == pytest.approx(200)
     assert found["best"]["meets_deadline"] is True
     assert "starts at once" in found["notes"][0]
 
-    late = estimate(deadline=(NOW + HOUR).isoformat()).json()
+    late = estimate(hyperparameters={"epochs": 2, **UNEVALUATED}, deadline=(NOW + HOUR).isoformat()).json()
     assert (late["now"]["meets_deadline"], late["best"]["meets_deadline"]) == (False, False)
     assert late["best"]["starts_at"] == late["now"]["starts_at"]
 
@@ -398,10 +417,15 @@ def test_a_measured_run_is_within_the_bounds_of_its_estimate(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """Three earlier epochs that differed by a tenth predict how long the next two take."""
-    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [0.95, 1.0, 1.08], outside_hours=0.2)
+    store_epochs(
+        database,
+        store_prepared_job(database, dataset_id, hours=1.0, hyperparameters={"epochs": 1, **UNEVALUATED}),
+        [0.95, 1.0, 1.08],
+        outside_hours=0.2,
+    )
     store_intensities(database, [250] * 24)
 
-    now = estimate().json()["now"]
+    now = estimate(hyperparameters={"epochs": 2, **UNEVALUATED}).json()["now"]
 
     measured_hours = 1.06 + 0.93 + 0.22
     assert now["hours"]["low"] < measured_hours < now["hours"]["high"]
@@ -448,3 +472,31 @@ def test_a_length_in_steps_is_estimated_by_the_steps(estimate: Any, measured: No
         3 * (epochs["now"]["hours"]["expected"] - epochs["pace"]["outside_hours"])
     )
     assert "cosine" in cut["work"]["recipe"]
+
+
+def test_evaluations_during_training_are_part_of_the_time_and_the_energy(
+    estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
+) -> None:
+    """One row of two is held out: each of two evaluations is a forward pass of as many rows as an epoch trains."""
+    job_id = store_prepared_job(database, dataset_id, hours=1.0)
+    store_epochs(database, job_id, [1.0])
+    with database.session() as session:
+        during = _interval(job_id, 1, 0.5)
+        during.evaluation = True  # no part of the pace of steps
+        session.add(during)
+
+    found = estimate().json()
+    assert found["pace"]["epoch_hours"]["expected"] == pytest.approx(1.0)
+    assert found["pace"]["evaluation_hours"] == pytest.approx(2 / 3)
+    assert found["now"]["hours"]["expected"] == pytest.approx(2 + 2 / 3 + 1 / 60)
+    assert found["now"]["energy_kwh"]["expected"] == pytest.approx((2 + 2 / 3 + 1 / 60) * PACE["kwh"])
+
+    with database.session() as session:
+        measured_one = Evaluation(job_id=job_id, step=1, epoch=1, at=NOW, loss=1.0)
+        measured_one.seconds, measured_one.energy_kwh, measured_one.rows = 360.0, 0.02, 1
+        session.add(measured_one)
+    found = estimate().json()
+    assert found["pace"]["evaluation_hours"] == pytest.approx(0.2)
+    assert found["now"]["energy_kwh"]["expected"] == pytest.approx((2 + 1 / 60) * PACE["kwh"] + 0.04)
+    rare = estimate(hyperparameters={"epochs": 2, "eval_every": 2}).json()
+    assert rare["pace"]["evaluation_hours"] == pytest.approx(0.1)

@@ -1,0 +1,48 @@
+"""Predicts how much a run's evaluations during training take, from measured ones, else from their FLOPs."""
+
+import math
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from greencore.hyperparameters import Hyperparameters
+from greencore.run_length import RunLength
+from store.tables import Evaluation, Job
+
+RECENT_EVALUATIONS = 20
+# A forward pass takes a third of a step that trains every tensor, whose backward pass takes twice as much.
+FORWARD_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class EvaluationWork:
+    """Evaluations of a run during training: their number, and the held-out rows and FLOPs of each."""
+
+    number: int
+    rows: int
+    flops: float
+
+
+def count_evaluations(
+    hyperparameters: Hyperparameters, *, length: RunLength, held_out_rows: int, training_rows: int, epoch_flops: float
+) -> EvaluationWork:
+    """Count the evaluations of a run, with FLOPs as of the training rows' forward passes; generation is not counted."""
+    whole = length.steps if hyperparameters.eval_unit == "steps" else length.whole_epochs
+    number = math.ceil(whole / hyperparameters.eval_every) if held_out_rows else 0
+    return EvaluationWork(number, held_out_rows, epoch_flops * FORWARD_SHARE * held_out_rows / max(training_rows, 1))
+
+
+def measure_evaluations(session: Session, model: str, device: str | None) -> tuple[float, float] | None:
+    """Return the mean hours and kWh of a held-out row in the newest evaluations of this model; None without any."""
+    recent = (
+        select(Evaluation.seconds, Evaluation.energy_kwh, Evaluation.rows)
+        .join(Job, Job.id == Evaluation.job_id)
+        .where(Job.model == model, Job.device == device, Evaluation.seconds > 0, Evaluation.energy_kwh.is_not(None))
+        .order_by(Evaluation.at.desc())
+        .limit(RECENT_EVALUATIONS)
+        .subquery()
+    )
+    totals = select(func.sum(recent.c.seconds), func.sum(recent.c.energy_kwh), func.sum(recent.c.rows))
+    seconds, kwh, rows = session.execute(totals).one()
+    return (seconds / rows / 3600, kwh / rows) if rows else None
