@@ -116,6 +116,9 @@ def compute_running_eta(session: Session, job: Job, *, at: datetime) -> Eta | No
         slowest += later * a_step * max(high / job.rho - 1, 0.0)
         quickest -= later * a_step * max(1 - low / job.rho, 0.0)
         basis += f", with ρ = {job.rho:.3g} from now on"
+    if job.hyperparameters.get("early_stopping"):
+        quickest = 0.0
+        basis += "; it may stop early, at any evaluation"
     shortest, usual, longest = (share * _ending_seconds(session, job) for share in ENDING_FACTORS)
     basis += "; the final evaluation as long as the first"
     latest = at + timedelta(seconds=slowest + longest)

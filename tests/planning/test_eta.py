@@ -70,6 +70,21 @@ def test_the_interval_contains_the_real_end_of_most_runs_and_narrows(database: D
     assert sum(late) < sum(early) / 2
 
 
+def test_a_run_that_may_stop_early_may_end_at_once(database: Database) -> None:
+    plain, stopping = (run_of(database, epochs=2, steps=60) for _ in range(2))
+    with database.session() as session:
+        session.get_one(Job, stopping).hyperparameters = {"early_stopping": {"patience": 2, "min_gain": 0.0}}
+    [whole, early] = (
+        live(database, job_id, random.Random(1), mean=20.0, end_of_epoch=2.0)[2] for job_id in (plain, stopping)
+    )
+
+    assert (early.finishes_at, early.latest) == (whole.finishes_at, whole.latest)
+    assert early.earliest < whole.earliest
+    assert early.earliest - early.at < timedelta(seconds=5)
+    assert "may stop early" in early.basis
+    assert "may stop early" not in whole.basis
+
+
 def test_the_interval_narrows_towards_the_end(database: Database) -> None:
     found = live(database, run_of(database, epochs=2, steps=60), random.Random(1), mean=1.0, end_of_epoch=2.0)
 
