@@ -140,7 +140,7 @@ def test_a_recipe_of_the_form_ends_early_with_the_weights_of_its_best_evaluation
     expect(page.locator("#job-title .status")).to_have_text("succeeded", timeout=PATIENCE_MS)
     expect(page.get_by_role("heading", level=1)).to_contain_text("Cosine, stopped early")
 
-    # The database, the interface, the terminal and the model card say the same.
+    # The database, the interface, the terminal, the page and the model card say the same.
     with service.database.engine.connect() as connection:
         stored = connection.execute(BEST, {"id": job_id}).one()
         kept = connection.execute(KEPT, {"id": job_id}).scalars().all()
@@ -156,6 +156,11 @@ def test_a_recipe_of_the_form_ends_early_with_the_weights_of_its_best_evaluation
         assert (chosen["scheduler"], chosen["warmup_steps"], chosen["keep"]) == ("cosine", 3, "best")
         assert chosen["early_stopping"]["patience"] == 2
         assert answer["validation_dataset"] not in (None, answer["dataset"])
+    page.reload()
+    best = f"{format_number(stored.best['loss'])} after step {stored.best['step']}"
+    expect(page.get_by_text(f"best: {best}")).to_be_visible()
+    expect(page.get_by_text(f"weights after step {stored.best['step']}, the best evaluation's")).to_be_visible()
+    assert f"best evaluation: loss {best}" in run.shown("watch", job_id)
     [card] = [run("download", job_id, "README.md", "--output", str(tmp_path))]
     assert card.exit_code == 0, card.output
     assert "Cosine, stopped early" in (tmp_path / "README.md").read_text()
