@@ -76,9 +76,10 @@ def select(
     largest limit; tensors that still fit fill the rest of the budget. ρ >= 1 trains everything.
 
     The tensors of `always` are in the selection whatever their importance, which may be missing and then counts as 0;
-    the answer is the best set that holds them and none of `never`, in the same sense. Raises `BudgetTooSmall`, with
-    the floor under these constraints; `ValueError` for an importance that is missing or not a finite number, for a
-    tensor that is in both and where no tensor is left; and `KeyError` for an unknown name in either.
+    the answer is the best set that holds them and none of `never`, in the same sense. Raises `BudgetTooSmall` with the
+    floor under these constraints, which those of `always` have to fit alone; `ValueError` for an importance that is
+    missing or not a finite number, for a tensor that is in both and where no tensor is left; and `KeyError` for an
+    unknown name in either.
     """
     constraints = Constraints.of(profile, always=always, never=never)
     return select_with_bound(profile, importance, rho, constraints)[0]
