@@ -55,7 +55,7 @@ def _read_objects(
                     continue
                 try:
                     value = {
-                        name: _without_nulls(part, Place(number, name))
+                        name: part if isinstance(part, str) else _without_nulls(part, Place(number, name))
                         for name, part in row.items()
                         if part is not None
                     }
