@@ -12,6 +12,7 @@ from greencore.dataset import PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.data.held_out_rows import split_rows
+from greencore.training.evaluation.evaluate import Evaluation
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.callback import GreenTrainerCallback
 from greencore.training.models.loading import ModelError
@@ -140,8 +141,9 @@ def test_a_non_finite_held_out_loss_before_training_raises_a_model_error(overflo
 def test_a_non_finite_held_out_loss_after_an_epoch_fails_the_run(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("greencore.training.evaluation.evaluator.Evaluator.loss", lambda *_: float("nan"))
-    with pytest.raises(NotFinite, match=r"held-out loss after epoch 1 \(step 5\) is nan"):
+    found = Evaluation(float("nan"), None, 1)
+    monkeypatch.setattr("greencore.training.evaluation.evaluator.Evaluator.evaluate_in_run", lambda *_: found)
+    with pytest.raises(NotFinite, match="held-out loss after step 5 is nan"):
         run(model_folder, rows_with(3), tmp_path, "full", Watch(), eval_share=0.2)
     assert not (tmp_path / "artifacts").exists()
 
