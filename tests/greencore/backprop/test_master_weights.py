@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from transformers import Adafactor
 
 from greencore.backprop.master_weights import CHUNK_ELEMENTS, MASTER, MasterWeights
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
@@ -15,6 +16,9 @@ OPTIMIZERS: dict[str, Build] = {
     "fused": lambda parameters: torch.optim.AdamW(parameters, lr=1e-4, fused=True),
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9),
     "adafactor": lambda parameters: torch.optim.Adafactor(parameters, lr=1e-3),
+    "transformers-adafactor": lambda parameters: Adafactor(
+        parameters, lr=1e-3, scale_parameter=False, relative_step=False
+    ),
 }
 
 
