@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from greencore.dataset import InvalidRow, Message, MessagesRow
-from runtime.ids import new_id
 from store.stored_rows import enumerate_stored_rows, load_stored_rows, name_blob
 
 CHAT = [
@@ -28,7 +27,7 @@ PLAIN = MessagesRow(
 SHA256 = hashlib.sha256(ROW).hexdigest()
 
 
-@pytest.mark.parametrize("blob", [SHA256, new_id("dataset")])
+@pytest.mark.parametrize("blob", [SHA256, "dataset_01a22cda81917484b7eaa1c50eb40e54"])
 def test_a_file_of_an_earlier_version_means_what_it_did(tmp_path: Path, blob: str) -> None:
     file = tmp_path / f"{blob}.jsonl"
     file.write_bytes(b"\xef\xbb\xbf" + ROW + b'\n\n{"text": "a", "weight": 0.5}\n')
