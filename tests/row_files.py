@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO, StringIO
 from typing import Any
 
@@ -49,4 +50,4 @@ CONTAINERS: Mapping[str, Callable[[Rows], bytes]] = {
     "tsv": lambda rows: table(rows, "\t"),
     "parquet": parquet,
 }
-COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gzip.compress, "zstd": zstd}
+COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": partial(gzip.compress, mtime=0), "zstd": zstd}

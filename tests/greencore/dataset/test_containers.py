@@ -121,7 +121,7 @@ def test_any_content_is_read_or_refused(content: bytes) -> None:
             read(prefix + content)
 
 
-@pytest.mark.parametrize(("content", "name", "message"), UNUSABLE)
+@pytest.mark.parametrize(("content", "name", "message"), UNUSABLE, ids=range(len(UNUSABLE)))
 def test_a_file_that_is_damaged_or_a_bomb_is_refused_and_says_why(content: bytes, name: str, message: str) -> None:
     with pytest.raises(UnusableFile) as refused:
         read(content, name)
