@@ -50,4 +50,8 @@ CONTAINERS: Mapping[str, Callable[[Rows], bytes]] = {
     "tsv": lambda rows: table(rows, "\t"),
     "parquet": parquet,
 }
-COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": partial(gzip.compress, mtime=0), "zstd": zstd}
+COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "gzip": partial(gzip.compress, mtime=0),
+    "zstd": zstd,
+}
