@@ -1,7 +1,8 @@
 """Tokens of conversations: learned turns after the prompts that inference sends, and shortening from the left."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
@@ -126,8 +127,10 @@ def tokenise_turns(
     tokenizer: PreTrainedTokenizerBase,
     *,
     clock: TemplateClock,
-) -> list[ConversationTokens]:
-    """Tokenise a conversation into as few examples as its template allows, without a limit on their length.
+) -> Iterator[ConversationTokens]:
+    """Yield the examples of a conversation, as few as its template allows, without a limit on their length.
+
+    Each is yielded when the next one begins: the caller can shorten it before there are more.
 
     The tokens before a learned turn are those that inference sends: its rendered prompt, tokenised. A turn shares an
     example with the earlier ones where its prompt begins with the tokens of that example; where the template rewrites
@@ -135,29 +138,31 @@ def tokenise_turns(
     turn is learned twice. Raises the errors of `render_turn`.
     """
     end = find_turn_end(conversation, turns[0], tokenizer, clock=clock)
-    found: list[ConversationTokens] = []
-    text: str | None = None  # of the last example, where what follows on it is encoded independently
+    example: ConversationTokens | None = None
+    text: str | None = None  # of `example`, where what follows on it is encoded independently
     for place in turns:
         turn = render_turn(conversation, place, tokenizer, clock=clock, turn_end=end)
-        if text is not None and turn.prompt.startswith(text):
+        if example is not None and text is not None and turn.prompt.startswith(text):
             token = text[find_last_special_token(text, tokenizer) :]
             joint = encode_marked(token + turn.prompt[len(text) :], tokenizer)
-            found[-1].append_context(joint[len(encode_marked(token, tokenizer)) :])
+            example.append_context(joint[len(encode_marked(token, tokenizer)) :])
         else:
             prompt = encode_marked(turn.prompt, tokenizer)
-            known = found[-1].tokens if found else []
-            if known and prompt[: len(known)] == known:
-                found[-1].append_context(prompt[len(known) :])
+            if example is not None and prompt[: len(example.tokens)] == example.tokens:
+                example.append_context(prompt[len(example.tokens) :])
             else:
-                found.append(ConversationTokens(prompt, [False] * len(prompt)))
+                if example is not None:
+                    yield example
+                example = ConversationTokens(prompt, [False] * len(prompt))
         target = tokenise_continuation(turn.prompt, turn.target, tokenizer)
         if not target:
             raise ConversationRefused(NO_TOKENS)
-        found[-1].append_turn(place, target if turn.has_end_token else append_end_token(target, tokenizer))
+        example.append_turn(place, target if turn.has_end_token else append_end_token(target, tokenizer))
         text = turn.prompt + turn.target
         if not turn.has_end_token or not _ends_with_special_token(text, tokenizer):
             text = None
-    return found
+    if example is not None:
+        yield example
 
 
 def shorten_prompt(
@@ -226,7 +231,7 @@ def _shorten_example(
         removed = len(earlier) - len(kept)
         shorter = replace(conversation, messages=(*kept, conversation.messages[place]))
         turns = [turn - removed for turn in example.turns if turn - removed > _count_leading(earlier)]
-        *_, last = tokenise_turns(shorter, turns, tokenizer, clock=clock)
+        last = deque(tokenise_turns(shorter, turns, tokenizer, clock=clock), maxlen=1).pop()
         if len(last.tokens) <= max_length:
             return replace(last, shortened_prompt=True, shortened_completion=len(last.turns) < len(example.turns))
     prompt, shortened = tokenise_turn_prompt(conversation, place, tokenizer, max_length=room, clock=clock)

@@ -1,12 +1,16 @@
 """Conversations with tools, developers and weights, those that are too long, and those of which nothing is learned."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import Message, MessagesRow, PromptRow, Row
+from greencore.training.data.chat_template import ConversationRefused, TemplateClock
+from greencore.training.data.conversation_tokens import tokenise_turns
+from greencore.training.data.learned_turns import Conversation
 from greencore.training.data.tokenisation import (
     IGNORED_LABEL,
     Example,
@@ -240,3 +244,16 @@ def test_a_turn_that_alone_is_too_long_is_cut_at_its_end_and_counted() -> None:
     assert tokens.shortened_completions == 1
     assert len(tokens.examples[0].input_ids) == 16
     assert learned_texts(tokenizer, tokens.examples[0])[0].startswith("the answer of the source")
+
+
+def test_an_example_is_complete_before_the_next_but_one_is_tokenised() -> None:
+    tokenizer = templated(QWEN_3_REWRITING)
+    tokenizer.chat_template = QWEN_3_REWRITING.replace(
+        "{% set ns", "{% if messages | length > 5 %}{{ raise_exception('too long') }}{% endif %}{% set ns", 1
+    )
+    thought = [replace(each, content=f"<think>\na\n</think>\n\n{each.content}") for each in LONG[2::2]]
+    messages = tuple(message for pair in zip(LONG[1::2], thought, strict=True) for message in pair)
+    found = tokenise_turns(Conversation(messages), [1, 3, 5], tokenizer, clock=TemplateClock())
+    assert next(found).turns == [1]
+    with pytest.raises(ConversationRefused, match="too long"):
+        next(found)
