@@ -139,7 +139,7 @@ def tokenise_turns(
     """
     end = find_turn_end(conversation, turns[0], tokenizer, clock=clock)
     example: ConversationTokens | None = None
-    text: str | None = None  # of `example`, where what follows on it is encoded independently
+    text: str | None = None  # of `example`, where it is encoded as in a prompt and what follows independently
     for place in turns:
         turn = render_turn(conversation, place, tokenizer, clock=clock, turn_end=end)
         if example is not None and text is not None and turn.prompt.startswith(text):
@@ -159,7 +159,8 @@ def tokenise_turns(
             raise ConversationRefused(NO_TOKENS)
         example.append_turn(place, target if turn.has_end_token else append_end_token(target, tokenizer))
         text = turn.prompt + turn.target
-        if not turn.has_end_token or not _ends_with_special_token(text, tokenizer):
+        joined = _is_encoded_jointly(turn.prompt, turn.target, target, tokenizer)
+        if not turn.has_end_token or not joined or not _ends_with_special_token(text, tokenizer):
             text = None
     if example is not None:
         yield example
@@ -277,3 +278,9 @@ def _find_starts(messages: Messages) -> list[int]:
 def _ends_with_special_token(text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     boundary = find_last_special_token(text, tokenizer)
     return boundary > 0 and len(encode_marked(text[boundary:], tokenizer)) == 1
+
+
+def _is_encoded_jointly(prompt: str, target: str, tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a learned text has these tokens in later prompts too, where no token spans its start."""
+    prompt = prompt[find_last_special_token(prompt, tokenizer) :]
+    return encode_marked(prompt + target, tokenizer) == [*encode_marked(prompt, tokenizer), *tokens]

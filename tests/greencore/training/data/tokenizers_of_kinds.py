@@ -2,7 +2,7 @@
 
 import re
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 CORPUS = [
@@ -72,6 +72,26 @@ def byte_level(*, prefix_space: bool = False, opening: bool = False) -> PreTrain
     )
     pairs.train_from_iterator(CORPUS, trainer)
     return _wrapped(pairs, opening=opening)
+
+
+def joining_lines() -> PreTrainedTokenizerBase:
+    """Byte-level pairs whose split joins line breaks with each other and the spaces before them, as in Qwen."""
+    pairs = Tokenizer(models.BPE())
+    pairs.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\s*[\r\n]+| ?\w+| ?[^\s\w]+|\s+"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    pairs.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    pairs.train_from_iterator([*CORPUS, *["a\n\nb\n\n\nc \nd"] * 9], trainer)
+    return _wrapped(pairs, opening=False)
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, template: str, *tokens: str) -> PreTrainedTokenizerBase:
