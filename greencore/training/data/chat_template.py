@@ -23,6 +23,7 @@ Messages = Sequence[Message]
 RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 CLOCK_FILE_NAME = "clock.json"
 _INSTRUCTION = "⟦instruction⟧"
+_CALLED = "called_function_{}_"  # a name that a template may check or escape
 
 _developer_known: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, bool]] = WeakKeyDictionary()
 
@@ -65,6 +66,7 @@ def render_conversation(
     it is, and as a system message where the template refuses or leaves out developers, since inference could not send
     it otherwise. The arguments of tool calls are given as objects, as transformers does, and the content of a turn that
     only calls tools as an empty text; where the template refuses these or leaves out the calls, as JSON text and null.
+    Whether it leaves them out is determined with names of functions that occur nowhere else.
 
     A template that reads the clock gets the time of `clock`, by default the current time. Raises `ModelError` for a
     tokenizer without a usable template, `ConversationRefused` where the template rejects the conversation.
@@ -75,16 +77,20 @@ def render_conversation(
         messages = [replace(each, role="system") if each.role == "developer" else each for each in messages]
     refusals: list[Exception] = []
     rendered: list[str] = []
-    called = [name for message in messages for name in list_function_names(message.tool_calls)]
-    for given in _list_message_forms(messages):
+    renamed, names = _rename_calls(messages)
+
+    def render(given: list[dict[str, Any]]) -> str:
+        return _render(compiled, tokenizer, given, clock, tools=tools, generation_prompt=generation_prompt)
+
+    for given, probe in zip(_list_message_forms(messages), _list_message_forms(renamed), strict=True):
         try:
-            text = _render(compiled, tokenizer, given, clock, tools=tools, generation_prompt=generation_prompt)
+            rendered.append(render(given))
+            shown = render(probe) if names else ""
         except RENDERING_ERRORS as error:
             refusals.append(error)
             continue
-        if all(name in text for name in called):
-            return text
-        rendered.append(text)
+        if all(name in shown for name in names):
+            return rendered[-1]
     if rendered:
         return rendered[0]
     raise ConversationRefused(
@@ -94,10 +100,29 @@ def render_conversation(
 
 def list_function_names(calls: str | None) -> list[str]:
     """Return the names of the functions in the JSON text of tools or tool calls."""
-    found = [] if calls is None else json.loads(calls)
-    functions = [each.get("function", each) for each in found if isinstance(each, dict)]
-    names = [function.get("name") for function in functions if isinstance(function, dict)]
-    return [name for name in names if isinstance(name, str)]
+    return [function["name"] for function in _list_functions([] if calls is None else json.loads(calls))]
+
+
+def _list_functions(calls: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the functions with a name in tools or tool calls."""
+    functions = [each.get("function", each) for each in calls if isinstance(each, dict)]
+    return [each for each in functions if isinstance(each, dict) and isinstance(each.get("name"), str)]
+
+
+def _rename_calls(messages: Messages) -> tuple[list[Message], list[str]]:
+    """Return the messages with a different name in each tool call, which occurs nowhere else, and these names."""
+    renamed: list[Message] = []
+    names: list[str] = []
+    for message in messages:
+        if message.tool_calls is None:
+            renamed.append(message)
+            continue
+        calls = json.loads(message.tool_calls)
+        for function in _list_functions(calls):
+            names.append(_CALLED.format(len(names)))
+            function["name"] = names[-1]
+        renamed.append(replace(message, tool_calls=json.dumps(calls)))
+    return renamed, names
 
 
 def _render(

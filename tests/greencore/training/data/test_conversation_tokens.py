@@ -102,6 +102,16 @@ def test_a_turn_without_content_is_null_for_a_template_that_shows_calls_only_the
     assert learned_texts(tokenizer, example)[0] == "add<|im_end|>"  # not "None" and then the call
 
 
+@pytest.mark.parametrize("asked", ["What is 2+2= ?", "Please add 2 and 2", "called_function_"])
+def test_calls_are_not_taken_as_rendered_where_only_a_message_has_the_functions_name(asked: str) -> None:
+    tokenizer = templated(CHATML)
+    shown = "{{ m.tool_calls[0].function.name if m.content is none else m.content }}"
+    tokenizer.chat_template = CHATML.replace("{{ m.content }}", shown)
+    messages = (Message("user", asked), *CALLING[1:])
+    [example] = tokenise_rows([MessagesRow(messages)], tokenizer, max_length=999).examples
+    assert learned_texts(tokenizer, example)[0] == "add<|im_end|>"
+
+
 def test_all_tokens_that_end_a_turn_are_learned_but_not_those_of_the_texts_end() -> None:
     tokenizer = templated(PHI)
     assert tokenizer.convert_tokens_to_ids("<|end|>") != tokenizer.eos_token_id
