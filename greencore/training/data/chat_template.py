@@ -25,7 +25,8 @@ CLOCK_FILE_NAME = "clock.json"
 _INSTRUCTION = "⟦instruction⟧"
 _CALLED = "called_function_{}_"  # a name that a template may check or escape
 
-_developer_known: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, bool]] = WeakKeyDictionary()
+# whether each template of a tokenizer renders developers
+_developer_known: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, bool]] = WeakKeyDictionary()
 
 
 class ConversationRefused(ModelError):
@@ -68,12 +69,14 @@ def render_conversation(
     only calls tools as an empty text; where the template refuses these or leaves out the calls, as JSON text and null.
     Whether it leaves them out is determined with names of functions that occur nowhere else.
 
+    Of several templates `tool_use` is taken where there are tools, `default` otherwise, as in transformers.
     A template that reads the clock gets the time of `clock`, by default the current time. Raises `ModelError` for a
     tokenizer without a usable template, `ConversationRefused` where the template rejects the conversation.
     """
-    compiled = _compile(tokenizer)
+    template = _choose_template(tokenizer, has_tools=tools is not None)
+    compiled = _compile(template)
     clock = clock or TemplateClock()
-    if any(message.role == "developer" for message in messages) and not _knows_developers(compiled, tokenizer):
+    if any(message.role == "developer" for message in messages) and not _knows_developers(template, tokenizer):
         messages = [replace(each, role="system") if each.role == "developer" else each for each in messages]
     refusals: list[Exception] = []
     rendered: list[str] = []
@@ -180,33 +183,39 @@ def _convert_arguments(call: Any, *, parsed: bool) -> Any:
     return {**call, "function": {**function, "arguments": given}}
 
 
-def _knows_developers(compiled: Template, tokenizer: PreTrainedTokenizerBase) -> bool:
+def _knows_developers(template: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether the template renders the text of a developer's message."""
-    known = _developer_known.get(tokenizer)
-    if known is None or known[0] != tokenizer.chat_template:
+    known = _developer_known.setdefault(tokenizer, {})
+    if template not in known:
         asked = [{"role": "developer", "content": _INSTRUCTION}, {"role": "user", "content": "a"}]
         try:
-            rendered = _INSTRUCTION in _render(compiled, tokenizer, asked, TemplateClock())
+            known[template] = _INSTRUCTION in _render(_compile(template), tokenizer, asked, TemplateClock())
         except RENDERING_ERRORS:
-            rendered = False
-        _developer_known[tokenizer] = known = (tokenizer.chat_template, rendered)
-    return known[1]
+            known[template] = False
+    return known[template]
 
 
-def _compile(tokenizer: PreTrainedTokenizerBase) -> Template:
+def _choose_template(tokenizer: PreTrainedTokenizerBase, *, has_tools: bool) -> str:
+    """Return the template of a conversation, of several the one that transformers takes."""
     template = tokenizer.chat_template
     if not template:
         raise ModelError(
             "the model's tokenizer has no chat template: use rows of"
             ' {"prompt", "completion"} in another format, or a model that was made for conversations'
         )
-    if isinstance(template, dict):
-        if "default" not in template:
-            raise ModelError(
-                f"the model's tokenizer has several chat templates ({', '.join(sorted(template))}) and none is named"
-                " default: use rows of another form, or name the conversation template default"
-            )
-        template = template["default"]
+    if not isinstance(template, dict):
+        return str(template)
+    if has_tools and "tool_use" in template:
+        return str(template["tool_use"])
+    if "default" not in template:
+        raise ModelError(
+            f"the model's tokenizer has several chat templates ({', '.join(sorted(template))}) and none is named"
+            " default: use rows of another form, or name the conversation template default"
+        )
+    return str(template["default"])
+
+
+def _compile(template: str) -> Template:
     try:
         compiled: Template = _compile_jinja_template(template)
     except TemplateError as error:

@@ -8,7 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import Message, MessagesRow, PromptRow, Row
-from greencore.training.data.chat_template import ConversationRefused, TemplateClock
+from greencore.training.data.chat_template import ConversationRefused, TemplateClock, render_conversation
 from greencore.training.data.conversation_tokens import tokenise_turns
 from greencore.training.data.learned_turns import Conversation
 from greencore.training.data.tokenisation import (
@@ -19,6 +19,7 @@ from greencore.training.data.tokenisation import (
     tokenise_prompt,
     tokenise_rows,
 )
+from greencore.training.models.loading import ModelError
 from tests.greencore.training.data.chat_templates import (
     CHATML,
     CHATML_WITH_TOOLS,
@@ -80,6 +81,21 @@ def test_tools_and_tool_calls_are_given_to_the_template_as_transformers_does() -
         '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 2}}\n</tool_call><|im_end|>',
         "It is 4.<|im_end|>",
     ]
+
+
+def test_of_several_templates_the_one_for_tools_is_taken_where_tools_are_given() -> None:
+    tokenizer = templated(CHATML_WITH_TOOLS)
+    tokenizer.chat_template = {"default": PHI_4, "tool_use": CHATML_WITH_TOOLS}
+    messages = (Message("developer", "be short"), LONG[1])
+    asked = [{"role": each.role, "content": each.content} for each in messages]
+    sent = tokenizer.apply_chat_template(asked, tools=json.loads(TOOLS), tokenize=False, add_generation_prompt=True)
+    for _ in range(2):
+        assert render_conversation(messages, tokenizer, tools=TOOLS) == sent
+        assert "<|im_start|>system<|im_sep|>be short<|im_end|>" in render_conversation(messages, tokenizer)
+    tokenizer.chat_template = {"tool_use": CHATML_WITH_TOOLS}
+    assert render_conversation(messages, tokenizer, tools=TOOLS) == sent
+    with pytest.raises(ModelError, match="none is named default"):
+        render_conversation(messages, tokenizer)
 
 
 def test_arguments_are_json_text_for_a_template_that_joins_them() -> None:
