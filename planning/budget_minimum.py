@@ -20,7 +20,8 @@ MAX_LOOKAHEAD_HOURS = 366 * 24.0  # the latest deadline
 class MinimumBudget:
     """Emissions in gCO2e of all epochs at `rho_min`, started now or in the best hours that the gate may wait for.
 
-    `certain_gco2e` is a lower bound under the uncertainty of the estimate. `basis` describes the inputs.
+    The evaluations during training are included. `certain_gco2e` is a lower bound under the uncertainty of the
+    estimate. `basis` describes the inputs.
     """
 
     gco2e: float
@@ -39,7 +40,7 @@ def compute_minimum_budget(
     at: datetime,
 ) -> MinimumBudget | None:
     """Compute the smallest budget that can be kept in the best of the zones in `pues`; None without any intensity."""
-    hours = min(estimate.epoch_hours * epochs * policy.rho_min, MAX_LOOKAHEAD_HOURS)
+    hours = min(estimate.epoch_hours * epochs * policy.rho_min + estimate.evaluation_hours, MAX_LOOKAHEAD_HOURS)
     span = hours
     if policy.gate.mode != "none":
         span = (deadline - at) / HOUR if deadline is not None else hours + policy.gate.max_delay_hours
@@ -51,9 +52,11 @@ def compute_minimum_budget(
     if not found:
         return None
     of_metered, least, pue = min(found)
-    gco2e = of_metered * estimate.epoch_kwh * epochs * policy.rho_min
+    gco2e = of_metered * (estimate.epoch_kwh * epochs * policy.rho_min + estimate.evaluation_kwh)
     drawn = f" at a PUE of {pue:.4g}" if pue > 1 else ""
-    basis = f"{least:.4g} gCO2e/kWh{drawn}; {estimate.epoch_kwh:.4g} kWh an epoch at ρ = 1, from {estimate.basis}"
+    evaluated = f" and {estimate.evaluation_kwh:.4g} kWh for evaluations" if estimate.evaluation_kwh else ""
+    used = f"{estimate.epoch_kwh:.4g} kWh an epoch at ρ = 1{evaluated}, from {estimate.basis}"
+    basis = f"{least:.4g} gCO2e/kWh{drawn}; {used}"
     return MinimumBudget(gco2e, gco2e / ASSUMED_SPREAD if estimate.assumed else gco2e, basis)
 
 

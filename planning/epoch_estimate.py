@@ -39,9 +39,9 @@ class EpochEstimate:
     """One epoch at ρ = 1: hours of computing and kWh (before PUE); `startup_hours` until a started job trains.
 
     `outside_hours` and `outside_kwh` are those of a whole job outside of its steps: loading, evaluation, saving;
-    `evaluation_hours` is their part of evaluations during training. `basis` describes the source of the figures;
-    `assumed`: nothing was measured yet. In nine cases of ten, hours and kWh are within a factor of `spread` (at least
-    1) either way.
+    `evaluation_hours` and `evaluation_kwh` are their part of evaluations during training. `basis` describes the source
+    of the figures; `assumed`: nothing was measured yet. In nine cases of ten, hours and kWh are within a factor of
+    `spread` (at least 1) either way.
     """
 
     epoch_hours: float
@@ -53,6 +53,7 @@ class EpochEstimate:
     outside_hours: float = 0.0
     outside_kwh: float = 0.0
     evaluation_hours: float = 0.0
+    evaluation_kwh: float = 0.0
 
     def with_evaluations(self, hours: float, kwh: float) -> "EpochEstimate":
         """Return the estimate with the evaluations of a run during training added."""
@@ -61,6 +62,7 @@ class EpochEstimate:
             outside_hours=self.outside_hours + hours,
             outside_kwh=self.outside_kwh + kwh,
             evaluation_hours=hours,
+            evaluation_kwh=kwh,
         )
 
 

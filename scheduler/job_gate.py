@@ -11,7 +11,7 @@ from greencore.policy.gate.evaluate import GateDecision, RunProgress, evaluate_g
 from planning.epoch_estimate import EpochEstimate
 from runtime.settings import Settings
 from store.intensity.readings import GridRepository, get_job_basis
-from store.repositories.jobs import get_job_policy, whole_epochs
+from store.repositories.jobs import get_job_policy, share_left, whole_epochs
 from store.tables import Job
 
 # The interval at which forecasts are renewed; where readings are shorter, each new one is evaluated.
@@ -44,10 +44,11 @@ def evaluate_job_gate(
     before: dict[str, Any] = job.gate or {}
     _, rho_max = policy.rho_range
     progress = _progress(job, estimate, before, computing=computing)
-    longest_hours = whole_epochs(job) * estimate.epoch_hours * rho_max + policy.gate.max_delay_hours
+    computing_hours = whole_epochs(job) * estimate.epoch_hours * rho_max + estimate.evaluation_hours
+    longest_hours = computing_hours + policy.gate.max_delay_hours
     deadline = job.deadline or (job.released_at or job.ready_at or at) + longest_hours * HOUR
-    # Where the plan uses all of its slack, the model must still be loaded before it trains.
-    latest_end = deadline - estimate.startup_hours * HOUR
+    # Where the plan uses all of its slack, the model must still be loaded before it trains, and evaluated as it does.
+    latest_end = deadline - (estimate.startup_hours + estimate.evaluation_hours * share_left(job)) * HOUR
     known = GridRepository(session).load_snapshot(zone, get_job_basis(job), at, max(latest_end, at))
     in_force = known.resolve_intensity(at, stale_limit=settings.stale_limit, static=settings.static_mean(zone))
     forecast = known.forecast_from(at)

@@ -23,8 +23,9 @@ class PolicyContext:
     substitute was used where there is no reading; `window` holds the stored past readings and `forecast` the expected
     ones from `now` on. `previous` is None at the first epoch; `epochs_left` includes the epoch that starts.
     `epoch_hours` and `epoch_kwh` (PUE included) are those of an epoch at ρ = 1, None where unknown; `spent_gco2e` are
-    the run's emissions so far. `utility` is None until the first probe, `loss_per_epoch` (decrease of the loss by an
-    epoch at ρ = 1) until it is measured. Raises ValueError, naming the field, for a value out of range.
+    the run's emissions so far, and those that its evaluations will take. `utility` is None until the first probe,
+    `loss_per_epoch` (decrease of the loss by an epoch at ρ = 1) until it is measured. Raises ValueError, naming the
+    field, for a value out of range.
     """
 
     now: datetime

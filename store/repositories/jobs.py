@@ -151,6 +151,11 @@ def whole_epochs(job: Job) -> float:
     return job.steps / per_epoch if per_epoch and job.steps else float(job.epochs)
 
 
+def share_left(job: Job) -> float:
+    """Return the share of a job's steps that are not done, from 0 to 1; 1 before their number is known."""
+    return max(1 - job.steps_done / job.steps, 0.0) if job.steps else 1.0
+
+
 class JobRepository(Repository):
     """Queries on jobs and on what belongs to them."""
 

@@ -7,16 +7,16 @@ from itertools import takewhile
 
 from sqlalchemy.orm import Session
 
-from greencore.carbon import Basis, IntensitySeries
+from greencore.carbon import Basis, IntensitySeries, Reading
 from greencore.carbon.fallback import explain_missing_static
 from greencore.carbon.static import highest_yearly_mean
 from greencore.policy import Percentile, Policy, PolicyContext, PreviousRho
 from greencore.policy.rho.utility import UtilityCurve
-from planning.epoch_estimate import estimate_epoch
+from planning.epoch_estimate import EpochEstimate, estimate_epoch
 from runtime.settings import Settings
 from store.accounting.emissions import EmissionsRepository
 from store.intensity.readings import GridRepository, get_job_basis
-from store.repositories.jobs import JobRepository, whole_epochs
+from store.repositories.jobs import JobRepository, share_left, whole_epochs
 from store.tables import Epoch, Job
 
 SHORTEST_FORECAST = timedelta(hours=1)
@@ -57,7 +57,8 @@ def build_policy_context(
         epoch_kwh=None
         if estimate is None or estimate.assumed
         else estimate.epoch_kwh * length * settings.training_site.pue,
-        spent_gco2e=_spent_gco2e(session, job, job.zone, basis),
+        spent_gco2e=_spent_gco2e(session, job, job.zone, basis)
+        + _evaluations_gco2e(job, estimate, None if found is None else found.reading, pue=settings.training_site.pue),
         utility=utility,
         loss_per_epoch=_estimate_loss_per_epoch(epochs, utility),
     )
@@ -71,6 +72,13 @@ def _spent_gco2e(session: Session, job: Job, zone: str, basis: Basis) -> float:
         return job.emissions_gco2e
     dirtiest = GridRepository(session).max_intensity(zone, basis)
     return job.emissions_gco2e + unpriced.drawn_kwh * (highest_yearly_mean() if dirtiest is None else dirtiest)
+
+
+def _evaluations_gco2e(job: Job, estimate: EpochEstimate | None, reading: Reading | None, *, pue: float) -> float:
+    """Return the emissions in gCO2e, at the present intensity, of the evaluations during the rest of the training."""
+    if estimate is None or estimate.assumed or reading is None:
+        return 0.0
+    return estimate.evaluation_kwh * share_left(job) * pue * reading.gco2e_per_kwh
 
 
 def _last_rho(epochs: Sequence[Epoch]) -> PreviousRho | None:

@@ -439,17 +439,18 @@ def test_an_infeasible_budget_is_refused_and_the_estimate_names_the_smallest_fea
     estimate: Any, client: TestClient, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """Two epochs at ρ = 0.5 and 300 gCO2e/kWh: 0.1 kWh, 30 gCO2e."""
-    store_epochs(database, store_prepared_job(database, dataset_id, hours=1.0), [1.0, 1.0, 1.0])
+    prepared = store_prepared_job(database, dataset_id, hours=1.0, hyperparameters={"epochs": 1, **UNEVALUATED})
+    store_epochs(database, prepared, [1.0, 1.0, 1.0])
     store_intensities(database, [300] * 24)
-    body = {"model": MODEL, "dataset": dataset_id, "zone": "FR", "hyperparameters": {"epochs": 2}}
+    body = {"model": MODEL, "dataset": dataset_id, "zone": "FR", "hyperparameters": {"epochs": 2, **UNEVALUATED}}
 
     def budget(gco2e: float) -> dict[str, Any]:
         return {"kind": "budget", "budget_gco2e": gco2e, "rho_max": 1.0, "rho_min": 0.5}
 
-    told = estimate(policy=budget(10)).json()["budget"]
+    told = estimate(policy=budget(10), hyperparameters=body["hyperparameters"]).json()["budget"]
     assert (told["smallest_gco2e"], told["can_be_kept"]) == (pytest.approx(30), False)
-    assert estimate(policy=budget(29)).json()["budget"]["can_be_kept"] is None
-    assert estimate(policy=budget(60)).json()["budget"]["can_be_kept"] is True
+    assert estimate(policy=budget(29), hyperparameters=body["hyperparameters"]).json()["budget"]["can_be_kept"] is None
+    assert estimate(policy=budget(60), hyperparameters=body["hyperparameters"]).json()["budget"]["can_be_kept"] is True
 
     refused = client.post("/jobs", json={**body, "policy": budget(10)})
     assert refused.status_code == 422

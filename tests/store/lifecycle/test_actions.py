@@ -118,6 +118,25 @@ def test_a_gates_longest_delay_counts_from_when_the_job_was_resumed(database: Da
         assert job.gate["deadline"] == (LATER + 14 * HOUR).isoformat()
 
 
+def test_a_gate_leaves_time_for_the_evaluations_of_the_steps_left(database: Database, settings: Settings) -> None:
+    policy = {"kind": "constant", "rho": 1.0, "gate": {"mode": "defer", "max_delay_hours": 12}}
+    found = EpochEstimate(2.0, 0.1, 0.0, "its own epochs").with_evaluations(3.0, 0.1)
+    with_deadline, without = (
+        add_job(database, policy=policy, deadline=LATER + 4 * HOUR),
+        add_job(database, policy=policy),
+    )
+    urgent = []
+    with database.session() as session:
+        for job_id, done in ((with_deadline, 0), (with_deadline, 90), (without, 0)):
+            job = JobRepository(session).lock(job_id)
+            assert job is not None
+            job.steps, job.steps_done = 100, done
+            decision = evaluate_job_gate(session, job, found, settings, zone="FR", computing=False, at=LATER)
+            urgent.append(decision.forced)
+    assert urgent == [True, False, True]
+    assert (read_job(database, without).gate or {})["deadline"] == (START + 17 * HOUR).isoformat()
+
+
 def test_a_job_that_had_not_started_is_ready_when_it_is_resumed(database: Database) -> None:
     job_id = add_job(database)
     do(database, job_id, Action.PAUSE)

@@ -8,6 +8,7 @@ from greencore.carbon import Reading
 from greencore.carbon.static import highest_yearly_mean, yearly_mean
 from greencore.clock import HOUR
 from greencore.policy import decide_rho
+from planning.epoch_estimate import EpochEstimate
 from runtime.settings import Settings
 from store.database import Database
 from store.intensity.readings import GridRepository
@@ -94,3 +95,21 @@ def test_a_budget_that_unpriced_energy_may_have_used_up_pays_for_no_further_epoc
     # 100 g, and 3 kWh drawn at 400 of which none was ever priced: 1,300 g of 1,000.
     assert decision.ends_run
     assert read_job(database, job_id).emissions_gco2e == 100
+
+
+def test_a_budget_reserves_what_the_evaluations_of_the_steps_left_will_emit(
+    database: Database, settings: Settings, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(database, UNKNOWN_ZONE, 0, 640)
+    before = spent_gco2e(database, settings, job_id)
+    with database.session() as session:
+        job = session.get_one(Job, job_id)
+        job.steps, job.steps_done = 100, 75
+    measured = EpochEstimate(1.0, 0.1, 0.0, "its own epochs").with_evaluations(1.0, 0.2)
+    monkeypatch.setattr("worker.training.policy_context.estimate_epoch", lambda *_, **__: measured)
+    with database.session() as session:
+        job = session.get_one(Job, job_id)
+        found = build_policy_context(session, job, get_job_policy(job), settings, epochs_left=1, at=START + HOUR)
+    assert found.reading is not None
+    reserved = 0.2 * 0.25 * settings.training_site.pue * found.reading.gco2e_per_kwh
+    assert found.spent_gco2e - before == pytest.approx(reserved)
