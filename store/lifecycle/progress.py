@@ -93,11 +93,15 @@ def halve_micro_batch(session: Session, lease: Lease, *, at: datetime, before: i
 
 
 def resume_epoch(session: Session, lease: Lease, number: int) -> None:
-    """Assign an epoch to this attempt, which continues it under the same decision."""
+    """Assign an epoch to this attempt, which continues it under the same decision.
+
+    An early stop ended it where its attempt was lost before the checkpoint of that step.
+    """
     lock_leased_job(session, lease)
     epoch = session.get(Epoch, (lease.job_id, number))
     if epoch is not None:
         epoch.attempt = lease.attempt
+        epoch.finished_at = None
 
 
 def start_epoch(session: Session, lease: Lease, number: int, decision: RhoDecision, *, at: datetime) -> None:

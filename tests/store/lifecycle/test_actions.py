@@ -10,17 +10,19 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from greencore.clock import HOUR
+from greencore.policy import RhoDecision
 from planning.epoch_estimate import EpochEstimate
 from runtime.settings import Settings
 from scheduler.job_gate import evaluate_job_gate
 from store.database import Database
 from store.lifecycle import progress
 from store.lifecycle.actions import ActionRefused, list_possible_actions, request_action
+from store.lifecycle.evaluations import record_early_stop
 from store.lifecycle.leases import Lease, LeaseLost, claim
 from store.lifecycle.status import ACTION_TRANSITIONS, ALLOWED_TRANSITIONS, FINAL, HELD_BY_A_WORKER, Action, JobStatus
 from store.lifecycle.transitions import TransitionRefused, transition
 from store.repositories.jobs import JobRepository
-from store.tables import Dataset, Job
+from store.tables import Dataset, Epoch, Job
 from tests.scheduler.stage import START, add_job, claim_as_worker, events, read_job
 
 LATER = START + 48 * HOUR
@@ -153,6 +155,17 @@ def test_a_retried_job_loses_its_outcome_and_keeps_its_progress_and_energy(datab
     assert (job.lost_attempts, job.attempts, job.steps_done, job.energy_kwh) == (0, 1, 4, 0.5)
     assert (job.ready_at, job.released_at) == (START, LATER)
     assert claim_as_worker(database, job_id, at=LATER).attempt == 2
+
+
+def test_an_epoch_that_an_early_stop_ended_is_open_again_once_it_is_resumed(database: Database) -> None:
+    """The attempt was lost after the stop was recorded and before the checkpoint of its step."""
+    job_id = add_job(database, zone="FR", hours=1.0)
+    lease = claim_as_worker(database, job_id, at=START)
+    with database.session() as session:
+        progress.start_epoch(session, lease, 1, RhoDecision(0.6, "constant", None, None, None, None, True), at=START)
+        record_early_stop(session, lease, step=4, reason="stopped", at=START)
+        progress.resume_epoch(session, lease, 1)
+        assert session.get_one(Epoch, (job_id, 1)).finished_at is None
 
 
 def test_a_job_without_an_estimate_is_validated_again_when_it_is_retried(database: Database) -> None:
