@@ -79,7 +79,7 @@ def put_tensors(session: Session, lease: Lease, tensors: Sequence[Tensor]) -> No
 def choose_micro_batch(session: Session, lease: Lease, *, at: datetime, rows: int, reason: str) -> None:
     """Store the measured micro-batch; recorded where it is not the one of an earlier attempt."""
     job = lock_leased_job(session, lease)
-    if job.micro_batch_size is None:
+    if job.micro_batch_size != rows:
         job.micro_batch_size = rows
         record_attempt_event(session, lease, "micro_batch.chosen", at=at, rows=rows, reason=reason)
 

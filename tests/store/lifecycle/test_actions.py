@@ -17,7 +17,7 @@ from scheduler.job_gate import evaluate_job_gate
 from store.database import Database
 from store.lifecycle import progress
 from store.lifecycle.actions import ActionRefused, list_possible_actions, request_action
-from store.lifecycle.evaluations import record_early_stop
+from store.lifecycle.evaluations import MeasuredEvaluation, record_early_stop, record_evaluation
 from store.lifecycle.leases import Lease, LeaseLost, claim
 from store.lifecycle.status import ACTION_TRANSITIONS, ALLOWED_TRANSITIONS, FINAL, HELD_BY_A_WORKER, Action, JobStatus
 from store.lifecycle.transitions import TransitionRefused, transition
@@ -166,6 +166,28 @@ def test_an_epoch_that_an_early_stop_ended_is_open_again_once_it_is_resumed(data
         record_early_stop(session, lease, step=4, reason="stopped", at=START)
         progress.resume_epoch(session, lease, 1)
         assert session.get_one(Epoch, (job_id, 1)).finished_at is None
+
+
+def test_the_best_evaluation_is_the_lowest_also_where_its_step_is_repeated(database: Database) -> None:
+    lease = claim_as_worker(database, add_job(database, zone="FR", hours=1.0), at=START)
+    best = []
+    for step, loss in ((1, 3.0), (2, 2.0), (3, 2.5), (3, 2.0), (2, 4.0), (4, 1.0)):
+        figures = dict.fromkeys(("accuracy", "rouge1", "rouge2", "rouge_l", "rouge_rows", "epoch_ended"))
+        measured = MeasuredEvaluation(step=step, epoch=1.0, loss=loss, rows=1, seconds=1.0, **figures)
+        with database.session() as session:
+            record_evaluation(session, lease, measured, metered_from=START, at=START)
+        found = read_job(database, lease.job_id).best or {}
+        best.append((found["step"], found["loss"]))
+    assert best == [(1, 3.0), (2, 2.0), (2, 2.0), (2, 2.0), (3, 2.0), (4, 1.0)]
+
+
+def test_a_micro_batch_that_differs_from_an_earlier_attempts_is_stored_and_recorded(database: Database) -> None:
+    lease = claim_as_worker(database, add_job(database, zone="FR", hours=1.0), at=START)
+    for rows in (8, 8, 4):
+        with database.session() as session:
+            progress.choose_micro_batch(session, lease, at=START, rows=rows, reason="measured")
+    chosen = [event.data["rows"] for event in events(database, lease.job_id) if event.type == "micro_batch.chosen"]
+    assert (read_job(database, lease.job_id).micro_batch_size, chosen) == (4, [8, 4])
 
 
 def test_a_job_without_an_estimate_is_validated_again_when_it_is_retried(database: Database) -> None:
