@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from greencore.clock import HOUR
 from greencore.hyperparameters import Hyperparameters
 from greencore.run_length import compute_run_length
-from planning.evaluation_work import EvaluationWork, count_evaluations, measure_evaluations
+from planning.evaluation_work import RECENT_JOBS, EvaluationWork, count_evaluations, measure_evaluations
 from runtime.settings import Settings
 from store.accounting.lost_energy import ASSUMED_POWER_W
 from store.lifecycle.status import JobStatus
@@ -20,7 +20,6 @@ from store.repositories.jobs import whole_epochs
 from store.tables import EnergyInterval, Epoch, Event, Job
 
 RECENT_EPOCHS = 20
-RECENT_JOBS = 5
 # Orders of magnitude for a device without measurements: a data-centre GPU and a few CPU cores that train a
 # transformer. `GREENTUNE_ASSUMED_TFLOPS` and `GREENTUNE_ASSUMED_POWER_W` override them.
 ASSUMED_TFLOPS = {"gpu": 100.0, "cpu": 0.05}

@@ -3,14 +3,16 @@
 import math
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from greencore.hyperparameters import Hyperparameters
 from greencore.run_length import RunLength
+from store.lifecycle.status import JobStatus
 from store.tables import Evaluation, Job
 
 RECENT_EVALUATIONS = 20
+RECENT_JOBS = 5
 # A forward pass takes a third of a step that trains every tensor, whose backward pass takes twice as much.
 FORWARD_SHARE = 1 / 3
 
@@ -34,11 +36,21 @@ def count_evaluations(
 
 
 def measure_evaluations(session: Session, model: str, device: str | None) -> tuple[float, float] | None:
-    """Return the mean hours and kWh of a held-out row in the newest evaluations of this model; None without any."""
+    """Return the mean hours and kWh of a held-out row in the newest evaluations of this model; None without any.
+
+    They are those of its newest finished jobs that were evaluated: sorting all evaluations takes too long for each job
+    that waits.
+    """
+    jobs = (
+        select(Job.id)
+        .where(Job.model == model, Job.device == device, Job.status == JobStatus.SUCCEEDED)
+        .where(exists().where(Evaluation.job_id == Job.id))
+        .order_by(Job.finished_at.desc())
+        .limit(RECENT_JOBS)
+    )
     recent = (
         select(Evaluation.seconds, Evaluation.energy_kwh, Evaluation.rows)
-        .join(Job, Job.id == Evaluation.job_id)
-        .where(Job.model == model, Job.device == device, Evaluation.seconds > 0, Evaluation.energy_kwh.is_not(None))
+        .where(Evaluation.job_id.in_(jobs), Evaluation.seconds > 0, Evaluation.energy_kwh.is_not(None))
         .order_by(Evaluation.at.desc())
         .limit(RECENT_EVALUATIONS)
         .subquery()

@@ -48,14 +48,14 @@ def record_evaluation(
         epoch = session.get(Epoch, (job.id, measured.epoch_ended))
         if epoch is not None:
             epoch.eval_loss = measured.loss
-    _update_best(session, job)
+    _replace_best(session, job, measured)
     JobRepository(session).increment_revision(job)
 
 
 def remove_evaluations_after(session: Session, job: Job, step: int) -> None:
     """Remove the evaluations of a locked job after a step, which were lost with their attempt and are repeated."""
     session.execute(delete(Evaluation).where(Evaluation.job_id == job.id, Evaluation.step > step))
-    _update_best(session, job)
+    _find_best(session, job)
 
 
 def record_early_stop(session: Session, lease: Lease, *, step: int, reason: str, at: datetime) -> None:
@@ -68,7 +68,15 @@ def record_early_stop(session: Session, lease: Lease, *, step: int, reason: str,
     record_attempt_event(session, lease, "training.stopped_early", at=at, step=step, reason=reason, best=job.best)
 
 
-def _update_best(session: Session, job: Job) -> None:
+def _replace_best(session: Session, job: Job, measured: MeasuredEvaluation) -> None:
+    """Update the best evaluation by a new one; one that repeats the step of the best may be worse than others."""
+    if job.best is None or job.best["step"] == measured.step:
+        _find_best(session, job)
+    elif (measured.loss, measured.step) < (job.best["loss"], job.best["step"]):
+        job.best = {"step": measured.step, "epoch": measured.epoch, "loss": measured.loss}
+
+
+def _find_best(session: Session, job: Job) -> None:
     session.flush()
     lowest = select(Evaluation).where(Evaluation.job_id == job.id).order_by(Evaluation.loss, Evaluation.step).limit(1)
     best = session.scalars(lowest).one_or_none()

@@ -7,10 +7,11 @@ import pytest
 
 from greencore.clock import HOUR
 from planning.epoch_estimate import ASSUMED_SPREAD, estimate_epoch, estimate_epoch_from_flops
+from planning.evaluation_work import RECENT_JOBS, measure_evaluations
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus
-from store.tables import EnergyInterval, Epoch, Job
+from store.tables import EnergyInterval, Epoch, Evaluation, Job
 from tests.scheduler.stage import FLOPS_PER_HOUR, START, add_job, read_job
 
 FLOPS = 1e15
@@ -96,6 +97,25 @@ def test_overhead_outside_of_epochs_is_the_mean_of_recent_jobs(database: Databas
         found = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="cpu")
     assert found.outside_hours == pytest.approx(0.4)
     assert found.outside_kwh == pytest.approx(0.04)
+
+
+def test_evaluations_are_measured_in_the_newest_finished_jobs(database: Database) -> None:
+    def evaluated(*seconds: float, age: int) -> None:
+        job_id = ran(database, [1.0])
+        with database.session() as session:
+            session.get_one(Job, job_id).finished_at = START - age * HOUR
+            for step, length in enumerate(seconds):
+                row = Evaluation(job_id=job_id, step=step, epoch=1.0, at=START, loss=1.0)
+                row.seconds, row.energy_kwh, row.rows = length, 0.1, 1
+                session.add(row)
+
+    evaluated(7200.0, age=9)
+    for age in range(RECENT_JOBS):
+        evaluated(3600.0, 1800.0, age=age)
+        ran(database, [1.0])  # without evaluations
+    with database.session() as session:
+        assert measure_evaluations(session, "m", "cpu") == pytest.approx((0.75, 0.1))
+        assert measure_evaluations(session, "other", "cpu") is None
 
 
 def test_settings_override_the_assumptions(database: Database, settings: Settings) -> None:
