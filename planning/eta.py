@@ -149,7 +149,7 @@ def compute_waiting_eta(
     low, high = get_job_policy(job).rho_range
     done = job.steps_done / job.steps if job.steps else 0.0
     whole = whole_epochs(job) * epoch_estimate.epoch_hours * (1 - done)
-    outside = max(epoch_estimate.outside_hours, epoch_estimate.startup_hours)
+    outside = max(epoch_estimate.outside_hours - epoch_estimate.evaluation_hours * done, epoch_estimate.startup_hours)
     start = max(at + _hours(wait), opens or at)
     basis = [epoch_estimate.basis]
     if queue.running + queue.ahead:

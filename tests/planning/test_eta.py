@@ -162,6 +162,15 @@ def test_a_waiting_jobs_eta_includes_the_queue_before_it(database: Database) -> 
     assert "1 running and 1 queued jobs before it" in found.basis
 
 
+def test_a_paused_jobs_eta_has_the_evaluations_of_the_steps_left(database: Database) -> None:
+    job_id = add_job(database, zone="FR", hours=1.0, steps=10, steps_done=5)
+    found = EpochEstimate(1.0, 0.06, 0.1, "its own epochs", outside_hours=0.2).with_evaluations(2.0, 0.1)
+    with database.session() as session:
+        eta = compute_waiting_eta(session, session.get_one(Job, job_id), found, workers=1, at=START)
+    assert eta is not None
+    assert (eta.finishes_at - START) / HOUR == pytest.approx(0.5 * 0.6 + 0.2 + 1.0)
+
+
 def test_a_free_worker_means_no_waiting_time() -> None:
     assert QueueBacklog(running=1, ahead=0, flops=1e15).wait_hours(1e-15, workers=2) == 0
     assert QueueBacklog(running=1, ahead=1, flops=1e15).wait_hours(1e-15, workers=2) == 0.5
