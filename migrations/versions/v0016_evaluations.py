@@ -36,7 +36,8 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("best", JSONB(), nullable=True))
     op.execute(
         "UPDATE jobs SET best = (SELECT jsonb_build_object('step', step, 'epoch', epoch, 'loss', loss) "
-        "FROM evaluations WHERE job_id = jobs.id ORDER BY loss, step LIMIT 1)"
+        "FROM evaluations WHERE job_id = jobs.id ORDER BY loss, step LIMIT 1) "
+        "WHERE EXISTS (SELECT FROM evaluations WHERE job_id = jobs.id)"
     )
     for table, column in (("checkpoints", "best"), ("energy_intervals", "evaluation")):
         op.add_column(table, sa.Column(column, sa.Boolean(), nullable=False, server_default=sa.false()))
