@@ -26,6 +26,7 @@ Scheduler = Literal["linear", "cosine", "constant", "warmup-stable-decay"]
 OptimizerName = Literal["adamw", "adafactor", "sgd"]
 
 DEFAULT_MOMENTUM = 0.9
+MAX_EPOCHS = 1000
 
 
 def _report_switch_once(value: object, parse: ValidatorFunctionWrapHandler) -> object:
@@ -87,7 +88,7 @@ class Hyperparameters(BaseModel):
     epochs: int | None = Field(
         default=3,
         ge=1,
-        le=1000,
+        le=MAX_EPOCHS,
         description="Passes over the training rows; null where `max_steps` is given. 3 by default, as many more "
         "mostly learn small datasets by heart",
     )

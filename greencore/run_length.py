@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.hyperparameters import MAX_EPOCHS, Hyperparameters, SettingUnsupported
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,15 @@ def compute_run_length(hyperparameters: Hyperparameters, *, training_rows: int) 
         return RunLength(hyperparameters.epochs * per_epoch, per_epoch)
     assert hyperparameters.max_steps is not None
     return RunLength(hyperparameters.max_steps, per_epoch)
+
+
+def check_epoch_count(hyperparameters: Hyperparameters, *, training_rows: int) -> None:
+    """Raise `SettingUnsupported` where `max_steps` are more epochs of these rows than a run may have."""
+    epochs = compute_run_length(hyperparameters, training_rows=training_rows).epochs
+    if epochs > MAX_EPOCHS:
+        given = f"given {hyperparameters.max_steps}"
+        message = f"{given}: that is {epochs} epochs of {training_rows} rows, more than {MAX_EPOCHS}"
+        raise SettingUnsupported("max_steps", message)
 
 
 def count_warmup_steps(hyperparameters: Hyperparameters, *, steps: int) -> int:

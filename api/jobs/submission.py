@@ -13,13 +13,14 @@ from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.policy import Policy
-from greencore.run_length import compute_run_length
+from greencore.run_length import check_epoch_count, compute_run_length
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob
 from store.repositories.models import ModelRepository
 from store.tables import Dataset
 
 MAX_DEADLINE_AHEAD = timedelta(days=366)
+SINGLE_EXAMPLE_FORMS = {"prompt", "instruction", "text"}  # forms of row with one training example each
 
 
 def validate_submission(
@@ -78,6 +79,8 @@ def _reference_errors(
     dataset = DatasetRepository(session).lock_for_use(request.dataset)
     if dataset is None or not principal.can_read(dataset.owner):
         yield FieldProblem(field="dataset", message=f"there is no dataset {request.dataset!r}: upload one to /datasets")
+    else:
+        yield from _length_errors(request.hyperparameters, dataset)
     if request.validation_dataset is not None:
         yield from _validation_errors(request, dataset, principal, session)
     yield from _evaluation_errors(request)
@@ -90,6 +93,16 @@ def _reference_errors(
             yield FieldProblem(field="deadline", message=message)
         elif request.deadline > now + MAX_DEADLINE_AHEAD:
             yield FieldProblem(field="deadline", message=f"is more than {MAX_DEADLINE_AHEAD.days} days ahead")
+
+
+def _length_errors(hyperparameters: Hyperparameters, dataset: Dataset) -> Iterator[FieldProblem]:
+    """Yield the faults of the run's length in a dataset of one example a row; others are counted in preparation."""
+    if not dataset.contents or not set(dataset.contents["forms"]) <= SINGLE_EXAMPLE_FORMS:
+        return
+    try:
+        check_epoch_count(hyperparameters, training_rows=dataset.rows)
+    except SettingUnsupported as error:
+        yield FieldProblem(field=f"hyperparameters.{error.field}", message=str(error))
 
 
 def _validation_errors(

@@ -14,7 +14,7 @@ from greencore.clock import utc_now
 from greencore.hyperparameters import Hyperparameters
 from greencore.method_settings import AdaptiveSettings
 from greencore.policy import parse_stored_policy
-from greencore.run_length import compute_run_length, count_warmup_steps
+from greencore.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from greencore.training.data.batch_layout import choose_layout
 from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.end_of_text import refuse_unknown_tokens
@@ -214,6 +214,7 @@ def estimate_job(
     adaptive = hyperparameters.adaptive or AdaptiveSettings()
     roles = match_tensor_patterns(meta_model, never_train=adaptive.never_train, always_train=adaptive.always_train)
     costs = StepCosts(meta_model, shapes, always=roles.always, never=roles.never)
+    check_epoch_count(hyperparameters, training_rows=len(lengths))
     length = compute_run_length(hyperparameters, training_rows=len(lengths))
     count_warmup_steps(hyperparameters, steps=length.steps)
     rho_floor = costs.floor

@@ -409,6 +409,17 @@ def test_a_length_in_steps_replaces_the_epochs(submit: Any, client: TestClient, 
     assert again.status_code == 201
 
 
+def test_steps_of_more_epochs_than_a_run_may_have_are_refused(submit: Any, client: TestClient, dataset_id: str) -> None:
+    rows = client.get(f"/datasets/{dataset_id}").json()["rows"]
+    most = {"batch_size": rows, "max_steps": 1000}
+    assert submit(hyperparameters=most).status_code == 201
+
+    response = submit(hyperparameters={**most, "max_steps": 1001})
+
+    assert error_fields(response) == ["hyperparameters.max_steps"]
+    assert error_message(response) == f"given 1001: that is 1001 epochs of {rows} rows, more than 1000"
+
+
 @pytest.mark.parametrize("settings", [{"early_stopping": {}}, {"keep": "best"}])
 def test_settings_that_need_evaluations_are_refused_where_no_row_is_held_out(
     submit: Any, settings: dict[str, Any]
