@@ -22,6 +22,9 @@ log = structlog.get_logger()
 
 MEMORY_BYTES = 2 * 2**30  # of address space, of which the libraries take 0.3 GiB
 CPU_SECONDS = 600
+LOGGED_CHARACTERS = 2000  # the end of the subprocess's error output
+# In the error output of Python and of its libraries where memory ran out.
+OUT_OF_MEMORY = ("MemoryError", "alloc", "failed to map segment", "out of memory", "can't start new thread")
 
 
 def convert_file(
@@ -35,9 +38,9 @@ def convert_file(
 ) -> ConvertedFile:
     """Write the rows of a file in any container to `target` as JSON Lines, in a subprocess.
 
-    A row has the number of its line in `target` as in the source, where blank lines may lie between. Raises
-    `UnusableFile` for a file that cannot be read within bounds, holds no row, or too many rows, and `OSError` for a
-    full disk.
+    A row has the number of its line in `target` as in the source, which may have blank lines between the
+    rows. Raises `UnusableFile` for a file that cannot be read within bounds, holds no row, or too many rows, `OSError`
+    for a full disk, and `RuntimeError` for a fault of the subprocess.
     """
     request = {
         "source": str(source.resolve()),
@@ -61,11 +64,17 @@ def convert_file(
             timeout=2 * CPU_SECONDS,
             check=False,
         )
+    except subprocess.TimeoutExpired as error:
+        log.warning("conversion.timed_out", error=str(error))
+        raise _out_of_bounds(memory_bytes) from error
+    try:
         answer = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError) as error:
-        log.warning("conversion.process_died", error=str(error))
-        bound = f"{memory_bytes >> 20} MiB of memory and {CPU_SECONDS} s"
-        raise UnusableFile(f"cannot be read within {bound}") from error
+    except ValueError as error:
+        stderr = done.stderr.decode(errors="replace")
+        log.warning("conversion.process_died", returncode=done.returncode, stderr=stderr[-LOGGED_CHARACTERS:])
+        if done.returncode < 0 or any(sign in stderr for sign in OUT_OF_MEMORY):
+            raise _out_of_bounds(memory_bytes) from error
+        raise RuntimeError(f"the conversion ended with {done.returncode}: its log line has its error output") from error
     if "errno" in answer:
         raise OSError(answer["errno"], os.strerror(answer["errno"]))
     if "refused" in answer:
@@ -78,3 +87,7 @@ def convert_file(
         DatasetSummary(**summary, faults=faults),
         answer["sha256"],
     )
+
+
+def _out_of_bounds(memory_bytes: int) -> UnusableFile:
+    return UnusableFile(f"cannot be read within {memory_bytes >> 20} MiB of memory and {CPU_SECONDS} s")

@@ -4,14 +4,15 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from api.datasets.isolation import convert_file
 from api.main import create_app
-from greencore.dataset.containers import ColumnMapping, ReadLimits, UnusableFile
+from greencore.dataset.containers import ColumnMapping, Container, ReadLimits, UnusableFile
 from runtime.settings import Settings
 from tests.keys import bearer
 from tests.row_files import COMPRESSIONS, CONTAINERS, parquet
@@ -234,3 +235,15 @@ def test_a_reader_without_memory_to_start_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UnusableFile, match="cannot be read within"):
         convert_file(tmp_path / "rows", tmp_path / "converted", ReadLimits(), ColumnMapping(), memory_bytes=2**20)
+
+
+def test_a_fault_of_the_subprocess_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_bytes(JSON_LINES)
+    unknown = cast(Container, "unknown")
+
+    with capture_logs() as logs, pytest.raises(RuntimeError, match="the conversion ended with 1"):
+        convert_file(tmp_path / "rows", tmp_path / "converted", ReadLimits(), ColumnMapping(), hint=unknown)
+
+    [line] = logs
+    assert line["returncode"] == 1
+    assert "ValueError: 'unknown' is not a valid Container" in line["stderr"]
