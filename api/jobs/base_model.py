@@ -54,7 +54,10 @@ def resolve_model(given: str, *, principal: Principal, context: AppContext, sess
 
 
 def _explain_unusable(job: Job) -> str | None:
-    """Return why the result of a job cannot be trained further, whatever its files; None where it can be."""
+    """Return why a job's result cannot be trained further, by its status and method; its files are not checked.
+
+    None where it can be.
+    """
     if job.status is not JobStatus.SUCCEEDED:
         if job.status in FINAL:
             return f"{job.id} is {job.status}, so it has no result"

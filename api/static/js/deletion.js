@@ -5,7 +5,7 @@ import { remove } from "./api.js";
 import { say } from "./dom.js";
 
 // Buttons with `data-delete` (a name in `collection`, such as "/policies", shown as `data-label` where it has one) open the
-// dialog; `onDeleted` is called with the name, and `done` says what it is then.
+// dialog; `onDeleted` is called with the name, and `done` is the participle that is announced, such as "revoked".
 export function deletion(collection, onDeleted, done = "deleted") {
   const dialog = document.getElementById("delete-dialog");
   const fault = dialog.querySelector(".error");
