@@ -71,9 +71,17 @@ def parse_metadata(metadata: Sequence[str]) -> dict[str, str]:
 
 
 def upload_if_file(
-    client: "Client", dataset: str, columns: Sequence[str] | None = None, *, option: str = "--dataset"
+    client: "Client",
+    dataset: str,
+    columns: Sequence[str] | None = None,
+    *,
+    option: str = "--dataset",
+    mapped_elsewhere: bool = False,
 ) -> str:
-    """Return the id of a dataset: that of the uploaded file, of which `columns` are mapped, or as given."""
+    """Return the id of a dataset: that of the uploaded file, of which `columns` are mapped, or as given.
+
+    Columns beside an id are refused unless they are those of another file, as `mapped_elsewhere` says.
+    """
     sources = parse_columns(columns).sources
     file = Path(dataset)
     if file.is_dir():
@@ -81,7 +89,7 @@ def upload_if_file(
     if not file.is_file():
         if file.suffix or len(file.parts) > 1:
             raise SettingError(f"{option}: there is no file {dataset}")
-        if sources and "validation" not in option:
+        if sources and not mapped_elsewhere:
             raise SettingError(f"--column: {dataset} is the id of an upload, whose columns were mapped then")
         return dataset
     try:
@@ -125,9 +133,10 @@ def _run(
             raise SettingError(f"--{key}: missing: expected here{' or in the file' if config else ', or --config'}")
     if isinstance(deadline := body.get("deadline"), str):
         body["deadline"] = _parse_deadline(deadline, now=datetime.now(UTC), where=where("deadline"))
-    for key in ("dataset", "validation_dataset"):
-        if key in body:
-            body[key] = upload_if_file(client, body[key], columns, option=where(key))
+    datasets = {key: body[key] for key in ("dataset", "validation_dataset") if key in body}
+    mapped = any(Path(dataset_or_file).is_file() for dataset_or_file in datasets.values())
+    for key, dataset_or_file in datasets.items():
+        body[key] = upload_if_file(client, dataset_or_file, columns, option=where(key), mapped_elsewhere=mapped)
     with report_field_errors(where):
         yield body.pop("model"), body.pop("dataset"), cast(RunOptions, body)
 

@@ -93,6 +93,15 @@ def test_the_columns_of_a_file_are_mapped_and_of_an_upload_are_not(
     assert dataset.columns == {"prompt": "q", "completion": "a"}
     assert greentune("submit", "--model", MODEL, "--dataset", str(file), *columns).exit_code == 0
 
+    config = tmp_path / "validation job.yaml"
+    config.write_text(f"model: {MODEL}\ndataset: {dataset.id}\n")
+    other = tmp_path / "other.tsv"
+    other.write_bytes(b"q\ta\n2 + 2 =\t 4\n")
+    beside = ("--validation-dataset", str(other), *columns)
+    assert greentune("submit", "--config", str(config), *beside).exit_code == 0
+    refused = greentune("submit", "--config", str(config), *columns)
+    assert f"--column: {dataset.id} is the id of an upload" in " ".join(refused.stderr.split())
+
     for options, message in (
         (("--dataset", dataset.id, *columns), f"--column: {dataset.id} is the id of an upload"),
         (("--dataset", str(file), "--column", "prompt"), "--column: 'prompt': expected KEY=NAME"),
