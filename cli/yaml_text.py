@@ -26,7 +26,7 @@ def parse_yaml(text: str) -> Any:
         value = _parse_json(text)
         if value is None:
             value = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         return value
     except UnicodeEncodeError as error:
         raise YamlError("holds half a surrogate pair, which is no character") from error
@@ -36,7 +36,7 @@ def parse_yaml(text: str) -> Any:
         raise YamlError(f"{where}{error.problem or error.context}") from error
     except YamlError:
         raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise YamlError(f"not YAML or JSON: {' '.join(str(error).split())}") from error
 
 
