@@ -50,8 +50,11 @@ class SettingField:
         return format_value(self.default)
 
     def parse(self, text: str) -> Any:
-        """Return the value of a text; one of a wrong type stays a text, which the model's validation then refuses."""
-        text = text.strip()
+        """Return the value of a text; one of a wrong type stays a text, which the model's validation then refuses.
+
+        White space around it is part of a setting that is a text, and of no other.
+        """
+        given, text = text, text.strip()
         if text in self.words:
             return text
         if "boolean" in self.types and text in SWITCH_WORDS:
@@ -64,7 +67,7 @@ class SettingField:
                     return convert(text)
                 except ValueError:
                     continue
-        return text
+        return given if "string" in self.types else text
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ def test_a_text_is_parsed_by_the_types_of_its_field(name: str, text: str, value:
     assert FIELDS[name].parse(text) == value
 
 
+def test_a_text_keeps_the_white_space_around_it() -> None:
+    [prompt] = [field for field in list_settings(Hyperparameters) if field.name == "sample_prompt"]
+    assert prompt.parse(" Translate: \n") == " Translate: \n"
+
+
 def test_each_default_of_the_hyperparameters_can_be_given_as_its_text() -> None:
     fields = list_settings(Hyperparameters)
     assert {field.path[0] for field in fields} == set(Hyperparameters.model_fields)
