@@ -36,7 +36,7 @@ def resolve_model(given: str, *, principal: Principal, context: AppContext, sess
     if not given.startswith(JOB_PREFIX):
         raise ModelRefused(f"{given!r} is not in the catalogue: known are {join_names(context.catalogue)}")
     lineage = LineageRepository(session)
-    job = lineage.lock_for_use(given)
+    job = session.get(Job, given)
     if job is None or not principal.can_read(job.owner):
         raise ModelRefused(f"there is no job {given!r}")
     if (reason := _explain_unusable(job)) is not None:

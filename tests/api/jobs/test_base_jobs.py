@@ -1,14 +1,16 @@
 """`model` as a finished job, whose result is trained further."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from runtime.settings import Settings
 from scheduler.retention import remove_old_files
-from store.database import Database
+from store.database import Database, lock_row
 from store.lifecycle.status import JobStatus
 from store.repositories.lineage import MAX_LINEAGE, LineageRepository
 from store.tables import Artifact, Job
@@ -89,6 +91,14 @@ def test_a_job_of_another_owner_is_as_if_it_did_not_exist(bob: TestClient, base:
     dataset = bob.post("/datasets", files={"file": ("rows.jsonl", ROWS)}).json()["id"]
     given = [refusal(bob.post("/jobs", json={"model": name, "dataset": dataset})) for name in (base, "job_unknown")]
     assert given == [f"there is no job {base!r}", "there is no job 'job_unknown'"]
+
+
+def test_a_job_of_another_owner_is_not_locked(bob: TestClient, base: str, database: Database) -> None:
+    dataset = bob.post("/datasets", files={"file": ("rows.jsonl", ROWS)}).json()["id"]
+    with ThreadPoolExecutor(max_workers=1) as pool, database.session() as session:
+        assert lock_row(session, select(Job).where(Job.id == base)) is not None
+        answer = pool.submit(bob.post, "/jobs", json={"model": base, "dataset": dataset}).result(timeout=30)
+    assert refusal(answer) == f"there is no job {base!r}"
 
 
 def test_a_prefix_cannot_be_trained_further(alice: TestClient, dataset: str, base: str, database: Database) -> None:
