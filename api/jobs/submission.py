@@ -13,7 +13,7 @@ from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.policy import Policy
-from greencore.run_length import check_epoch_count, compute_run_length
+from greencore.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob
 from store.repositories.models import ModelRepository
@@ -101,6 +101,9 @@ def _length_errors(hyperparameters: Hyperparameters, dataset: Dataset) -> Iterat
         return
     try:
         check_epoch_count(hyperparameters, training_rows=dataset.rows)
+        # Rows that are held out or dropped only make the run shorter, as preparation checks.
+        length = compute_run_length(hyperparameters, training_rows=dataset.rows)
+        count_warmup_steps(hyperparameters, steps=length.steps)
     except SettingUnsupported as error:
         yield FieldProblem(field=f"hyperparameters.{error.field}", message=str(error))
 

@@ -420,6 +420,17 @@ def test_steps_of_more_epochs_than_a_run_may_have_are_refused(submit: Any, clien
     assert error_message(response) == f"given 1001: that is 1001 epochs of {rows} rows, more than 1000"
 
 
+def test_a_warm_up_longer_than_the_epochs_is_refused(submit: Any, client: TestClient, dataset_id: str) -> None:
+    rows = client.get(f"/datasets/{dataset_id}").json()["rows"]
+    longest = {"epochs": 2, "batch_size": 1, "warmup_steps": 2 * rows}
+    assert submit(hyperparameters=longest).status_code == 201
+
+    response = submit(hyperparameters={**longest, "warmup_steps": 2 * rows + 1})
+
+    assert error_fields(response) == ["hyperparameters.warmup_steps"]
+    assert error_message(response) == f"given {2 * rows + 1}, but the run has {2 * rows} steps"
+
+
 @pytest.mark.parametrize("settings", [{"early_stopping": {}}, {"keep": "best"}])
 def test_settings_that_need_evaluations_are_refused_where_no_row_is_held_out(
     submit: Any, settings: dict[str, Any]
