@@ -42,7 +42,7 @@ REFUSED_ROW_KEYS: Mapping[str, str] = {
         ("train", "training", "train_on_inputs", "mask", "loss_mask", "completion_mask", "assistant_masks", "segments"),
         _NO_MASK,
     ),
-    **dict.fromkeys(("chosen", "rejected", "preferred_output", "non_preferred_output"), _NO_PREFERENCE),
+    **dict.fromkeys(("chosen", "rejected", "preferred_output", "non_preferred_output", "kto_tag"), _NO_PREFERENCE),
     **dict.fromkeys(("input_ids", "labels", "attention_mask"), _NO_TOKENS),
     **dict.fromkeys(("image", "images", "audio", "audios", "video", "videos"), _NO_MEDIA),
     **dict.fromkeys(("system", "system_prompt", "history", "documents"), _NO_CONTEXT),
@@ -84,7 +84,8 @@ def refuse_row_keys(value: Mapping[str, object], form: str | None, line: int) ->
     for key in value:
         if key in REFUSED_ROW_KEYS and key not in known and not _is_empty(value[key]):
             raise (Place(line) / key).error(f"is not supported: {REFUSED_ROW_KEYS[key]}")
-    if form == "prompt" and isinstance(value.get("label"), bool):
+    # a text may be of a class; beside an answer a label says whether it is preferred
+    if form not in (None, "text") and isinstance(value.get("label"), bool):
         raise (Place(line) / "label").error(f"is not supported: {_NO_PREFERENCE}")
 
 

@@ -19,7 +19,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 CHANGING = (
     *("weight", "loss_weight", "train", "mask", "chosen", "rejected", "labels", "input_ids", "images", "history"),
-    *("functions", "chat_template_kwargs", "suffix"),
+    *("functions", "chat_template_kwargs", "suffix", "kto_tag"),
 )
 
 
@@ -50,8 +50,11 @@ def test_tools_and_a_system_text_are_refused_where_they_are_not_read(row: dict[s
 def test_a_preference_is_refused_also_without_a_form() -> None:
     with pytest.raises(InvalidRow, match="chosen: is not supported: preferences are not learned"):
         row_from_object({"chosen": "a", "rejected": "b"}, 1)
-    with pytest.raises(InvalidRow, match="label: is not supported: preferences"):
-        row_from_object({"prompt": "a", "completion": "b", "label": False}, 1)
+    for row in ROWS[:-1]:
+        for label in (False, True):
+            with pytest.raises(InvalidRow, match="label: is not supported: preferences"):
+                row_from_object(row | {"label": label}, 1)
+    assert row_from_object({"text": "a", "label": False}, 1) == row_from_object({"text": "a"}, 1)
     assert find_ignored_keys({"text": "a", "label": False}) == {"label"}
 
 
