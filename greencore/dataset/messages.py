@@ -103,6 +103,9 @@ def _parse_part(value: object, place: Place) -> str:
     kind = part.get("type")
     if kind != "text":
         raise (place / "type").error(f"must be 'text', since only text can be learned, got {shown(kind)}")
+    refuse_message_keys(part, place)
+    if part.get("weight") is not None:
+        raise (place / "weight").error("is not supported: give it to the message")
     text = part.get("text")
     if not isinstance(text, str):
         raise (place / "text").error("must be text")
