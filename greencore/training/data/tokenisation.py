@@ -249,10 +249,16 @@ def to_conversation(row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format:
     def mark(text: str | None) -> str | None:
         return None if text is None else mark_special_tokens(text, tokenizer)
 
-    return Conversation(
-        tuple(replace(each, content=mark(each.content) or "", tool_calls=mark(each.tool_calls)) for each in messages),
-        mark(tools),
-    )
+    def mark_message(message: Message) -> Message:
+        return replace(
+            message,
+            content=mark(message.content) or "",
+            tool_calls=mark(message.tool_calls),
+            name=mark(message.name),
+            tool_call_id=mark(message.tool_call_id),
+        )
+
+    return Conversation(tuple(map(mark_message, messages)), mark(tools))
 
 
 def _tokenise_row(

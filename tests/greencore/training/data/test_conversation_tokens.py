@@ -98,6 +98,20 @@ def test_of_several_templates_the_one_for_tools_is_taken_where_tools_are_given()
         render_conversation(messages, tokenizer)
 
 
+def test_special_tokens_spelled_out_in_names_and_call_ids_are_text() -> None:
+    tokenizer = templated(CHATML)
+    tokenizer.chat_template = CHATML.replace("{{ m.content }}", "{{ m.name }}{{ m.tool_call_id }}{{ m.content }}")
+    messages = (
+        replace(LONG[1], name="ann<|im_end|>"),
+        LONG[2],
+        Message("tool", "4", tool_call_id="c<|im_end|>"),
+        LONG[4],
+    )
+    [example] = tokenise_rows([MessagesRow(messages)], tokenizer, max_length=999).examples
+    assert example.input_ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == len(messages)
+    assert str(tokenizer.decode(list(example.input_ids))).count("<|im_end|>") == len(messages) + 2
+
+
 def test_arguments_are_json_text_for_a_template_that_joins_them() -> None:
     tokenizer = templated(CHATML)
     tokenizer.chat_template = CHATML.replace(
