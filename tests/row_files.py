@@ -39,6 +39,13 @@ def parquet(rows: Rows) -> bytes:
     return content.getvalue()
 
 
+def two_columns_of_one_name() -> bytes:
+    """Return Parquet with two columns `text`."""
+    content = BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, ["text", "text"]), content)
+    return content.getvalue()
+
+
 def zstd(content: bytes) -> bytes:
     return bytes(pyarrow.compress(content, "zstd", asbytes=True))
 

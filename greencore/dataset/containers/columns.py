@@ -1,6 +1,7 @@
 """Maps the fields of a file's objects to the keys of a row: `{"prompt": "question", "completion": "data.answer"}`."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -47,8 +48,11 @@ class ColumnMapping:
     def select_columns(self, names: Collection[str]) -> list[str]:
         """Return those columns of a table that are needed to read its rows.
 
-        Raises `UnusableFile` where a mapped column is missing, or none is the key of a row.
+        Raises `UnusableFile` where two have the same name, a mapped one is missing, or none is the key of a row.
         """
+        repeated = next((name for name, number in Counter(names).items() if number > 1), None)
+        if repeated is not None:
+            raise UnusableFile(f"has several columns {repeated[:100]!a}")
         columns = f"its columns are {ascii(list(names))[:SHOWN_COLUMNS]}"
         used = set()
         for key, source in self.sources.items():

@@ -59,11 +59,7 @@ def _read_header(rows: Iterator[list[str]], lines: "_Lines", columns: ColumnMapp
     if lines.undecodable is not None:
         raise UnusableFile(f"has no header that can be read: {lines.undecodable}")
     names = [name.strip() for name in header]
-    named = [name for name in names if name]
-    repeated = next((name for name in named if named.count(name) > 1), None)
-    if repeated is not None:
-        raise UnusableFile(f"has several columns {repeated[:100]!a}")
-    columns.select_columns(named)
+    columns.select_columns([name for name in names if name])
     return names
 
 

@@ -21,7 +21,7 @@ from greencore.dataset.containers import (
     open_rows,
 )
 from greencore.dataset.containers.detection import Compression
-from tests.row_files import COMPRESSIONS, CONTAINERS
+from tests.row_files import COMPRESSIONS, CONTAINERS, two_columns_of_one_name
 
 GZIP, ZSTD = COMPRESSIONS["gzip"], COMPRESSIONS["zstd"]
 LIMITS = ReadLimits(rows=100, row_bytes=65_536, bytes=1_000_000)
@@ -53,6 +53,7 @@ UNUSABLE = [
     (b'text\na\n"' + b"x" * 500_000, "a", "line 3: is longer than 65536 bytes"),
     (b"text\n" + b"x," * 50_000, "a", "line 2: is longer than 65536 bytes"),
     (b"text,b,text\n1,2,3\n", "a", "has several columns 'text'"),
+    (two_columns_of_one_name(), "a", "has several columns 'text'"),
     (b'"text\n' * 3, "a.csv", "has no header that can be read"),
     (b"text,\xff\n1,2\n", "a", "has no header that can be read: not UTF-8: byte 5 of line 1"),
     (b"question;answer\n1;2\n", "a.csv", "its columns are ['question;answer']"),
