@@ -44,7 +44,7 @@ def parse_tool_calls(value: object, place: Place) -> str | None:
     """Return the canonical JSON text of a message's tool calls; None for no calls.
 
     Each is `{"id", "type": "function", "function": {"name", "arguments"}}`; `id` and `type` may be absent. Arguments
-    are an object, or JSON text of one, and an object in the result.
+    are an object, or JSON text of one, and an object in the result; absent or empty ones are `{}`.
     """
     if value is None or value == []:
         return None
@@ -78,11 +78,13 @@ def _parse_function(value: object, place: Place) -> dict[str, Any]:
     function = check_object(value, place)
     name = check_name(function.get("name"), place / "name")
     arguments = function.get("arguments")
+    if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
+        arguments = {}  # of a function without parameters
     if isinstance(arguments, str):
         arguments = decode_json(arguments, place / "arguments")
     if not isinstance(arguments, dict):
-        kind = "it is missing" if arguments is None else f"got {type(arguments).__name__}"
-        raise (place / "arguments").error(f"must be an object, or JSON text of one, {kind}")
+        kind = "null" if arguments is None else type(arguments).__name__
+        raise (place / "arguments").error(f"must be an object, or JSON text of one, got {kind}")
     return {"name": name, "arguments": arguments}
 
 

@@ -126,7 +126,8 @@ def test_an_invalid_message_names_its_field(message: Any, field: str, reason: st
         ({"type": "function"}, ".function", "is missing"),
         ({"function": {"arguments": "{}"}}, ".function.name", "is missing"),
         ({"function": {"name": "x" * 300, "arguments": "{}"}}, ".function.name", "more than 256"),
-        ({"function": {"name": "f"}}, ".function.arguments", "it is missing"),
+        ({"function": {"name": "f", "arguments": 5}}, ".function.arguments", "must be an object, .*, got int"),
+        ({"function": {"name": "f", "arguments": "null"}}, ".function.arguments", "must be an object, .*, got null"),
         ({"function": {"name": "f", "arguments": "{"}}, ".function.arguments", "is not JSON"),
         ({"function": {"name": "f", "arguments": "[" * 100_000}}, ".function.arguments", "is not JSON"),
         ({"function": {"name": "f", "arguments": "[1]"}}, ".function.arguments", "must be an object"),
@@ -138,6 +139,18 @@ def test_an_invalid_tool_call_names_its_field(call: Any, field: str, reason: str
     with pytest.raises(InvalidRow, match=reason) as refusal:
         parse([USER, {"role": "assistant", "tool_calls": [CALL, call]}])
     assert refusal.value.field == f"messages[1].tool_calls[1]{field}"
+
+
+@pytest.mark.parametrize("given", [{}, {"arguments": ""}, {"arguments": " "}, {"arguments": None}])
+def test_a_call_without_arguments_has_an_empty_object_of_them(given: Any) -> None:
+    whole = [{"type": "function", "function": {"name": "f", "arguments": {}}}]
+    call = {"function": {"name": "f", **given}}
+    assert parse([USER, {"role": "assistant", "tool_calls": [call]}]).messages[1].tool_calls == json.dumps(
+        whole, separators=(",", ":")
+    )
+    turns = [{"from": "human", "value": "a"}, {"from": "function_call", "value": json.dumps({"name": "f", **given})}]
+    row = row_from_object({"conversations": turns}, 7)
+    assert row == parse([{**USER, "content": "a"}, {"role": "assistant", "tool_calls": whole}])
 
 
 @pytest.mark.parametrize(
@@ -235,7 +248,7 @@ def test_a_share_gpt_row_is_read_as_messages() -> None:
         ({"value": None}, ".value", "must be text that is not empty"),
         ({"from": "function_call", "value": "weather()"}, ".value", "is not JSON"),
         ({"from": "function_call", "value": "[]"}, ".value", "calls no function"),
-        ({"from": "function_call", "value": '{"name": "f"}'}, ".value.arguments", "it is missing"),
+        ({"from": "function_call", "value": '{"name": "f", "arguments": 5}'}, ".value.arguments", "got int"),
         ({"weight": 2}, ".weight", "must be 0 or 1"),
         ({"train": True}, ".train", "a weight of 0 or 1"),
     ],
