@@ -18,6 +18,8 @@ SHARE_GPT_ROLES = {
     "tool": "tool",
     "observation": "tool",
 }
+MESSAGES_ADVICE = '; these are messages: map them with columns, {"messages": "conversations"}'
+TURNS_ADVICE = '; these are ShareGPT turns: map them with columns, {"conversations": "messages"}'
 MAX_MESSAGES = 10_000
 MAX_PARTS = 1_000
 
@@ -51,7 +53,8 @@ def _parse_message(value: object, place: Place) -> Message:
         raise place.error('must be an object, {"role", "content"}')
     role = value.get("role")
     if role not in ROLES:
-        raise (place / "role").error(f"must be one of {', '.join(ROLES)}, got {shown(role)}")
+        advice = TURNS_ADVICE if role is None and "from" in value else ""
+        raise (place / "role").error(f"must be one of {', '.join(ROLES)}, got {shown(role)}{advice}")
     refuse_message_keys(value, place)
     # Most messages have no other key, of which no place is then made.
     calls, name, call_id = value.get("tool_calls"), value.get("name"), value.get("tool_call_id")
@@ -76,7 +79,8 @@ def _parse_turn(value: object, place: Place) -> Message:
         raise place.error('must be an object, {"from", "value"}')
     speaker = value.get("from")
     if not isinstance(speaker, str) or speaker not in SHARE_GPT_ROLES:
-        raise (place / "from").error(f"must be one of {', '.join(SHARE_GPT_ROLES)}, got {shown(speaker)}")
+        advice = MESSAGES_ADVICE if speaker is None and "role" in value else ""
+        raise (place / "from").error(f"must be one of {', '.join(SHARE_GPT_ROLES)}, got {shown(speaker)}{advice}")
     refuse_message_keys(value, place)
     role, here = SHARE_GPT_ROLES[speaker], place / "value"
     weight = _parse_weight(value.get("weight"), role, place)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from greencore.dataset import InvalidRow, Message, MessagesRow, row_from_object
+from greencore.dataset.containers import ColumnMapping
 from greencore.dataset.messages import MAX_MESSAGES, MAX_PARTS
 from greencore.dataset.tool_calls import MAX_TOOL_CALLS, MAX_TOOLS
 from greencore.dataset.values import MAX_JSON_DEPTH, MAX_NAME_CHARACTERS
@@ -258,6 +259,16 @@ def test_an_invalid_turn_of_share_gpt_names_its_field(changed: Any, field: str, 
     with pytest.raises(InvalidRow, match=reason) as refusal:
         row_from_object({"conversations": turns}, 1)
     assert refusal.value.field == f"conversations[1]{field}"
+
+
+def test_the_other_form_of_conversation_is_read_by_a_mapping_that_the_error_names() -> None:
+    turns = [{"from": "human", "value": USER["content"]}, {"from": "gpt", "value": ANSWER["content"]}]
+    for key, given, field in (("conversations", [USER, ANSWER], "from"), ("messages", turns, "role")):
+        with pytest.raises(InvalidRow, match="map them with columns, ") as refusal:
+            row_from_object({key: given}, 7)
+        assert refusal.value.field == f"{key}[0].{field}"
+        columns = json.loads(refusal.value.message.rpartition("columns, ")[2])
+        assert row_from_object(ColumnMapping.parse(columns).map_object({key: given}), 7) == parse([USER, ANSWER])
 
 
 def test_a_share_gpt_row_has_one_system_message() -> None:
