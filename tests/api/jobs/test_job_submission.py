@@ -431,19 +431,19 @@ def test_a_warm_up_longer_than_the_epochs_is_refused(submit: Any, client: TestCl
     assert error_message(response) == f"given {2 * rows + 1}, but the run has {2 * rows} steps"
 
 
-@pytest.mark.parametrize("settings", [{"early_stopping": {}}, {"keep": "best"}])
+@pytest.mark.parametrize("needing", [{"early_stopping": {}}, {"keep": "best"}])
 def test_settings_that_need_evaluations_are_refused_where_no_row_is_held_out(
-    submit: Any, settings: dict[str, Any]
+    submit: Any, needing: dict[str, Any]
 ) -> None:
-    response = submit(hyperparameters={"eval_share": 0, **settings})
+    response = submit(hyperparameters={"eval_share": 0, **needing})
 
-    assert error_fields(response) == [f"hyperparameters.{name}" for name in settings]
+    assert error_fields(response) == [f"hyperparameters.{name}" for name in needing]
     assert "no row is held out" in error_message(response)
-    assert submit(hyperparameters=settings).status_code == 201
+    assert submit(hyperparameters=needing).status_code == 201
 
 
 @pytest.mark.parametrize(
-    ("settings", "field"),
+    ("hyperparameters", "field"),
     [
         ({"eval_every": 0}, "eval_every"),
         ({"eval_unit": "tokens"}, "eval_unit"),
@@ -453,5 +453,5 @@ def test_settings_that_need_evaluations_are_refused_where_no_row_is_held_out(
         ({"early_stopping": {"metric": "rouge"}}, "early_stopping.metric"),
     ],
 )
-def test_evaluation_settings_out_of_range_are_refused(submit: Any, settings: dict[str, Any], field: str) -> None:
-    assert error_fields(submit(hyperparameters=settings)) == [f"hyperparameters.{field}"]
+def test_evaluation_settings_out_of_range_are_refused(submit: Any, hyperparameters: dict[str, Any], field: str) -> None:
+    assert error_fields(submit(hyperparameters=hyperparameters)) == [f"hyperparameters.{field}"]
