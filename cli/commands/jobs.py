@@ -55,8 +55,8 @@ def list_jobs(
     from greentune.models import JobStatus
 
     if context.invoked_subcommand is not None:
-        if misplaced := [name for name in context.params if _was_given(context, name)]:
-            raise SettingError(f"--{misplaced[0]}: belongs after {context.invoked_subcommand}")
+        if misplaced := [option for option in context.command.params if _was_given(context, option.name)]:
+            raise SettingError(f"{misplaced[0].opts[0]}: belongs after {context.invoked_subcommand}")
         return
     if status is not None:
         check_choice("--status", status, get_args(JobStatus))
@@ -84,13 +84,13 @@ def show(
 ) -> None:
     """Show a job's request and state; with --as-config what submits it again, with --json too as that body."""
     found = client.job(job)
-    body = to_job_body(found, stored_policy=_stored_policy(client, found))
     if not as_config:
         if as_json:
             show_json(found)
         else:
             show_table(("", found.id), [(name, column(found)) for name, column in COLUMNS.items() if name != "job"])
         return
+    body = to_job_body(found, stored_policy=_stored_policy(client, found))
     passed = found.deadline is not None and found.deadline <= datetime.now(UTC)
     if passed:
         typer.echo(f"--deadline: left out, as {body.pop('deadline')} has passed", err=True)
@@ -148,8 +148,8 @@ def retry(client: "Client", jobs: JobArguments, as_json: AsJson = False) -> None
     _apply_to_each(client.retry, jobs, as_json=as_json)
 
 
-def _was_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
+def _was_given(context: typer.Context, name: str | None) -> bool:
+    source = None if name is None else context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 

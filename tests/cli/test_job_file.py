@@ -137,6 +137,7 @@ def test_a_job_is_shown_with_its_figures(greentune: CommandRunner, job: Job) -> 
     assert greentune.json("jobs", "show", job.id)["id"] == job.id
     greentune.refused("jobs", "show", "job_none", code=4)
     assert "--status: belongs after show" in greentune.refused("jobs", "--status", "queued", "show", job.id, code=2)
+    assert "--json: belongs after show" in greentune.refused("jobs", "--json", "show", job.id, code=2)
 
 
 @pytest.mark.parametrize(
