@@ -26,7 +26,8 @@ def keys_page(
     """Render the keys, newest first, with the form that creates one; their texts are not known here."""
     found = KeyRepository(page.session).page(limit=LISTED, after=after)
     keys = [(KeyOut.from_row(key), get_unusable_reason(key, at=page.now)) for key in found.data]
-    page.check_etag([[key.model_dump(mode="json"), state] for key, state in keys], found.has_more)
+    shown = [[key.model_dump(mode="json"), state] for key, state in keys]
+    page.check_etag(operator.key_id, shown, found.has_more)
     return page.render(
         "keys.html",
         title="Keys",

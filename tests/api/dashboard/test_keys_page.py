@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.dashboard import keys
+from tests.keys import bearer
 
 HTML = {"Accept": "text/html"}
 PAGE = "/dashboard/keys"
@@ -51,6 +52,15 @@ def test_an_unchanged_page_is_not_sent_again(client: TestClient) -> None:
     assert again.status_code == 304
     create(client)
     assert client.get(PAGE, headers={**HTML, "If-None-Match": first.headers["etag"]}).status_code == 200
+
+
+def test_the_page_that_marks_the_key_in_use_is_another_for_each_key(client: TestClient) -> None:
+    owner = client.get("/keys").json()["data"][0]["owner"]
+    other = bearer(create(client, owner=owner, role="operator")["key"])
+    client.get(PAGE, headers={**HTML, **other})
+    first = client.get(PAGE, headers=HTML)
+    answer = client.get(PAGE, headers={**HTML, **other, "If-None-Match": first.headers["etag"]})
+    assert answer.status_code == 200
 
 
 def test_older_keys_are_on_further_pages(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
