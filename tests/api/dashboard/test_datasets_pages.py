@@ -25,6 +25,8 @@ MIXED = (
 LENGTHS = {"total": 9, "mean": 4.5, "median": 4, "p90": 5, "p99": 5, "max": 5}
 COUNTS = {
     "rows": 2,
+    "dropped_rows": 3,
+    "dropped_lines": [4, 7],
     **dict.fromkeys(("tokens", "prompt", "completion"), LENGTHS),
     "longer_than": {"512": 1, "1024": 0},
     "histogram": [{"up_to": 4, "rows": 1}, {"up_to": 8, "rows": 1}],
@@ -107,8 +109,13 @@ def test_token_statistics_are_shown_by_model(
 
     store(counts=COUNTS)
     counted = page(client, path)
-    for text in (f"<h3>{MODEL}</h3>", '<td class="figure">4.5</td>', "1 row longer than 512, 0 rows longer than 1024."):
+    for text in (
+        f"<h3>{MODEL}</h3>",
+        '<td class="figure">4.5</td>',
+        "1 example longer than 512, 0 examples longer than 1024.",
+    ):
         assert text in counted
+    assert "Nothing is learned of 3 rows, which are left out: lines 4, 7 and others" in counted
     assert "data-poll-seconds" not in counted
     for text in ("prompt format plain, learned turns assistant", "user: a&lt;b<mark>c&lt;/s&gt;</mark>", "refused"):
         assert text in counted

@@ -19,6 +19,8 @@ CHAT = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "
 LENGTHS = {"total": 26, "mean": 13.0, "median": 13, "p90": 13, "p99": 13, "max": 13}
 COUNTS = {
     "rows": 2,
+    "dropped_rows": 0,
+    "dropped_lines": [],
     **dict.fromkeys(("tokens", "prompt", "completion"), LENGTHS),
     "longer_than": {"512": 0, "1024": 0, "2048": 0},
     "histogram": [{"up_to": 8, "rows": 0}, {"up_to": 16, "rows": 2}],
@@ -77,7 +79,7 @@ def test_a_file_is_uploaded_looked_at_and_counted(page: Page, dashboard: Dashboa
     page.get_by_text("What is learned of the first rows").click()
     expect(page.get_by_role("article", name="Row 1 as it is learned").locator("mark")).to_have_text("Hi<|im_end|>")
     page.get_by_text("Histogram").click()
-    expect(page.get_by_role("progressbar", name="2 rows of up to 16 tokens")).to_be_visible()
+    expect(page.get_by_role("progressbar", name="2 examples of up to 16 tokens")).to_be_visible()
     check_accessible(page)
     take_pictures(page, "dataset")
 
