@@ -17,7 +17,7 @@ from store.tables import Dataset, Job
 MEMORY_PARAMETERS = (
     *ROW_PARAMETERS,
     *LAYOUT_PARAMETERS,
-    *("batch_size", "micro_batch_size", "precision", "optimizer", "attention", "lora"),
+    *("batch_size", "micro_batch_size", "precision", "optimizer", "attention", "lora", "adaptive"),
 )
 
 

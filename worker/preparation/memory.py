@@ -12,11 +12,13 @@ from transformers import PreTrainedModel
 from greencore.backprop import BudgetTooSmall, TraceError
 from greencore.backprop.cost.by_length import Lengths
 from greencore.hyperparameters import Hyperparameters
+from greencore.method_settings import AdaptiveSettings
 from greencore.training.data.batch_layout import BatchLayout
 from greencore.training.data.positions import PositionLimits
 from greencore.training.methods.baselines import BaselineError, list_trained_tensors
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.step_memory import list_largest_selection, predict_step_memory
+from greencore.training.methods.tensor_patterns import match_tensor_patterns
 from greencore.training.micro_batch_choice import list_sizes
 from greencore.training.models.loading import enable_gradient_checkpointing, load_meta_model
 from greencore.training.models.precision import RunPrecision, supports_bf16
@@ -72,10 +74,16 @@ class JobMemory:
         shapes = layout.measure_extremes(self.lengths, self.limits)
         probed: tuple[str, ...] = ()
         try:
-            if method == "greentrainer" and self.rho < 1:
-                costs = StepCosts(model, shapes)
-                names: Sequence[str] = list_largest_selection(costs, self.rho)
-                probed = costs.list_affordable_tensors(self.rho)
+            if method == "greentrainer":
+                adaptive = hyperparameters.adaptive or AdaptiveSettings()
+                roles = match_tensor_patterns(
+                    model, never_train=adaptive.never_train, always_train=adaptive.always_train
+                )
+                names: Sequence[str] = [name for name, _ in model.named_parameters() if name not in roles.never]
+                if self.rho < 1:
+                    costs = StepCosts(model, shapes, always=roles.always, never=roles.never)
+                    names = list_largest_selection(costs, self.rho)
+                    probed = costs.list_affordable_tensors(self.rho)
             else:
                 model, names = _prepare_method(model, method, hyperparameters)
             precision = (device or UNKNOWN_DEVICE).choose_precision(hyperparameters)
@@ -145,6 +153,6 @@ def _prepare_method(model: PreTrainedModel, method: str, hyperparameters: Hyperp
 
         adapted: Any = with_adapter(method, model, lora=hyperparameters.lora)  # type: ignore[arg-type]
         return adapted, [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
-    if method in ("greentrainer", "full"):
+    if method == "full":
         return model, [name for name, _ in model.named_parameters()]
     return model, list_trained_tensors(method, model, epoch=0, epochs=1)  # type: ignore[arg-type]

@@ -26,10 +26,12 @@ def prepare(worker_settings: Settings, tmp_path: Path) -> Prepare:
     settings, rows = holding(worker_settings, small_model(tmp_path / "small", layers=3)), tmp_path / "rows.jsonl"
     rows.write_text(ROWS)
 
-    def run(device_bytes: int | None = None, *, method: str = "full", **hyperparameters: Any) -> JobEstimate:
+    def run(
+        device_bytes: int | None = None, *, method: str = "full", rho: float = 0.6, **hyperparameters: Any
+    ) -> JobEstimate:
         device = None if device_bytes is None else Device("cpu", device_bytes)
         given = {"batch_size": 16, "precision": "fp32", **hyperparameters}
-        job = Job(model="small", method=method, policy={"kind": "constant", "rho": 0.6}, hyperparameters=given)
+        job = Job(model="small", method=method, policy={"kind": "constant", "rho": rho}, hyperparameters=given)
         return estimate_job(job, rows, settings, device=device)
 
     return run
@@ -47,6 +49,16 @@ def test_the_peak_falls_with_recomputation_micro_batches_and_methods(prepare: Pr
         peak = prepare(**changed).peak_memory_bytes
         assert peak is not None
         assert peak < full, changed
+
+
+@pytest.mark.parametrize("rho", [0.6, 1.0])
+def test_tensors_that_are_never_trained_take_no_memory_of_a_step(prepare: Prepare, rho: float) -> None:
+    every = prepare(method="greentrainer", rho=rho).peak_memory_bytes
+    never = {"never_train": ["*mlp*", "*embed*"]}
+    fewer = prepare(method="greentrainer", rho=rho, adaptive=never).peak_memory_bytes
+    assert every is not None
+    assert fewer is not None
+    assert fewer < every
 
 
 def test_auto_recomputes_where_a_job_fits_only_so(prepare: Prepare) -> None:
