@@ -21,7 +21,7 @@ from greencore.training.methods.step_memory import list_largest_selection, predi
 from greencore.training.methods.tensor_patterns import match_tensor_patterns
 from greencore.training.micro_batch_choice import list_sizes
 from greencore.training.models.loading import enable_gradient_checkpointing, load_meta_model
-from greencore.training.models.precision import RunPrecision, supports_bf16
+from greencore.training.models.precision import RunPrecision, names_bf16_gpu, resolve_precision, supports_bf16
 
 log = structlog.get_logger()
 
@@ -40,13 +40,12 @@ class Device:
     memory_bytes: int
 
     def choose_precision(self, hyperparameters: Hyperparameters) -> RunPrecision:
-        """Return the precision that a run takes there; a CPU is taken to compute as this machine's does."""
-        wanted = hyperparameters.precision
-        if wanted in ("bf16", "fp32"):
-            return wanted
-        if self.name == "cpu" and not supports_bf16(torch.device("cpu")):
-            return "fp32"
-        return "bf16" if wanted == "auto" else "mixed"
+        """Return the precision that a run takes there.
+
+        A CPU is taken to compute as this machine's does, and a GPU of an unknown name in fp32, which takes more memory.
+        """
+        bf16 = supports_bf16(torch.device("cpu")) if self.name == "cpu" else names_bf16_gpu(self.name)
+        return resolve_precision(hyperparameters.precision, bf16=bf16)
 
 
 UNKNOWN_DEVICE = Device("cpu", 0)

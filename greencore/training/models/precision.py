@@ -1,5 +1,6 @@
 """Device and precision of a run, chosen from the hardware; used by training, evaluation and benchmarks."""
 
+import re
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -15,6 +16,10 @@ RunPrecision = Literal["bf16", "mixed", "fp32"]
 # Names in `torch.cpu.get_capabilities()`: x86 AVX-512 and AMX, and ARM. Other processors emulate bfloat16, at less
 # than half the speed of fp32.
 CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
+BF16_GPUS = re.compile(
+    r"\b(A(2|10G?|16|30|40|100|800)|L(4|20|40S?)|H(20|100|200|800)|GH200|B(100|200|300)|GB(10|200|300)"
+    r"|RTX (A\d{4}|[345]0[5-9]0|PRO|\d{4}\b.*\bAda))\b"
+)
 
 
 def choose_device() -> torch.device:
@@ -33,20 +38,26 @@ def supports_bf16(where: torch.device) -> bool:
     return any(capabilities.get(name, False) for name in CPU_BF16)
 
 
+def names_bf16_gpu(name: str) -> bool:
+    """Return whether a GPU's name is that of one known to compute natively in bfloat16: NVIDIA's since Ampere."""
+    return BF16_GPUS.search(name) is not None
+
+
+def resolve_precision(wanted: PrecisionName, *, bf16: bool) -> RunPrecision:
+    """Return the precision that a run takes on a device that computes natively in bfloat16, or does not."""
+    if wanted in ("bf16", "fp32"):
+        return wanted
+    if not bf16:
+        return "fp32"
+    return "bf16" if wanted == "auto" else "mixed"
+
+
 def recall_precision(wanted: PrecisionName, file: Path) -> RunPrecision:
     """Return the precision of a run: at its first start by what is wanted and this device, then as stored in `file`.
 
     A run that goes on upon another device keeps it, since its checkpoints have weights of one type.
     """
-
-    def resolve() -> RunPrecision:
-        if wanted in ("bf16", "fp32"):
-            return wanted
-        if not supports_bf16(choose_device()):
-            return "fp32"
-        return "bf16" if wanted == "auto" else "mixed"
-
-    return load_or_create(file, resolve, _parse)
+    return load_or_create(file, lambda: resolve_precision(wanted, bf16=supports_bf16(choose_device())), _parse)
 
 
 def _parse(stored: object) -> RunPrecision:

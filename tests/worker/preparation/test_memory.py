@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from greencore.hyperparameters import Hyperparameters
 from runtime.settings import Settings
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
@@ -94,6 +95,18 @@ def test_a_measured_micro_batch_is_refused_only_where_a_single_row_is_too_large(
     assert prepare(one, micro_batch_size="auto").peak_memory_bytes == one
     with pytest.raises(DeviceTooSmall):
         prepare(one - 1, micro_batch_size="auto", gradient_checkpointing=False)
+
+
+def test_a_gpu_computes_in_bfloat16_only_where_its_name_is_known_to() -> None:
+    since_ampere = (
+        *("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA A10G", "NVIDIA H200", "NVIDIA H100 80GB HBM3", "NVIDIA L40S"),
+        *("NVIDIA GeForce RTX 3070 Ti", "NVIDIA RTX A6000", "NVIDIA RTX 4000 SFF Ada Generation", "NVIDIA B200"),
+    )
+    others = ("Tesla V100-SXM2-16GB", "Tesla T4", "Quadro RTX 5000", "NVIDIA GeForce RTX 2080 Ti", "some GPU")
+    wanted = Hyperparameters(precision="auto")
+    assert {Device(name, 1).choose_precision(wanted) for name in since_ampere} == {"bf16"}
+    assert {Device(name, 1).choose_precision(wanted) for name in others} == {"fp32"}
+    assert Device("Tesla T4", 1).choose_precision(Hyperparameters(precision="bf16")) == "bf16"
 
 
 def test_the_hosts_memory_is_at_most_its_containers(tmp_path: Path) -> None:
