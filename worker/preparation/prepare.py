@@ -119,7 +119,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             bases = LineageRepository(session).list_bases(job)
             device = _find_largest_device(session, job, settings)
         estimate = estimate_job(job, rows_in, settings, validation_in=validation_in, bases=bases, device=device)
-        job.estimate = asdict(estimate)
+        job.estimate, job.steps, job.epochs = asdict(estimate), estimate.steps, estimate.epochs
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
     except TRANSIENT_DATABASE_ERRORS:

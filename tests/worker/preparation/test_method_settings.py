@@ -12,6 +12,7 @@ from greencore.training.run import fine_tune
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus
+from store.repositories.jobs import whole_epochs
 from store.repositories.models import ModelRepository
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
@@ -127,3 +128,25 @@ def test_a_jobs_own_floor_is_not_stored_as_the_models(
     assert read_job(database, job_id).status is JobStatus.QUEUED
     with database.session() as session:
         assert (ModelRepository(session).get("small") is None) == (adaptive is not None)
+
+
+def test_a_budget_is_checked_for_the_steps_that_the_job_will_take(
+    database: Database, small_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.preparation.prepare.get_settings", lambda: small_settings)
+    checked: list[float] = []
+    monkeypatch.setattr(
+        "worker.preparation.prepare.check_budget", lambda _, job, *__, **___: checked.append(whole_epochs(job))
+    )
+    small_settings.datasets_dir.mkdir(parents=True, exist_ok=True)
+    small_settings.dataset_file("rows").write_text(ROWS)
+    job_id = add_job(
+        database,
+        JobStatus.VALIDATING,
+        model="small",
+        hyperparameters={name: value for name, value in GIVEN.items() if name != "epochs"} | {"max_steps": 3},
+        dataset={"rows": 240, "blob": "rows"},
+    )
+    prepare_job(job_id)
+    assert checked == [whole_epochs(read_job(database, job_id))]
+    assert checked[0] % 1 != 0
