@@ -7,18 +7,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.http.times import UtcDatetime
 from api.row_model import RowModel
+from greencore.text import check_display_name
 
 RoleName = Literal["user", "operator"]
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable() or text != text.strip():
-        raise ValueError("contains unprintable characters or surrounding spaces")
-    return text
-
-
-Owner = Annotated[str, AfterValidator(_printable), Field(min_length=1, max_length=100)]
-KeyName = Annotated[str, AfterValidator(_printable), Field(max_length=100)]
+Owner = Annotated[str, AfterValidator(check_display_name), Field(min_length=1, max_length=100)]
+KeyName = Annotated[str, AfterValidator(check_display_name), Field(max_length=100)]
 
 
 class NewKeyRequest(BaseModel):
