@@ -334,6 +334,20 @@ class Hyperparameters(BaseModel):
         if method == "prefix" and self.gradient_checkpointing is True:
             raise SettingUnsupported("gradient_checkpointing", "recomputed blocks do not see the keys of a prefix")
 
+    def check_evaluation(self, *, has_validation: bool) -> None:
+        """Raise `SettingUnsupported` for a setting that needs evaluations of a run without held-out rows.
+
+        `has_validation`: the run has a validation dataset.
+        """
+        if has_validation or self.eval_share > 0:
+            return
+        for field, is_given in (("early_stopping", self.early_stopping is not None), ("keep", self.keep == "best")):
+            if is_given:
+                message = (
+                    "needs evaluations, and no row is held out: give a validation dataset, or an eval_share above 0"
+                )
+                raise SettingUnsupported(field, message)
+
     @property
     def rows_at_once(self) -> int:
         """Rows of a micro-batch; those of the whole batch where it is not given, or still to be measured."""

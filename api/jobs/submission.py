@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -33,10 +34,15 @@ def validate_submission(
         base = resolve_model(request.model, principal=principal, context=context, session=session)
     except ModelRefused as refused:
         errors.insert(0, FieldProblem(field="model", message=str(refused)))
-    try:
-        request.hyperparameters.check_method(request.method)
-    except SettingUnsupported as error:
-        errors.append(FieldProblem(field=f"hyperparameters.{error.field}", message=str(error)))
+    settings = request.hyperparameters
+    for check in (
+        partial(settings.check_method, request.method),
+        partial(settings.check_evaluation, has_validation=request.validation_dataset is not None),
+    ):
+        try:
+            check()
+        except SettingUnsupported as error:
+            errors.append(FieldProblem(field=f"hyperparameters.{error.field}", message=str(error)))
     try:
         policy = resolve_policy(request.policy, session)
     except Problem as problem:
@@ -83,7 +89,6 @@ def _reference_errors(
         yield from _length_errors(request.hyperparameters, dataset)
     if request.validation_dataset is not None:
         yield from _validation_errors(request, dataset, principal, session)
-    yield from _evaluation_errors(request)
     if request.zone is not None and request.zone not in context.settings.zones:
         message = f"there is no zone {request.zone!r}: known are {join_names(context.settings.zones)}"
         yield FieldProblem(field="zone", message=message)
@@ -127,17 +132,6 @@ def _validation_errors(
         if not forms <= known:
             message = f"has rows of the form {join_names(forms - known)}, and the dataset has only {join_names(known)}"
             yield FieldProblem(field=field, message=message)
-
-
-def _evaluation_errors(request: JobRequest) -> Iterator[FieldProblem]:
-    """Yield the settings that need held-out rows where there are none."""
-    given = request.hyperparameters
-    if request.validation_dataset is not None or given.eval_share > 0:
-        return
-    for name, is_given in (("early_stopping", given.early_stopping is not None), ("keep", given.keep == "best")):
-        if is_given:
-            message = "needs evaluations, and no row is held out: give a validation_dataset, or an eval_share above 0"
-            yield FieldProblem(field=f"hyperparameters.{name}", message=message)
 
 
 def _model_errors(request: JobRequest, name: str, policy: Policy, session: Session) -> Iterator[FieldProblem]:

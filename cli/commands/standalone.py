@@ -86,10 +86,12 @@ def train(
     chosen = validate_hyperparameters(body.get("hyperparameters", {}), where)
     if "validation_dataset" in body and body.get("hyperparameters", {}).get("eval_share"):
         raise SettingError(f"{where('eval_share')}: given beside --validation-dataset: expected one of them")
-    if "validation_dataset" not in body and chosen.eval_share == 0:
-        needs_rows = {"early_stopping": chosen.early_stopping is not None, "keep": chosen.keep == "best"}
-        for name in (name for name, is_given in needs_rows.items() if is_given):
-            raise SettingError(f"{where(name)}: needs evaluations, and no row is held out: see --validation-dataset")
+    from greencore.hyperparameters import SettingUnsupported
+
+    try:
+        chosen.check_evaluation(has_validation="validation_dataset" in body)
+    except SettingUnsupported as error:
+        raise SettingError(f"{where(error.field)}: {error}") from error
     if unused := [key for key in SERVICE_KEYS if key in file.body]:
         typer.echo(f"{config}: not used without a service: {', '.join(unused)}", err=True)
     columns = parse_columns(column)

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli.errors import SettingError
+from cli.errors import ExitCode, SettingError
 from cli.hyperparameters import option_of, parse_settings, setting_options, validate_hyperparameters
 from cli.main import app
 from greencore.hyperparameters import Hyperparameters
@@ -80,3 +80,10 @@ def test_the_help_of_all_commands_does_not_import_the_schema() -> None:
         "command(['--help'], standalone_mode=False); assert 'pydantic' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_run_that_needs_evaluations_is_refused_without_held_out_rows() -> None:
+    arguments = ["train", "--model", "m", "--dataset", "d.jsonl", "--eval-share", "0", "--keep", "best"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == ExitCode.USAGE
+    assert "--keep: needs evaluations, and no row is held out: give a validation dataset" in result.stderr
