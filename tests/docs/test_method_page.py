@@ -43,7 +43,7 @@ def test_the_example_works_with_a_plain_trainer(
 def test_every_option_of_the_callback_is_explained_with_its_default() -> None:
     options = dict(inspect.signature(GreenTrainerCallback).parameters)
     defaults = {name: "–" if o.default is o.empty else json.dumps(o.default) for name, o in options.items()}
-    as_python = {"null": "None", "false": "False", "true": "True"}
+    as_python = {"null": "None", "false": "False", "true": "True", "[]": "()"}
     explained = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", PAGE, re.MULTILINE))
     assert {name: as_python.get(default, default) for name, default in defaults.items()} == explained
 
