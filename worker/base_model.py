@@ -39,17 +39,22 @@ def fetch_nearest_model(job: Job, bases: Sequence[Job], settings: Settings) -> P
 def fetch_base_model(job: Job, bases: Sequence[Job], settings: Settings) -> Path:
     """Return the folder of the model that a job trains; built in the job's folder from deltas and adapters if needed.
 
-    Raises `ModelError`.
+    The caller has checked its lease: folders of attempts that were killed are removed. Raises `ModelError`.
     """
     folder, changes = _find_whole_model(job, bases, settings)
     built = settings.job_dir(job.id) / BASE_FOLDER
+    for stale in (*built.parent.glob(f".{BASE_FOLDER}-*"), *built.parent.glob(f"..{BASE_FOLDER}-*")):
+        shutil.rmtree(stale, ignore_errors=True)
     if not changes or (built / WHOLE_MODEL_FILE).is_file():
         return built if changes else folder
     steps = [built.with_name(f".{BASE_FOLDER}-{number}") for number in range(1, len(changes))]
     for change, output in zip(reversed(changes), [*steps, built], strict=True):
-        if output is not built:
-            shutil.rmtree(output, ignore_errors=True)  # of an attempt that was killed
-        folder = _apply_change(folder, change, output)
+        try:
+            folder = _apply_change(folder, change, output)
+        except OSError:
+            if not (output / WHOLE_MODEL_FILE).is_file():
+                raise
+            folder = output  # completed meanwhile by an attempt that has lost its lease
         log.info("base.built", base=change.parent.name)
     for step in steps:
         shutil.rmtree(step, ignore_errors=True)

@@ -131,6 +131,7 @@ class TrainingAttempt(TrainingListener):
                 LineageRepository(session).list_bases(self._job),
             )
         )
+        self._writer.check_lease()
         return fine_tune(
             model_folder=fetch_base_model(self._job, bases, self._settings),
             model_name=self._job.base_job_id or self._job.model,
