@@ -287,7 +287,8 @@ class Hyperparameters(BaseModel):
     gradient_checkpointing: Switch = Field(
         default="auto",
         description="Recompute each block in the backward pass instead of keeping its activations: less memory, about "
-        "a third more time. `auto`: where the step would not fit into the device's memory otherwise",
+        "a third more time. `auto`: in a job where the step would not fit into the device's memory otherwise; off in "
+        "`greentune train`",
         json_schema_extra={"group": "Memory and speed"},
     )
     attention: Attention | None = Field(
@@ -315,6 +316,13 @@ class Hyperparameters(BaseModel):
     def _refuse_grouping_packed_rows(cls, value: Switch, given: ValidationInfo) -> Switch:
         if value is True and given.data.get("packing") is True:
             raise ValueError("packed rows have no padding that grouping could save: choose one of the two")
+        return value
+
+    @field_validator("attention")
+    @classmethod
+    def _refuse_flash_in_float32(cls, value: Attention | None, given: ValidationInfo) -> Attention | None:
+        if value == "flash" and given.data.get("precision") == "fp32":
+            raise ValueError("flash computes in bfloat16 only: set precision to bf16 or mixed")
         return value
 
     @field_validator("lora")

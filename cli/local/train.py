@@ -29,6 +29,7 @@ from greencore.dataset.containers import (
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
+from greencore.training.data.micro_batches import StepTooLarge
 from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.data.tokenisation import MAX_NAMED_LINES
 from greencore.training.evaluation.ledger import EvaluationReport
@@ -96,7 +97,7 @@ def train(
                 folder=output,
                 listener=display,
             )
-    except NotFinite as error:
+    except (NotFinite, StepTooLarge) as error:
         shutil.rmtree(output, ignore_errors=True)
         raise CommandError(str(error)) from error
     except tuple(blamed) as error:

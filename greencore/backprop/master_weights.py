@@ -32,13 +32,22 @@ class MasterWeights(torch.optim.Optimizer):
                 self._step_chunk(group, chunk)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned. Tensors keep their type: torch's own would round them to the weights'."""
+        """Load what `state_dict` returned. Tensors keep their type: torch's own would round them to the weights'.
+
+        A step counter stays where it is, on the CPU, unless the group's kernel needs it on the device.
+        """
         super().load_state_dict({**state_dict, "state": {}})
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        parameters = [
+            (parameter, bool(group.get("fused") or group.get("capturable")))
+            for group in self.param_groups
+            for parameter in group["params"]
+        ]
         for index, entries in state_dict["state"].items():
-            parameter = parameters[index]
+            parameter, counts_on_device = parameters[index]
             self.state[parameter] = {
-                key: value.to(parameter.device) if isinstance(value, torch.Tensor) and value.ndim else value
+                key: value.to(parameter.device)
+                if isinstance(value, torch.Tensor) and (key != "step" or counts_on_device)
+                else value
                 for key, value in entries.items()
             }
 

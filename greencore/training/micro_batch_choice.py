@@ -46,7 +46,8 @@ def load_or_measure_micro_batch(
     """Return the run's choice from its folder; where there is none for this device, measure and store it.
 
     `compute` returns the loss of a micro-batch of examples as a step computes it. Tried are the batch size and its
-    halves, with every trainable tensor selected. Raises `StepTooLarge` where a single row does not fit.
+    halves, with every trainable tensor selected. Raises `StepTooLarge` where a single row does not fit into the memory
+    of a host, which would end the process.
     """
     device = next(model.parameters()).device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -91,20 +92,23 @@ def _try_sizes(
     total = torch.cuda.get_device_properties(device).total_memory
     held_back = _count_state_bytes(model, hyperparameters) + int(FREE_SHARE * total)
     for size in list_sizes(min(hyperparameters.batch_size, len(rows))):
+        state = None
         try:
             state = torch.empty(held_back, dtype=torch.uint8, device=device)
             for _ in range(2):  # the second while the gradients of the first are there
                 compute(rows[:size]).backward()
-            del state
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         else:
             return size, f"a step of the {size} longest rows fits into {total / 2**30:.3g} GiB"
+        finally:
+            del state  # before the next size: it is held back once
         model.zero_grad()
         gc.collect()
         torch.cuda.empty_cache()
-    raise _single_row_too_large(total)
+    # Fewer tensors than all may be selected: then a row still fits, and otherwise the step says that it does not.
+    return 1, "with every tensor selected not even one row fits"
 
 
 def _divide_memory(

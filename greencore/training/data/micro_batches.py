@@ -94,11 +94,15 @@ class MicroBatchCollator:
         (folder / FILE_NAME).write_text(json.dumps({"size": self.size, "halved": self._halved}))
 
     def restore(self, checkpoint: Path) -> None:
-        """Read the size from a checkpoint; one of an earlier version has none, and the size is kept."""
+        """Read the size from a checkpoint; one of an earlier version has none, and the size is kept.
+
+        A smaller size, measured on the device that the run is resumed on, is kept too.
+        """
         file = checkpoint / FILE_NAME
         if file.is_file():
             stored = json.loads(file.read_text())
-            self.size, self._halved = int(stored["size"]), bool(stored["halved"])
+            if int(stored["size"]) <= self.size:
+                self.size, self._halved = int(stored["size"]), bool(stored["halved"])
 
     def _halve(self, error: BaseException) -> None:
         if self._halved or self.size == 1:

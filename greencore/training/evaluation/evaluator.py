@@ -25,7 +25,7 @@ from greencore.training.evaluation.evaluate import (
 from greencore.training.models.loading import ModelError
 from greencore.training.models.precision import bf16_autocast
 
-ROWS_UNTIL_MEASURED = 8  # that fit wherever a training step of a row or two does: no gradient keeps activations
+MAX_BATCH_ROWS = 8  # that fit wherever a training step of a row or two does: no gradient keeps activations
 # Bounds of the rows for which an evaluation during the run generates completions, for ROUGE.
 MAX_SAMPLE_ROWS = 16
 MAX_SAMPLE_SECONDS = 10.0  # by the pace of the evaluation before training
@@ -104,9 +104,11 @@ class Evaluator:
 
     @property
     def _batch_size(self) -> int:
-        """Rows of a batch: those that training computes at once, or a few where that is still to be measured."""
-        rows = self.settings.micro_batch_size
-        return min(self.settings.batch_size, ROWS_UNTIL_MEASURED) if rows == "auto" else self.settings.rows_at_once
+        """Rows of a batch: those that training computes at once, but a few at most.
+
+        Whether more fit is known only once a step has run: training may halve its micro-batches, evaluation does not.
+        """
+        return min(self.settings.rows_at_once, MAX_BATCH_ROWS)
 
     @property
     def rouge_rows(self) -> Sequence[Row]:

@@ -226,3 +226,13 @@ def test_an_automatic_micro_batch_is_the_largest_that_fits_and_is_kept(
     monkeypatch.setattr(available, lambda: trained)
     with pytest.raises(StepTooLarge, match="a single row at a time does not fit"):
         train(model_folder, uneven, tmp_path / "none", Recorder(), micro_batch_size="auto")
+
+
+def test_a_smaller_micro_batch_of_the_present_device_is_kept_on_resume(tmp_path: Path) -> None:
+    MicroBatchCollator(dict, 32).save(tmp_path)
+    measured = MicroBatchCollator(dict, 4)
+    measured.restore(tmp_path)
+    assert measured.size == 4
+    larger = MicroBatchCollator(dict, 64)
+    larger.restore(tmp_path)
+    assert larger.size == 32

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from greencore.backprop import profile
 from greencore.dataset import Row
@@ -14,7 +15,7 @@ from greencore.training import GreenTrainerCallback
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.models.loading import load_model
-from greencore.training.run import fine_tune
+from greencore.training.run import TrainingResult, fine_tune
 from tests.greencore.backprop.executed import count_torch_flops
 from tests.greencore.training.methods.trainers import counting_trainer
 
@@ -63,6 +64,38 @@ def test_a_run_trains_on_the_gpu_within_rho_and_meters_it(model_folder: Path, ro
     assert all(0.68 < report.share <= 0.7 for report in notes.epochs)
     assert {interval.gpu_method for interval in metered} == {"NVML energy counter"}
     assert sum(interval.gpu_kwh for interval in metered) > 0
+
+
+class StopsAt(TrainingListener):
+    """Stops a run after a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step, self._done = step, 0
+
+    def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
+        self._done = done
+
+    def should_stop(self) -> bool:
+        return self._done == self._step
+
+
+@pytest.mark.parametrize("precision", ["bf16", "mixed"])
+def test_a_stopped_run_on_the_gpu_ends_with_the_same_weights(
+    model_folder: Path, rows: list[Row], tmp_path: Path, precision: str
+) -> None:
+    def run(folder: Path, listener: TrainingListener | None = None) -> TrainingResult:
+        settings = Hyperparameters(epochs=2, batch_size=4, max_length=64, eval_share=0.2, precision=precision)
+        return fine_tune(
+            model_folder=model_folder, rows=rows, hyperparameters=settings, rho=0.7, folder=folder, listener=listener
+        )
+
+    whole = run(tmp_path / "whole")
+    assert not run(tmp_path / "stopped", StopsAt(2)).completed
+    resumed = run(tmp_path / "stopped")
+    assert whole.artifact is not None
+    assert resumed.artifact is not None
+    one, two = (load_file(artifact / "model.safetensors") for artifact in (whole.artifact, resumed.artifact))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize("options", [{"fp16": True}, {"bf16": True}, {"activation_checkpointing": True}], ids=str)
