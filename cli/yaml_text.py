@@ -48,14 +48,14 @@ def format_yaml(value: Any) -> str:
 
 def _parse_json(text: str) -> Any:
     """Return the value of a JSON text, None of any other: PyYAML reads an escaped pair of surrogates as two halves."""
+    constants: list[str] = []
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (json.JSONDecodeError, RecursionError):
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=constants.append)
+    except (json.JSONDecodeError, RecursionError):  # so is YAML that begins with a key such as NaN
         return None
-
-
-def _refuse_constant(name: str) -> None:
-    raise YamlError(f"{name} is no number")
+    if constants:
+        raise YamlError(f"{constants[0]} is no number")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

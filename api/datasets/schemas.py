@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from api.datasets.form import MAX_PARTS
+from api.datasets.form import LONGEST_COLUMNS, MAX_PARTS
 from api.datasets.receiving import FORM, RAW
 from api.datasets.validator import row_form
 from api.row_model import RowModel
@@ -24,7 +24,11 @@ UPLOAD_BODY: dict[str, Any] = {
                 "maxProperties": MAX_PARTS,
                 "properties": {
                     "file": {"type": "string", "format": "binary", "description": "Rows in any container"},
-                    "columns": {"type": "string", "description": "As the query parameter of this name"},
+                    "columns": {
+                        "type": "string",
+                        "maxLength": LONGEST_COLUMNS,
+                        "description": "As the query parameter of this name",
+                    },
                 },
             }
         },

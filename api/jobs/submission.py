@@ -102,7 +102,8 @@ def _reference_errors(
 
 def _length_errors(hyperparameters: Hyperparameters, dataset: Dataset) -> Iterator[FieldProblem]:
     """Yield the faults of the run's length in a dataset of one example a row; others are counted in preparation."""
-    if not dataset.contents or not set(dataset.contents["forms"]) <= SINGLE_EXAMPLE_FORMS:
+    forms = (dataset.contents or {}).get("forms")  # unknown of a dataset of an early release
+    if not forms or not set(forms) <= SINGLE_EXAMPLE_FORMS:
         return
     try:
         check_epoch_count(hyperparameters, training_rows=dataset.rows)

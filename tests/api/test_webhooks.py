@@ -135,6 +135,7 @@ def test_the_end_of_a_job_is_delivered_to_its_owners_webhooks_only(
         "timestamp": NOW.isoformat(),
         "data": {
             "id": job,
+            "name": None,
             "status": "cancelled",
             "reason": cancelled.json()["reason"],
             "error": None,

@@ -39,9 +39,10 @@ STEP_ROWS = text(
 )
 INTERVAL_ROWS = text(
     "INSERT INTO energy_intervals (job_id, epoch, attempt, started_at, finished_at, cpu_kwh, gpu_kwh, ram_kwh, method, "
-    "intensity_gco2e_per_kwh, intensity_source, intensity_estimated, pue, emissions_gco2e, settled, lost, zone) "
+    "intensity_gco2e_per_kwh, intensity_source, intensity_estimated, pue, emissions_gco2e, settled, lost, zone, "
+    "evaluation) "
     "SELECT :job_id, 1 + n / 625, 1, at, at + interval '1 minute', 0.0005, 0.005 + 0.0005 * sin(n), 0.0001, '{}', "
-    "intensity, 'energy-charts', false, 1, 0.006 * intensity, true, false, 'DE' FROM ("
+    "intensity, 'energy-charts', false, 1, 0.006 * intensity, true, false, 'DE', false FROM ("
     "SELECT n, 200 + 180 * sin(n / 230.0) AS intensity, :start + n * interval '1 minute' "
     "+ CASE WHEN n >= 5000 THEN interval '12 hours' ELSE interval '0' END AS at "
     "FROM generate_series(0, 9999) n) AS minutes"

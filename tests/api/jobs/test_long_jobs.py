@@ -25,17 +25,18 @@ LONG = (
     "INSERT INTO events (job_id, at, type, data) "
     "SELECT :job, :now, 'epoch.finished', jsonb_build_object('epoch', n) FROM generate_series(1, :events) n",
     "INSERT INTO energy_intervals (job_id, epoch, attempt, started_at, finished_at, cpu_kwh, gpu_kwh, ram_kwh, method, "
-    "intensity_gco2e_per_kwh, intensity_source, intensity_estimated, pue, emissions_gco2e, settled, lost, zone) "
+    "intensity_gco2e_per_kwh, intensity_source, intensity_estimated, pue, emissions_gco2e, settled, lost, zone, "
+    "evaluation) "
     "SELECT :job, 1 + n * :epochs / (:intervals + 1), 1, :now + n * interval '1 minute', "
     "CAST(:now AS timestamptz) + (n + 1) * interval '1 minute', 0.001, 0.002, 0.0005, "
-    "'{\"cpu\": \"RAPL\"}', 200, 'uk', false, 1.0, 0.7, true, false, 'GB' FROM generate_series(1, :intervals) n",
+    "'{\"cpu\": \"RAPL\"}', 200, 'uk', false, 1.0, 0.7, true, false, 'GB', false FROM generate_series(1, :intervals) n",
     "INSERT INTO steps (job_id, number, at, loss) "
     "SELECT :job, n, CAST(:now AS timestamptz) + n * interval '6 seconds', 1.0 / n FROM generate_series(1, :steps) n",
     "INSERT INTO tensors (job_id, position, name, parameters, t_dw_flops, t_dy_flops) "
     "SELECT :job, n, 'model.layers.' || n || '.self_attn.q_proj.weight', 100, 200, 200 "
     "FROM generate_series(1, :tensors) n",
-    "INSERT INTO checkpoints (job_id, name, attempt, step, epochs_done, bytes, created_at) "
-    "SELECT :job, 'step-' || n, 1, n, n, 9, :now FROM generate_series(1, 3) n",
+    "INSERT INTO checkpoints (job_id, name, attempt, step, epochs_done, bytes, created_at, best) "
+    "SELECT :job, 'step-' || n, 1, n, n, 9, :now, false FROM generate_series(1, 3) n",
     "UPDATE jobs SET status = 'running', epochs = :epochs, epochs_done = :epochs - 1, started_at = :now "
     "WHERE id = :job",
     "ANALYZE",

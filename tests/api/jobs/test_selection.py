@@ -152,4 +152,5 @@ def test_the_checkpoint_that_a_worker_would_resume_from_is_listed_first(
         "epochs_done": 3,
         "bytes": 1000,
         "created_at": "2026-11-23T12:00:00Z",
+        "best": False,
     }
