@@ -23,6 +23,7 @@ from greencore.training.evaluation.token_loss import sum_token_loss
 from greencore.training.finite_checks import check_step
 from greencore.training.listener import count_finished_epochs
 from greencore.training.methods.batch_shapes import is_encoder_decoder
+from greencore.training.methods.selection_callback import get_callback_states
 from greencore.training.models.loading import ModelError, load_model
 from greencore.training.models.precision import bf16_autocast
 from greencore.training.models.weights import (
@@ -151,8 +152,7 @@ class CheckpointedTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         epochs_done = count_finished_epochs(self.state)
-        ledger: Any = self.state.stateful_callbacks
-        kept_step = (ledger.get(LEDGER_KEY) or {}).get("kept_step")
+        kept_step = (get_callback_states(self.state).get(LEDGER_KEY) or {}).get("kept_step")
         self._checkpoints.write_checkpoint(self.state.global_step, epochs_done, self._write_files, kept_step=kept_step)
 
     def _write_files(self, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Trainer callback that evaluates during a run, has the best checkpoint written, and ends the run early."""
 
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -16,6 +16,7 @@ from greencore.training.listener import (
     is_within_epoch,
 )
 from greencore.training.methods.modes import use_cache_as
+from greencore.training.methods.selection_callback import get_callback_states
 
 
 class EvaluationCallback(TrainerCallback):
@@ -34,15 +35,14 @@ class EvaluationCallback(TrainerCallback):
 
     def restore(self, state: TrainerState) -> None:
         """Continue with the ledger of a checkpoint; one of an earlier version has none, and starts a new one."""
-        if (stored := _callback_states(state).get(LEDGER_KEY)) is not None:
+        if (stored := get_callback_states(state).get(LEDGER_KEY)) is not None:
             self.ledger.restore(stored)
         else:
             self.ledger.last_step = state.global_step
 
     def is_due(self, state: TrainerState) -> bool:
         """Return whether the present step is still to be evaluated."""
-        epochs_done = None if is_within_epoch(state) else count_finished_epochs(state)
-        due = self.ledger.is_due(state.global_step, max_steps=state.max_steps, epochs_done=epochs_done)
+        due = self.ledger.is_due(state.global_step, max_steps=state.max_steps, epochs_done=_find_ended_epoch(state))
         return due and bool(self._evaluator.rows)
 
     def evaluate(self, model: PreTrainedModel, state: TrainerState) -> None:
@@ -57,14 +57,14 @@ class EvaluationCallback(TrainerCallback):
                 epoch=float(state.epoch or 0.0),
                 evaluation=found,
                 rouge_rows=len(self._evaluator.rouge_rows),
-                epoch_ended=None if is_within_epoch(state) else count_finished_epochs(state),
+                epoch_ended=_find_ended_epoch(state),
             )
         )
         if self.ledger.stopped_early is not None:
             self._listener.on_stopped_early(step=state.global_step, reason=self.ledger.stopped_early)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        _callback_states(state)[LEDGER_KEY] = self.ledger.to_json()
+        get_callback_states(state)[LEDGER_KEY] = self.ledger.to_json()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if is_within_epoch(state):
@@ -89,12 +89,12 @@ class EvaluationCallback(TrainerCallback):
             control.should_training_stop = True
             control.should_save = control.should_save or is_within_epoch(state)
             return
-        _callback_states(state)[LEDGER_KEY] = self.ledger.to_json()
+        get_callback_states(state)[LEDGER_KEY] = self.ledger.to_json()
         if self.ledger.stopped_early is not None:
             state.max_steps = state.global_step
             control.should_training_stop = True
 
 
-def _callback_states(state: TrainerState) -> dict[str, Any]:
-    """Return the callbacks' state in a checkpoint: a mapping once it is made, whatever its annotation says."""
-    return cast(dict[str, Any], state.stateful_callbacks)
+def _find_ended_epoch(state: TrainerState) -> int | None:
+    """Return the number of the epoch, from 1, that ends with the present step; None within an epoch."""
+    return None if is_within_epoch(state) else count_finished_epochs(state)

@@ -84,7 +84,7 @@ class SelectionCallback(TrainerCallback, ABC):
         )
         self._full_costs = self._build_full_costs(model)
         self._hook = model.register_forward_pre_hook(self._count_step, with_kwargs=True)
-        saved = _get_callback_state(state).get(STATE_KEY)
+        saved = get_callback_states(state).get(STATE_KEY)
         self._ledger = EpochLedger.from_json(saved) if saved else None
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
@@ -109,7 +109,7 @@ class SelectionCallback(TrainerCallback, ABC):
             check_gradients(state.global_step + 1, gradients, clipped=bool(args.max_grad_norm))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        _get_callback_state(state)[STATE_KEY] = self._current_ledger.to_json()
+        get_callback_states(state)[STATE_KEY] = self._current_ledger.to_json()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self._hook.remove()
@@ -134,7 +134,7 @@ class SelectionCallback(TrainerCallback, ABC):
             if name not in chosen:
                 parameter.grad = None
         _apply_optimizer_state_policy(optimizer, self._parameters.values(), self._optimizer_state)
-        _get_callback_state(state)[STATE_KEY] = self._current_ledger.to_json()
+        get_callback_states(state)[STATE_KEY] = self._current_ledger.to_json()
 
     def _build_full_costs(self, model: torch.nn.Module) -> StepCosts:
         """Return the costs of full fine-tuning: for an adapter, those of the model below it."""
@@ -200,7 +200,7 @@ def _apply_optimizer_state_policy(
                     entries[key] = value.to(where)
 
 
-def _get_callback_state(state: TrainerState) -> dict[str, Any]:
+def get_callback_states(state: TrainerState) -> dict[str, Any]:
     """Return the callbacks' state in a checkpoint: a mapping once it is made, whatever its annotation says."""
     return cast(dict[str, Any], state.stateful_callbacks)
 
