@@ -357,6 +357,11 @@ class Hyperparameters(BaseModel):
                 raise SettingUnsupported(field, message)
 
     @property
+    def sgd_momentum(self) -> float:
+        """Momentum of `sgd`: the one given, or its default."""
+        return DEFAULT_MOMENTUM if self.momentum is None else self.momentum
+
+    @property
     def rows_at_once(self) -> int:
         """Rows of a micro-batch; those of the whole batch where it is not given, or still to be measured."""
         return self.micro_batch_size if isinstance(self.micro_batch_size, int) else self.batch_size

@@ -1,6 +1,6 @@
 """Describes a run's recipe (batches, schedule, optimiser) in one line, for the estimate and the model card."""
 
-from greencore.hyperparameters import DEFAULT_MOMENTUM, Hyperparameters
+from greencore.hyperparameters import Hyperparameters
 
 
 def describe_recipe(hyperparameters: Hyperparameters) -> str:
@@ -38,6 +38,6 @@ def _describe_optimizer(given: Hyperparameters) -> str:
     if given.optimizer == "adamw":
         own = f" (β {given.adam_beta1:g}, {given.adam_beta2:g})"
     elif given.optimizer == "sgd":
-        own = f" (momentum {DEFAULT_MOMENTUM if given.momentum is None else given.momentum:g})"
+        own = f" (momentum {given.sgd_momentum:g})"
     clipping = f"gradients clipped to {given.max_grad_norm:g}" if given.max_grad_norm else "no clipping"
     return f"{given.optimizer}{own}, weight decay {given.weight_decay:g}, {clipping}"

@@ -4,18 +4,17 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-import psutil
 import structlog
 from celery.platforms import EX_FAILURE
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state
 from sqlalchemy.exc import DBAPIError
 
+from greencore.host_memory import read_host_memory
 from runtime.settings import Settings
 from store.database import Database
 from store.pooling import TransactionPooling, require_sessions
@@ -26,7 +25,6 @@ from worker.forking import block_forking
 log = structlog.get_logger()
 
 DRAIN_POLL_SECONDS = 0.2
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -143,13 +141,4 @@ def device_memory() -> int:
         pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return read_host_memory()
-    return total
-
-
-def read_host_memory(cgroup_limits: Sequence[Path] = CGROUP_LIMITS) -> int:
-    """Return the bytes of the host's memory, or of its container's limit where that is lower."""
-    total = int(psutil.virtual_memory().total)
-    for limit in cgroup_limits:
-        with suppress(OSError, ValueError):  # no such file, or "max"
-            total = min(total, int(limit.read_text()))
     return total

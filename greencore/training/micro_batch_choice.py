@@ -2,29 +2,21 @@
 
 import gc
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from greencore.disk import load_or_create
-from greencore.hyperparameters import DEFAULT_MOMENTUM, Hyperparameters
+from greencore.host_memory import get_available_memory
+from greencore.hyperparameters import Hyperparameters
 from greencore.training.data.micro_batches import StepTooLarge, is_out_of_memory
 
-FILE_NAME = "micro-batch.json"  # of the choice, in the run's folder
+FILE_NAME = "micro_batch_choice.json"  # of the choice, in the run's folder
 FREE_SHARE = 0.05  # of a device's memory that is left to what no measurement shows: other kernels, fragments
 # Saved activations are measured; gradients of activations and temporary tensors take memory beside them.
 ACTIVATION_FACTOR = 2.0
-CGROUP_LIMITS = (  # of a container: (limit, use), in versions 2 and 1
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -145,19 +137,9 @@ def measure_saved_bytes(model: torch.nn.Module, compute: Callable[[], torch.Tens
     return sum(kept.values())
 
 
-def get_available_memory() -> int:
-    """Return the memory in bytes that this process can still take: the host's, within its container's limit."""
-    available = int(psutil.virtual_memory().available)
-    for limit, use in CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # no such file, or "max"
-            available = min(available, int(limit.read_text()) - int(use.read_text()))
-    return max(available, 0)
-
-
 def _count_state_bytes(model: torch.nn.Module, hyperparameters: Hyperparameters) -> int:
     """Count the bytes of the optimiser's state with every trainable tensor selected."""
-    momentum = DEFAULT_MOMENTUM if hyperparameters.momentum is None else hyperparameters.momentum
-    copies = {"adamw": 2, "adafactor": 0, "sgd": 1 if momentum else 0}[hyperparameters.optimizer]
+    copies = {"adamw": 2, "adafactor": 0, "sgd": 1 if hyperparameters.sgd_momentum else 0}[hyperparameters.optimizer]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Half-precision weights have a master copy beside it, and all of it is in float32.
     return sum(4 * p.numel() * (copies + (p.element_size() < 4)) for p in trained)

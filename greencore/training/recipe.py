@@ -9,7 +9,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Adafactor, TrainingArguments
 
-from greencore.hyperparameters import DEFAULT_MOMENTUM, Hyperparameters
+from greencore.hyperparameters import Hyperparameters
 from greencore.run_length import count_warmup_steps
 from greencore.training.models.precision import choose_device
 
@@ -61,8 +61,7 @@ def build_optimizer_settings(
     """
     rate = {"lr": hyperparameters.learning_rate}
     if hyperparameters.optimizer == "sgd":
-        momentum = DEFAULT_MOMENTUM if hyperparameters.momentum is None else hyperparameters.momentum
-        return torch.optim.SGD, {**rate, "momentum": momentum}
+        return torch.optim.SGD, {**rate, "momentum": hyperparameters.sgd_momentum}
     if hyperparameters.optimizer == "adafactor":
         return Adafactor, {**rate, "scale_parameter": False, "relative_step": False}
     betas = (hyperparameters.adam_beta1, hyperparameters.adam_beta2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from greencore.host_memory import read_host_memory
 from greencore.hyperparameters import Hyperparameters
 from runtime.settings import Settings
 from store.tables import Job
@@ -16,7 +17,6 @@ from tests.worker.preparation.test_prepare import holding
 from worker.failure_reports import explain_error
 from worker.preparation.memory import Device, DeviceTooSmall
 from worker.preparation.prepare import JobEstimate, estimate_job
-from worker.registration import read_host_memory
 
 ROWS = "\n".join(json.dumps({"prompt": " ".join(["w1"] * 60), "completion": f" w{n % 60} w8"}) for n in range(20))
 Prepare = Callable[..., JobEstimate]
