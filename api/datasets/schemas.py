@@ -7,9 +7,8 @@ from pydantic import BaseModel, Field
 
 from api.datasets.form import LONGEST_COLUMNS, MAX_PARTS
 from api.datasets.receiving import FORM, RAW
-from api.datasets.validator import row_form
 from api.row_model import RowModel
-from greencore.dataset import MessagesRow, PromptRow, Row
+from greencore.dataset import MessagesRow, PromptRow, Row, row_form
 
 LONGEST_EXCERPT = 500
 MAX_MESSAGES = 100

@@ -82,11 +82,6 @@ class DatasetValidator:
             self._faults.append(RowFault(where, message))
 
 
-def row_form(row: Row) -> str:
-    """Return the row's form, by the field that names it."""
-    return "prompt" if isinstance(row, PromptRow) else "messages" if isinstance(row, MessagesRow) else "text"
-
-
 def row_texts(row: Row) -> list[str]:
     """Return all texts of a row, in order."""
     if isinstance(row, MessagesRow):

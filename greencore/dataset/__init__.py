@@ -3,7 +3,7 @@
 from greencore.dataset.json_lines import BYTE_ORDER_MARK, enumerate_rows, load_rows, read_rows
 from greencore.dataset.keys import READ_KEYS, find_form, find_ignored_keys
 from greencore.dataset.parsing import ROW_FORMS, parse_object, parse_row, row_from_object
-from greencore.dataset.rows import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow, row_to_object
+from greencore.dataset.rows import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow, row_form, row_to_object
 from greencore.dataset.values import MAX_SHOWN_CHARACTERS
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "parse_object",
     "parse_row",
     "read_rows",
+    "row_form",
     "row_from_object",
     "row_to_object",
 ]

@@ -65,6 +65,11 @@ class TextRow:
 Row = PromptRow | MessagesRow | TextRow  # `line` is the line number, from 1; equality ignores it
 
 
+def row_form(row: Row) -> str:
+    """Return the row's form, by the field that names it."""
+    return "prompt" if isinstance(row, PromptRow) else "messages" if isinstance(row, MessagesRow) else "text"
+
+
 def row_to_object(row: Row) -> dict[str, object]:
     """Convert a row to a JSON object, the inverse of `row_from_object`; keys that say nothing are left out."""
     if isinstance(row, MessagesRow):

@@ -44,6 +44,14 @@ def client(url: str, operator_key: str) -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A file of two rows."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "Leaves are green."}\n{"text": "Snow is white."}\n')
+    return file
+
+
 class GreentuneProcess:
     """A running `greentune` command and the lines that it has shown."""
 

@@ -26,13 +26,6 @@ def greentune(url: str, operator_key: str) -> CommandRunner:
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    file = tmp_path / "rows.jsonl"
-    file.write_text('{"text": "Leaves are green."}\n{"text": "Snow is white."}\n')
-    return file
-
-
-@pytest.fixture
 def job(client: Client, rows: Path) -> Job:
     return client.submit(MODEL, client.upload_dataset(rows).id, zone="FR")
 

@@ -42,13 +42,6 @@ def greentune(url: str, operator_key: str) -> CommandRunner:
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    file = tmp_path / "rows.jsonl"
-    file.write_text('{"text": "Leaves are green."}\n{"text": "Snow is white."}\n')
-    return file
-
-
-@pytest.fixture
 def job(client: Client, rows: Path) -> Job:
     dataset = client.upload_dataset(rows)
     return client.submit(MODEL, dataset.id, zone="FR", metadata={"team": "speech"})

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from greencore.dataset import InvalidRow, Row
+from greencore.dataset import InvalidRow, Row, row_form
 
 
 class ValidationRowsUnusable(ValueError):
@@ -25,8 +25,7 @@ def divide_rows(
         return split_rows(rows, eval_share=eval_share, seed=seed)
     known = {type(row) for row in rows}
     if (other := next((row for row in validation_rows if type(row) not in known), None)) is not None:
-        form = type(other).__name__.removesuffix("Row").lower()
-        raise ValidationRowsUnusable(f"line {other.line}: is a {form} row, as no row of the dataset is")
+        raise ValidationRowsUnusable(f"line {other.line}: is a {row_form(other)} row, as no row of the dataset is")
     trained = set(rows)
     held_out = [row for row in validation_rows if row not in trained]
     if not held_out:
