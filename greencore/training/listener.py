@@ -47,7 +47,7 @@ class TrainingListener:
     def on_epoch_finished(self, report: EpochReport, *, train_loss: float, eval_loss: float | None) -> None:
         """Handle the end of an epoch, before its checkpoint: a run lost in between repeats the epoch and this call.
 
-        `eval_loss` is None where the epoch's last step was not evaluated, or the run was stopped meanwhile.
+        `eval_loss` is None where the epoch's last step is not evaluated yet, or not at all.
         """
 
     def on_evaluation_started(self) -> None:
@@ -59,7 +59,8 @@ class TrainingListener:
     def on_evaluated(self, report: EvaluationReport) -> None:
         """Handle a complete evaluation during training, before the step's checkpoint and `on_epoch_finished`.
 
-        A run lost before the checkpoint repeats this call.
+        Where `should_end_after` ends the run at a step that is not due for an evaluation, it is made after both, so
+        that the best evaluation is chosen among all. A run lost before the checkpoint repeats this call.
         """
 
     def on_stopped_early(self, *, step: int, reason: str) -> None:

@@ -308,7 +308,7 @@ def _train(
         callbacks=[adaptive, evaluations, progress],
     )
     trainer.remove_callback(PrinterCallback)  # the listener receives progress instead
-    completed, step = False, 0
+    completed, state = False, trainer.state
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         evaluations.restore(state)
@@ -318,10 +318,7 @@ def _train(
                 evaluations.evaluate(model, state)
             except TrainingStopped:
                 return model, (), None
-        completed, step = (
-            evaluations.ledger.stopped_early is not None or _is_complete(state, listener),
-            state.global_step,
-        )
+        completed = evaluations.ledger.stopped_early is not None or _is_complete(state, listener)
         if completed:
             trainer.restore_weights(checkpoint)
     if not completed:
@@ -332,8 +329,16 @@ def _train(
             collator.size = choice.rows
             listener.on_micro_batch_chosen(rows=choice.rows, reason=choice.reason)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        completed = trainer.state.global_step >= trainer.state.max_steps or progress.ended_early
-        step = trainer.state.global_step
+        state = trainer.state
+        completed = state.global_step >= state.max_steps or progress.ended_early
+    if completed:
+        state.max_steps = state.global_step  # where the listener ended the run, this was its last step as well
+        if evaluations.is_due(state):
+            try:
+                evaluations.evaluate(model, state)
+            except TrainingStopped:
+                completed = False
+    step = state.global_step
     kept_step = evaluations.ledger.kept_step if completed else None
     if kept_step is not None and kept_step != step:
         if (best := checkpoints.find_step(kept_step)) is not None:

@@ -20,6 +20,7 @@ from tests.greencore.training.conftest import small_model
 ROWS: list[Row] = [PromptRow(f"w{n} w1", " w7 w8 w9") for n in range(20)]
 # What is learned of the rows is wrong for these: their loss rises at first.
 OTHERS: list[Row] = [PromptRow(f"w{n} w2", " w30 w31") for n in range(20)]
+SAME: list[Row] = [PromptRow(f"w{n} w3", " w7 w8 w9") for n in range(20)]  # the loss of these falls to the end
 STEPS_AN_EPOCH = 5
 
 
@@ -94,7 +95,7 @@ def test_an_epoch_ends_with_an_evaluation_of_loss_accuracy_and_a_sample_of_compl
     model: Path, tmp_path: Path
 ) -> None:
     watch = Watch()
-    result = run(model, tmp_path, watch, validation=[PromptRow(f"w{n} w3", " w7 w8 w9") for n in range(20)])
+    result = run(model, tmp_path, watch, validation=SAME)
 
     assert [report.step for report in watch.reports] == [5, 10, 15]
     assert [report.epoch for report in watch.reports] == [1.0, 2.0, 3.0]
@@ -185,6 +186,38 @@ def test_a_stopped_run_continues_with_the_same_evaluations_and_result(
     assert (result.step, result.stopped_early) == (expected.step, expected.stopped_early)
     assert result.after == expected.after
     assert_equal_weights(folder, tmp_path)
+
+
+class EndsAfterTwoEpochs(Watch):
+    """Ends the run with its second epoch, as a spent budget does."""
+
+    def should_end_after(self, epoch: int) -> bool:
+        return epoch == 1
+
+
+@pytest.mark.parametrize("stop_in_evaluation", [None, 4])  # that of the last step
+@pytest.mark.parametrize(("validation", "best"), [(SAME, 10), (OTHERS, 4)], ids=["last", "first"])
+def test_a_run_that_the_listener_ends_is_evaluated_at_its_last_step_before_the_best_is_chosen(
+    model: Path, tmp_path: Path, validation: list[Row], best: int, stop_in_evaluation: int | None
+) -> None:
+    settings: dict[str, Any] = {"eval_every": 4, "eval_unit": "steps", "keep": "best", "validation": validation}
+    settings["early_stopping"] = {"patience": 2}  # which an evaluation after the end of the run cannot cause
+    first = watch = EndsAfterTwoEpochs(stop_in_evaluation=stop_in_evaluation)
+    result = run(model, tmp_path, first, **settings)
+    if stop_in_evaluation:
+        assert not result.completed
+        watch = EndsAfterTwoEpochs()
+        result = run(model, tmp_path, watch, **settings)
+
+    losses = first.losses | watch.losses
+    assert result.completed
+    assert list(losses) == [4, 8, 10]
+    assert watch.reports[-1].epoch_ended == 2
+    assert result.step == best == min(losses, key=lambda step: losses[step])
+    assert result.after is not None
+    assert result.after.loss == losses[best]
+    assert result.stopped_early is None
+    assert not first.reasons
 
 
 def test_the_best_checkpoint_outlives_newer_ones(model: Path, tmp_path: Path) -> None:
