@@ -15,8 +15,9 @@ from store.accounting.host_shares import IdleSample, store_idle_energy
 from store.accounting.lost_energy import get_assumed_gpu_power
 from store.database import Database
 from worker.database_retry import STATEMENT_TIMEOUT_SECONDS
+from worker.device import device_name
 from worker.forking import block_forking
-from worker.registration import device_name, host_id
+from worker.registration import host_id
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""A worker's heartbeat and row in the database, its host and device, and the draining of its job as it stops."""
+"""A worker's heartbeat and row in the database, its host, and the draining of its job as it stops."""
 
 import os
 import platform
@@ -14,12 +14,12 @@ from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state
 from sqlalchemy.exc import DBAPIError
 
-from greencore.host_memory import read_host_memory
 from runtime.settings import Settings
 from store.database import Database
 from store.pooling import TransactionPooling, require_sessions
 from store.repositories.workers import Role, WorkerRepository
 from worker.database_retry import STATEMENT_TIMEOUT_SECONDS
+from worker.device import device_memory, device_name
 from worker.forking import block_forking
 
 log = structlog.get_logger()
@@ -114,31 +114,3 @@ def host_id() -> str:
         return BOOT_ID.read_text().strip() or platform.node()
     except OSError:
         return platform.node()
-
-
-@lru_cache(maxsize=1)
-def device_name() -> str:
-    """Return the first GPU's name, or "cpu"; read through NVML, since a worker must not initialise CUDA."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return "cpu"
-    return str(name)
-
-
-@lru_cache(maxsize=1)
-def device_memory() -> int:
-    """Return the bytes of the first GPU's memory, or of the host's within its container's limit; read through NVML."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        total = int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).total)
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return read_host_memory()
-    return total

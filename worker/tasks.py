@@ -12,7 +12,7 @@ from runtime.tracing import configure_tracing, flush_traces, stop_tracing
 from store.repositories.token_statistics import CountRequest
 from worker.app import COUNT_TOKENS_TASK, MEASURE_MODELS_TASK, PREPARE_TASK, TRAIN_TASK, app
 from worker.database_retry import retry_while_database_down
-from worker.registration import device_name
+from worker.device import device_name
 from worker.training.claim import train_job
 
 

@@ -24,7 +24,7 @@ from runtime.settings import Settings
 from runtime.site import Site
 from store.database import Database
 from store.repositories.keys import KeyRepository
-from worker.registration import device_name
+from worker.device import device_name
 
 MODEL = "SmolLM2-135M-Instruct"
 SAMPLE_PROMPT = "Report: Wind park Halvorsen delivers 310 MW while demand sleeps.\nStatus:"

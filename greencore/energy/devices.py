@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 WHOLE_GPU = "the whole GPU of a MIG instance"
 ORDER_ASSUMED = "device order assumed"
@@ -28,10 +29,14 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuSelection:
-    """Indices of the selected GPUs, ascending, and notes on the selection for the measurement method."""
+    """Indices of the selected GPUs, ascending, and notes on the selection for the measurement method.
+
+    `first` is the index of the GPU that is named first, which a process uses where it asks for none; None of none.
+    """
 
     indices: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    first: int | None = field(default=None, compare=False)
 
 
 def select_visible_gpus(
@@ -52,8 +57,9 @@ def select_visible_gpus(
     )
     listed = next((environment[name] for name in names if name in environment), None)
     if listed is None:
-        return GpuSelection(tuple(sorted(gpu.index for gpu in gpus)))
-    seen, indices, notes = set[str](), set[int](), set[str]()
+        everything = tuple(sorted(gpu.index for gpu in gpus))
+        return GpuSelection(everything, first=next(iter(everything), None))
+    seen, indices, notes = set[str](), dict[int, None](), set[str]()
     for entry in (entry.strip() for entry in listed.split(",")):
         number = re.match(r"\d+", entry)
         index = _by_index(int(number[0]), gpus) if number else _by_uuid(entry, gpus, mig_parent)
@@ -63,14 +69,14 @@ def select_visible_gpus(
         if key in seen:
             return GpuSelection(())
         seen.add(key)
-        indices.add(index)
+        indices[index] = None
         if entry.startswith("MIG-"):
             notes.add(WHOLE_GPU)
         if number and not amd and _order_matters(environment, gpus):
             notes.add(ORDER_ASSUMED)
     if len(indices) == len(gpus):
         notes.discard(ORDER_ASSUMED)
-    return GpuSelection(tuple(sorted(indices)), tuple(sorted(notes)))
+    return GpuSelection(tuple(sorted(indices)), tuple(sorted(notes)), first=next(iter(indices), None))
 
 
 def select_gpus(gpu_ids: Sequence[GpuId], gpus: Sequence[Gpu], *, mig_parent: MigParent) -> GpuSelection:
@@ -90,6 +96,20 @@ def select_gpus(gpu_ids: Sequence[GpuId], gpus: Sequence[Gpu], *, mig_parent: Mi
         if isinstance(gpu_id, str) and gpu_id.startswith("MIG-"):
             notes.add(WHOLE_GPU)
     return GpuSelection(tuple(sorted(indices)), tuple(sorted(notes)))
+
+
+def find_mig_parent(uuid: str, nvml: Any) -> int | None:
+    """Return the index of the GPU that contains a MIG instance, or None where the instance does not exist.
+
+    `nvml` is the module pynvml, initialised, or None where it is not installed.
+    """
+    if nvml is None:
+        return None
+    try:
+        instance = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        return int(nvml.nvmlDeviceGetIndex(nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(instance)))
+    except nvml.NVMLError:
+        return None
 
 
 def _by_index(index: int, gpus: Sequence[Gpu]) -> int | None:

@@ -19,7 +19,7 @@ from worker.database_retry import (
     TRANSIENT_DATABASE_ERRORS,
     retry_while_database_down,
 )
-from worker.registration import device_name
+from worker.device import device_name
 from worker.training.heartbeat import LeaseHeartbeat
 from worker.training.leased_writer import LeasedWriter
 

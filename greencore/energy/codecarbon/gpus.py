@@ -3,9 +3,10 @@
 import os
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from greencore.energy.devices import Gpu, GpuId, select_gpus, select_visible_gpus
+from greencore.energy.devices import Gpu, GpuId, find_mig_parent, select_gpus, select_visible_gpus
 from greencore.energy.interval import JOULES_PER_KWH
 from greencore.energy.methods import (
     DESIGN_POWER,
@@ -119,8 +120,9 @@ class GpuEnergyReader:
 
 def install_gpu_reader(hardware: Sequence[Any], gpu_ids: Sequence[GpuId] | None) -> GpuEnergyReader:
     """Restrict CodeCarbon's hardware to the given GPUs, or else to the visible ones, and install their reader."""
-    from codecarbon.core.gpu import AMDGPUDevice, NvidiaGPUDevice
+    from codecarbon.core.gpu import AMDGPUDevice, NvidiaGPUDevice, pynvml
 
+    mig_parent = partial(find_mig_parent, nvml=pynvml)
     parts = [part for part in hardware if type(part).__name__ == "GPU"]
     # CodeCarbon 3.3 can select GPUs, but finds none by UUID (it strips the G of "GPU-"), meters all of them where
     # CUDA_VISIBLE_DEVICES is empty, and takes an index as that of the bus.
@@ -129,9 +131,9 @@ def install_gpu_reader(hardware: Sequence[Any], gpu_ids: Sequence[GpuId] | None)
     maker = AMDGPUDevice if amd else NvidiaGPUDevice
     gpus = [Gpu(one.gpu_index, str(one._uuid), str(one._gpu_name)) for one in devices if isinstance(one, maker)]
     if gpu_ids is not None:
-        selection = select_gpus(gpu_ids, gpus, mig_parent=_mig_parent)
+        selection = select_gpus(gpu_ids, gpus, mig_parent=mig_parent)
     else:
-        selection = select_visible_gpus(os.environ, gpus, mig_parent=_mig_parent, amd=amd)
+        selection = select_visible_gpus(os.environ, gpus, mig_parent=mig_parent, amd=amd)
     for part in parts:
         # A failing device makes CodeCarbon drop the energy of all that it reads, so the others are not read.
         kept = [one for one in part.devices.devices if isinstance(one, maker) and one.gpu_index in selection.indices]
@@ -143,16 +145,3 @@ def install_gpu_reader(hardware: Sequence[Any], gpu_ids: Sequence[GpuId] | None)
     for part in parts:
         part.devices.get_delta = reader.get_delta
     return reader
-
-
-def _mig_parent(uuid: str) -> int | None:
-    """Return the index of the GPU that contains a MIG instance, or None where the instance does not exist."""
-    from codecarbon.core.gpu import pynvml
-
-    if pynvml is None:
-        return None
-    try:
-        instance = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        return int(pynvml.nvmlDeviceGetIndex(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(instance)))
-    except pynvml.NVMLError:
-        return None

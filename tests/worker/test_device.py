@@ -1,0 +1,92 @@
+"""The worker's device is the GPU that CUDA shows it first; the driver's NVML is a fake."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
+from worker.device import VisibleGpu, read_visible_gpu
+
+
+@dataclass(frozen=True)
+class Board:
+    """A GPU, or a MIG instance of one, with its memory in bytes and its compute capability's major number."""
+
+    index: int
+    uuid: str
+    name: str
+    memory: int
+    major: int = 9
+
+
+BOARDS = (
+    Board(0, "GPU-aa11", "NVIDIA H100", 80 * 10**9),
+    Board(1, "GPU-bb22", "Tesla T4", 16 * 10**9, major=7),
+    Board(2, "GPU-cc33", "NVIDIA B300", 288 * 10**9, major=10),
+)
+INSTANCE = Board(2, "MIG-55", "NVIDIA B300 MIG 1g.34gb", 34 * 10**9, major=10)
+
+
+class Nvml:
+    """Fake of the NVML calls of `read_visible_gpu`, for three boards, of which the last has a MIG instance."""
+
+    NVMLError = pynvml.NVMLError
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        self.opened += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.opened -= 1
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(BOARDS)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Board:  # noqa: N802
+        return BOARDS[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Board:  # noqa: N802
+        if uuid != INSTANCE.uuid:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return INSTANCE
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, instance: Board) -> Board:  # noqa: N802
+        return BOARDS[instance.index]
+
+    def nvmlDeviceGetIndex(self, board: Board) -> int:  # noqa: N802
+        return board.index
+
+    def nvmlDeviceGetUUID(self, board: Board) -> str:  # noqa: N802
+        return board.uuid
+
+    def nvmlDeviceGetName(self, board: Board) -> str:  # noqa: N802
+        return board.name
+
+    def nvmlDeviceGetMemoryInfo(self, board: Board) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(total=board.memory)
+
+    def nvmlDeviceGetCudaComputeCapability(self, board: Board) -> tuple[int, int]:  # noqa: N802
+        return board.major, 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "board"),
+    [
+        (None, BOARDS[0]),
+        ("1", BOARDS[1]),
+        ("2,0", BOARDS[2]),
+        ("GPU-bb22", BOARDS[1]),
+        ("MIG-55", INSTANCE),
+        ("", None),
+        ("-1", None),
+        ("7", None),
+    ],
+)
+def test_the_device_is_the_gpu_that_cuda_shows_first(visible: str | None, board: Board | None) -> None:
+    nvml, environment = Nvml(), {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    expected = None if board is None else VisibleGpu(board.name, board.memory, board.major >= 8)
+    assert read_visible_gpu(environment, nvml) == expected
+    assert nvml.opened == 0
