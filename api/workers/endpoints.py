@@ -39,6 +39,10 @@ class WorkerOut(RowModel):
     memory_bytes: int | None = Field(
         description="Memory of a training worker's device: a GPU's, or the host's within its container's limit"
     )
+    computes_bf16: bool | None = Field(
+        description="Whether a training worker's device computes natively in bfloat16, by which `precision` = `auto` "
+        "chooses"
+    )
     state: Literal["idle", "busy", "running", "lost"] = Field(
         description="A training worker is idle or busy, any other process running; lost: no heartbeat for too long"
     )

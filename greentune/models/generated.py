@@ -57,6 +57,8 @@ class Worker(Answer):
     device: str
     memory_bytes: int | None
     """Memory of a training worker's device: a GPU's, or the host's within its container's limit"""
+    computes_bf16: bool | None
+    """Whether a training worker's device computes natively in bfloat16, by which `precision` = `auto` chooses"""
     state: Literal['idle', 'busy', 'running', 'lost']
     """A training worker is idle or busy, any other process running; lost: no heartbeat for too long"""
     job: str | None

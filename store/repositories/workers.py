@@ -27,10 +27,11 @@ class WorkerRepository(Repository):
         site: Site = UNKNOWN_SITE,
         device: str = "cpu",
         memory_bytes: int | None = None,
+        computes_bf16: bool | None = None,
     ) -> None:
         """Record that a process is alive now, by the database's clock, which all share, or at `at`.
 
-        `site` and the device's memory are stored for a training worker alone.
+        `site` and what is known of the device's memory and arithmetic are stored for a training worker alone.
         """
         now = func.now() if at is None else at
         trains = role == "train"
@@ -39,6 +40,7 @@ class WorkerRepository(Repository):
             "pue": site.pue if trains else None,
             "device": device,
             "memory_bytes": memory_bytes if trains else None,
+            "computes_bf16": computes_bf16 if trains else None,
             "last_seen_at": now,
         }
         statement = insert(Worker).values(id=worker_id, role=role, started_at=now, **seen)

@@ -11,8 +11,9 @@ from store.tables.table import Json, Table
 class Worker(Table):
     """A live process: `role` is train, prepare or scheduler.
 
-    `memory_bytes` is the memory of its device: a GPU's, or the host's within its container's limit. It, `zone` and
-    `pue` (kWh drawn by the site for each kWh that the machine uses) are None unless it is a training worker.
+    `memory_bytes` is the memory of its device: a GPU's, or the host's within its container's limit, and
+    `computes_bf16` whether it computes natively in bfloat16. They, `zone` and `pue` (kWh drawn by the site for each kWh
+    that the machine uses) are None unless it is a training worker.
     """
 
     __tablename__ = "workers"
@@ -23,6 +24,7 @@ class Worker(Table):
     pue: Mapped[float | None]
     device: Mapped[str]
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    computes_bf16: Mapped[bool | None]
     started_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
 

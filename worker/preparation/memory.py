@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import torch
 from transformers import PreTrainedModel
 
 from greencore.backprop import BudgetTooSmall, TraceError
 from greencore.backprop.cost.by_length import Lengths
+from greencore.device import Device
 from greencore.hyperparameters import Hyperparameters
 from greencore.method_settings import AdaptiveSettings
 from greencore.training.data.batch_layout import BatchLayout
@@ -21,7 +21,6 @@ from greencore.training.methods.step_memory import list_largest_selection, predi
 from greencore.training.methods.tensor_patterns import match_tensor_patterns
 from greencore.training.micro_batch_choice import list_sizes
 from greencore.training.models.loading import enable_gradient_checkpointing, load_meta_model
-from greencore.training.models.precision import RunPrecision, names_bf16_gpu, resolve_precision, supports_bf16
 
 log = structlog.get_logger()
 
@@ -32,23 +31,7 @@ class DeviceTooSmall(ValueError):
     """A job's steps need more memory than the device of any live worker has; the message says what would fit."""
 
 
-@dataclass(frozen=True)
-class Device:
-    """The device with the most memory among the live training workers, and its bytes."""
-
-    name: str
-    memory_bytes: int
-
-    def choose_precision(self, hyperparameters: Hyperparameters) -> RunPrecision:
-        """Return the precision that a run takes there.
-
-        A CPU is taken to compute as this machine's does, and a GPU of an unknown name in fp32, which takes more memory.
-        """
-        bf16 = supports_bf16(torch.device("cpu")) if self.name == "cpu" else names_bf16_gpu(self.name)
-        return resolve_precision(hyperparameters.precision, bf16=bf16)
-
-
-UNKNOWN_DEVICE = Device("cpu", 0)
+UNKNOWN_DEVICE = Device("unknown", 0)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
+from greencore.device import Device
 from greencore.hyperparameters import Hyperparameters
 from greencore.method_settings import AdaptiveSettings
 from greencore.policy import parse_stored_policy
@@ -52,7 +53,7 @@ from worker.base_model import fetch_model_folder, fetch_nearest_model
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
-from worker.preparation.memory import Device, JobMemory, fit_memory
+from worker.preparation.memory import JobMemory, fit_memory
 from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
 from worker.preparation.rho_floor import check_rho_floor
 
@@ -117,7 +118,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             rows_in = locate_rows_file(session, job.dataset_id, settings)
             validation_in = locate_validation_file(session, job, settings)
             bases = LineageRepository(session).list_bases(job)
-            device = _find_largest_device(session, job, settings)
+            device = find_largest_device(session, zone=job.zone_asked, within=timedelta(seconds=settings.lease_seconds))
         estimate = estimate_job(job, rows_in, settings, validation_in=validation_in, bases=bases, device=device)
         job.estimate, job.steps, job.epochs = asdict(estimate), estimate.steps, estimate.epochs
         with database.session() as session:
@@ -257,13 +258,12 @@ def estimate_job(
     )
 
 
-def _find_largest_device(session: Session, job: Job, settings: Settings) -> Device | None:
-    """Return the device with the most memory of the live training workers, in the zone that the job requests."""
-    workers = WorkerRepository(session).list_live(within=timedelta(seconds=settings.lease_seconds))
+def find_largest_device(session: Session, *, zone: str | None, within: timedelta) -> Device | None:
+    """Return the device with the most memory of the training workers seen `within`, in `zone` where it is given."""
     devices = [
-        Device(worker.device, worker.memory_bytes)
-        for worker in workers
-        if worker.memory_bytes is not None and job.zone_asked in (None, worker.zone)
+        Device(worker.device, worker.memory_bytes, bool(worker.computes_bf16))
+        for worker in WorkerRepository(session).list_live(within=within)
+        if worker.memory_bytes is not None and zone in (None, worker.zone)
     ]
     return max(devices, key=lambda device: device.memory_bytes, default=None)
 

@@ -1,25 +1,19 @@
 """Device and precision of a run, chosen from the hardware; used by training, evaluation and benchmarks."""
 
-import re
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import torch
 
+from greencore.device import RunPrecision, resolve_precision
 from greencore.disk import load_or_create
 from greencore.hyperparameters import PrecisionName
 
 PRECISION_FILE_NAME = "precision.json"
 
-RunPrecision = Literal["bf16", "mixed", "fp32"]
-
 # Names in `torch.cpu.get_capabilities()`: x86 AVX-512 and AMX, and ARM. Other processors emulate bfloat16, at less
 # than half the speed of fp32.
 CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
-BF16_GPUS = re.compile(
-    r"\b(A(2|10G?|16|30|40|100|800)|L(4|20|40S?)|H(20|100|200|800)|GH200|B(100|200|300)|GB(10|200|300)"
-    r"|RTX (A\d{4}|[345]0[5-9]0|PRO|\d{4}\b.*\bAda))\b"
-)
 
 
 def choose_device() -> torch.device:
@@ -36,20 +30,6 @@ def supports_bf16(where: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in CPU_BF16)
-
-
-def names_bf16_gpu(name: str) -> bool:
-    """Return whether a GPU's name is that of one known to compute natively in bfloat16: NVIDIA's since Ampere."""
-    return BF16_GPUS.search(name) is not None
-
-
-def resolve_precision(wanted: PrecisionName, *, bf16: bool) -> RunPrecision:
-    """Return the precision that a run takes on a device that computes natively in bfloat16, or does not."""
-    if wanted in ("bf16", "fp32"):
-        return wanted
-    if not bf16:
-        return "fp32"
-    return "bf16" if wanted == "auto" else "mixed"
 
 
 def recall_precision(wanted: PrecisionName, file: Path) -> RunPrecision:

@@ -23,7 +23,9 @@ def test_the_peak_is_that_of_a_job_with_the_same_settings(
         workers = WorkerRepository(session)
         for name, size in (("small", 16), ("large", 80)):
             site = Site(zone="FR")
-            workers.record_heartbeat(name, site=site, device="NVIDIA H100", memory_bytes=size * 10**9)
+            workers.record_heartbeat(
+                name, site=site, device="NVIDIA H100", memory_bytes=size * 10**9, computes_bf16=True
+            )
         workers.record_heartbeat("elsewhere", site=Site(zone="ES"), memory_bytes=10**12)
         workers.record_heartbeat("prepares", role="prepare", memory_bytes=10**12)
         costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0}).to_json()
@@ -57,5 +59,7 @@ def test_the_peak_is_that_of_a_job_with_the_same_settings(
     for other in (memory(0.6, optimizer="sgd"), memory(0.5), memory(0.5, optimizer="sgd", micro_batch_size=1)):
         assert (other["peak_bytes"], other["device_bytes"]) == (None, 80 * 10**9)
         assert "as the job is prepared" in other["basis"]
+    bf16 = {worker["id"]: worker["computes_bf16"] for worker in client.get("/workers").json()["data"]}
+    assert bf16 == {"small": True, "large": True, "elsewhere": None, "prepares": None}
     listed = {worker["id"]: worker["memory_bytes"] for worker in client.get("/workers").json()["data"]}
     assert listed == {"small": 16 * 10**9, "large": 80 * 10**9, "elsewhere": 10**12, "prepares": None}

@@ -3,20 +3,24 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from greencore.device import Device
 from greencore.host_memory import read_host_memory
-from greencore.hyperparameters import Hyperparameters
 from runtime.settings import Settings
+from runtime.site import Site
+from store.database import Database
+from store.repositories.workers import WorkerRepository
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
 from tests.worker.preparation.test_prepare import holding
 from worker.failure_reports import explain_error
-from worker.preparation.memory import Device, DeviceTooSmall
-from worker.preparation.prepare import JobEstimate, estimate_job
+from worker.preparation.memory import DeviceTooSmall
+from worker.preparation.prepare import JobEstimate, estimate_job, find_largest_device
 
 ROWS = "\n".join(json.dumps({"prompt": " ".join(["w1"] * 60), "completion": f" w{n % 60} w8"}) for n in range(20))
 Prepare = Callable[..., JobEstimate]
@@ -28,9 +32,9 @@ def prepare(worker_settings: Settings, tmp_path: Path) -> Prepare:
     rows.write_text(ROWS)
 
     def run(
-        device_bytes: int | None = None, *, method: str = "full", rho: float = 0.6, **hyperparameters: Any
+        device: Device | int | None = None, *, method: str = "full", rho: float = 0.6, **hyperparameters: Any
     ) -> JobEstimate:
-        device = None if device_bytes is None else Device("cpu", device_bytes)
+        device = Device("cpu", device) if isinstance(device, int) else device
         given = {"batch_size": 16, "precision": "fp32", **hyperparameters}
         job = Job(model="small", method=method, policy={"kind": "constant", "rho": rho}, hyperparameters=given)
         return estimate_job(job, rows, settings, device=device)
@@ -97,16 +101,20 @@ def test_a_measured_micro_batch_is_refused_only_where_a_single_row_is_too_large(
         prepare(one - 1, micro_batch_size="auto", gradient_checkpointing=False)
 
 
-def test_a_gpu_computes_in_bfloat16_only_where_its_name_is_known_to() -> None:
-    since_ampere = (
-        *("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA A10G", "NVIDIA H200", "NVIDIA H100 80GB HBM3", "NVIDIA L40S"),
-        *("NVIDIA GeForce RTX 3070 Ti", "NVIDIA RTX A6000", "NVIDIA RTX 4000 SFF Ada Generation", "NVIDIA B200"),
-    )
-    others = ("Tesla V100-SXM2-16GB", "Tesla T4", "Quadro RTX 5000", "NVIDIA GeForce RTX 2080 Ti", "some GPU")
-    wanted = Hyperparameters(precision="auto")
-    assert {Device(name, 1).choose_precision(wanted) for name in since_ampere} == {"bf16"}
-    assert {Device(name, 1).choose_precision(wanted) for name in others} == {"fp32"}
-    assert Device("Tesla T4", 1).choose_precision(Hyperparameters(precision="bf16")) == "bf16"
+@pytest.mark.parametrize("computes_bf16", [True, False, None])
+def test_the_prediction_follows_the_arithmetic_that_the_worker_reports(
+    prepare: Prepare, database: Database, computes_bf16: bool | None
+) -> None:
+    with database.session() as session:
+        WorkerRepository(session).record_heartbeat(
+            "w", site=Site(zone="FR"), device="some GPU", memory_bytes=10**12, computes_bf16=computes_bf16
+        )
+        device = find_largest_device(session, zone=None, within=timedelta(minutes=1))
+    assert device is not None
+    expected = "bf16" if computes_bf16 else "fp32"  # that of an older version's worker is unknown
+    chosen = prepare(device, precision="auto").peak_memory_bytes
+    assert chosen == prepare(device, precision=expected).peak_memory_bytes
+    assert (chosen == prepare(device, precision="mixed").peak_memory_bytes) is not bool(computes_bf16)
 
 
 def test_the_hosts_memory_is_at_most_its_containers(tmp_path: Path) -> None:
