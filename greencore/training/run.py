@@ -318,6 +318,8 @@ def _train(
                 evaluations.evaluate(model, state)
             except TrainingStopped:
                 return model, (), None
+            if evaluations.ledger.stopped_early is not None and is_within_epoch(state):
+                trainer.end_epoch(checkpoint, state)
         completed = evaluations.ledger.stopped_early is not None or _is_complete(state, listener)
         if completed:
             trainer.restore_weights(checkpoint)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 
 from greencore.backprop import NotFinite
 from greencore.backprop.master_weights import MasterWeights
@@ -150,7 +150,7 @@ class CheckpointedTrainer(Trainer):
             logs["loss"] = float(self._token_loss) / self._learned_tokens
         super().log(logs, start_time)
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
         epochs_done = count_finished_epochs(self.state)
         kept_step = (get_callback_states(self.state).get(LEDGER_KEY) or {}).get("kept_step")
         self._checkpoints.write_checkpoint(self.state.global_step, epochs_done, self._write_files, kept_step=kept_step)
@@ -164,6 +164,25 @@ class CheckpointedTrainer(Trainer):
         self._save_rng_state(str(folder))
         self._collator.save(folder)
         self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def end_epoch(self, checkpoint: Path, state: TrainerState) -> None:
+        """End the run at a checkpoint within an epoch, whose weights are restored: report its epoch, and replace it.
+
+        `state` is the checkpoint's; its last step becomes the present one. The callbacks have it as when a step ends
+        the run: one whose evaluation was interrupted is known to be the last only once it is repeated.
+        """
+        self.create_optimizer()
+        self.create_scheduler(state.max_steps)
+        self._load_optimizer_and_scheduler(str(checkpoint))
+        self._load_rng_state(str(checkpoint))
+        self.state, handler = state, self.callback_handler
+        handler.optimizer, handler.lr_scheduler = self.optimizer, self.lr_scheduler
+        handler.train_dataloader = self.get_train_dataloader()
+        self.control = handler.on_train_begin(self.args, state, self.control)
+        state.max_steps = state.global_step
+        self.control = handler.on_epoch_end(self.args, state, self.control)
+        self._save_checkpoint(self.model, None)
+        self.control = handler.on_train_end(self.args, state, self.control)
 
     def restore_weights(self, checkpoint: Path) -> None:
         """Load only the weights of a checkpoint, for a run whose training is complete."""

@@ -151,6 +151,34 @@ def test_early_stopping_ends_the_run_as_complete(model: Path, tmp_path: Path, pa
         assert end.full_flops == pytest.approx(whole.full_flops * taken / STEPS_AN_EPOCH)
 
 
+def test_an_epoch_that_an_interrupted_evaluation_ends_is_reported_by_the_resumed_run(
+    model: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"eval_every": 2, "eval_unit": "steps", "early_stopping": {"patience": 2}}
+    whole, first, second, third = Watch(), Watch(stop_in_evaluation=4), Watch(stop_in_evaluation=3), Watch()
+    expected = run(model, tmp_path / "whole", whole, **settings)
+    assert expected.step == 6  # within the second epoch
+
+    assert not run(model, tmp_path / "parts", first, **settings).completed  # stopped in the evaluation of step 6
+    assert not run(model, tmp_path / "parts", second, **settings).completed  # after it, in that of the result
+    result = run(model, tmp_path / "parts", third, **settings)
+
+    def measured(*watches: Watch) -> list[Any]:
+        epochs = [each for watch in watches for each in watch.epochs]
+        return [(report.epoch, report.tensors, report.flops, report.full_flops, loss) for report, loss in epochs]
+
+    assert len(second.epochs) == 1
+    assert measured(first, second, third) == measured(whole)
+    assert (first.losses, second.losses, third.losses) == (
+        {2: whole.losses[2], 4: whole.losses[4]},
+        {6: whole.losses[6]},
+        {},
+    )
+    assert second.reasons == whole.reasons
+    assert (result.step, result.stopped_early, result.after) == (6, expected.stopped_early, expected.after)
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+
+
 EARLY: dict[str, Any] = {"eval_every": 2, "eval_unit": "steps", "early_stopping": {"patience": 4}, "keep": "best"}
 
 
