@@ -1,12 +1,10 @@
 """Fine-tuning run from rows to a result folder: set up, evaluate, train, evaluate, save."""
 
-import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 import transformers
@@ -17,9 +15,7 @@ from transformers import (
     TrainerState,
 )
 
-from greencore.backprop import NotFinite
 from greencore.dataset import Row
-from greencore.disk import atomic_directory, fsync_tree
 from greencore.hyperparameters import Hyperparameters
 from greencore.method_settings import AdaptiveSettings
 from greencore.training.checkpoints.folder import CheckpointFolder
@@ -57,10 +53,9 @@ from greencore.training.methods.callback import BaselineCallback, GreenTrainerCa
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.methods.modes import set_use_cache
 from greencore.training.micro_batch_choice import load_or_measure_micro_batch
-from greencore.training.models.delta import DELTA_FILE_NAME, write_delta
 from greencore.training.models.loading import enable_gradient_checkpointing, load_model, load_tokenizer
 from greencore.training.models.precision import PRECISION_FILE_NAME, choose_device, recall_precision
-from greencore.training.models.weights import find_non_finite_tensor
+from greencore.training.models.result import save_result
 from greencore.training.recipe import build_training_arguments
 
 Method = Literal["greentrainer"] | Baseline
@@ -155,7 +150,7 @@ def fine_tune(
 
     adapter_only = method == "prefix" or (hyperparameters.lora is not None and hyperparameters.lora.result == "adapter")
     delta_base = model_folder if hyperparameters.result == "delta" and not adapter_only else None
-    artifact = _save_result(
+    artifact = save_result(
         model,
         setup.tokenizer,
         result_folder or folder / "artifacts",
@@ -358,43 +353,3 @@ def _is_complete(state: TrainerState, listener: TrainingListener) -> bool:
     if state.global_step >= state.max_steps:
         return True
     return not is_within_epoch(state) and listener.should_end_after(count_finished_epochs(state) - 1)
-
-
-def _save_result(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    destination: Path,
-    *,
-    merge: bool,
-    delta_base: Path | None,
-    base_name: str,
-) -> Path:
-    """Write the result to a temporary folder that is renamed, so that it is complete or absent.
-
-    With `merge`, a LoRA is merged into the model first; otherwise an adapter is saved by itself, as peft loads it.
-    With `delta_base`, write the delta from it. The saved files name the base `base_name` instead of its path. Raises
-    `NotFinite` for a model with non-finite weights.
-    """
-    if merge:
-        from greencore.training.methods.adapters import merge_adapter
-
-        model = merge_adapter(cast(Any, model))
-    if (name := find_non_finite_tensor(model)) is not None:
-        raise NotFinite(f"after training {name} is not finite: training has diverged")
-    with atomic_directory(destination.with_name(f".{destination.name}")) as working:
-        if delta_base is not None:
-            write_delta(model, delta_base, working / DELTA_FILE_NAME, base_name=base_name)
-        else:
-            model.save_pretrained(working)
-            if hasattr(model, "peft_config"):
-                adapter = working / "adapter_config.json"  # while saving, peft would look up a changed name on the hub
-                config = json.loads(adapter.read_text()) | {"base_model_name_or_path": base_name}
-                adapter.write_text(json.dumps(config, indent=2) + "\n")
-                cast(Any, model).get_base_model().generation_config.save_pretrained(working)
-                (working / "README.md").unlink(missing_ok=True)  # peft's generic model card
-        tokenizer.save_pretrained(working)
-        fsync_tree(working)
-    if destination.exists():
-        shutil.rmtree(destination)
-    working.rename(destination)
-    return destination
