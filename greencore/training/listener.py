@@ -82,7 +82,7 @@ class TrainingListener:
 
 
 class TrainingStopped(Exception):
-    """The listener stopped an evaluation, of which nothing is saved."""
+    """The listener stopped a run, which a later call resumes; of an evaluation that it stopped nothing is saved."""
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from greencore.training.data.tokenisation import (
 from greencore.training.evaluation.callback import EvaluationCallback
 from greencore.training.evaluation.evaluate import Evaluation
 from greencore.training.evaluation.evaluator import Evaluator, resolve_sample_format
+from greencore.training.evaluation.ledger import EvaluationLedger
 from greencore.training.finite_checks import check_held_out_loss, check_model
 from greencore.training.listener import (
     ListenerCallback,
@@ -286,7 +287,6 @@ def _train(
         adaptive = BaselineCallback(method)
     evaluations = EvaluationCallback(listener, setup.evaluator, hyperparameters, use_cache=use_cache)
     progress = ListenerCallback(listener, adaptive, evaluations.ledger)
-    checkpoint = checkpoints.find_newest()
     collator = MicroBatchCollator(
         setup.collator, hyperparameters.rows_at_once, on_halved=listener.on_micro_batch_halved
     )
@@ -303,49 +303,69 @@ def _train(
         callbacks=[adaptive, evaluations, progress],
     )
     trainer.remove_callback(PrinterCallback)  # the listener receives progress instead
-    completed, state = False, trainer.state
-    if checkpoint is not None:
-        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        evaluations.restore(state)
-        if evaluations.is_due(state):  # its evaluation was stopped
-            trainer.restore_weights(checkpoint)
-            try:
-                evaluations.evaluate(model, state)
-            except TrainingStopped:
-                return model, (), None
-            if evaluations.ledger.stopped_early is not None and is_within_epoch(state):
-                trainer.end_epoch(checkpoint, state)
-        completed = evaluations.ledger.stopped_early is not None or _is_complete(state, listener)
-        if completed:
-            trainer.restore_weights(checkpoint)
-    if not completed:
-        if hyperparameters.micro_batch_size == "auto":
-            choice = load_or_measure_micro_batch(
-                folder, model, setup.train_set.examples, hyperparameters, trainer.compute_micro_batch_loss
-            )
-            collator.size = choice.rows
-            listener.on_micro_batch_chosen(rows=choice.rows, reason=choice.reason)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        state = trainer.state
-        completed = state.global_step >= state.max_steps or progress.ended_early
-    if completed:
+    checkpoint, end = checkpoints.find_newest(), None
+    try:
+        state = None if checkpoint is None else _end_at_checkpoint(trainer, evaluations, checkpoint, listener)
+        if state is None:
+            if hyperparameters.micro_batch_size == "auto":
+                choice = load_or_measure_micro_batch(
+                    folder, model, setup.train_set.examples, hyperparameters, trainer.compute_micro_batch_loss
+                )
+                collator.size = choice.rows
+                listener.on_micro_batch_chosen(rows=choice.rows, reason=choice.reason)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            state = trainer.state
+            if state.global_step < state.max_steps and not progress.ended_early:
+                raise TrainingStopped
         state.max_steps = state.global_step  # where the listener ended the run, this was its last step as well
         if evaluations.is_due(state):
-            try:
-                evaluations.evaluate(model, state)
-            except TrainingStopped:
-                completed = False
-    step = state.global_step
-    kept_step = evaluations.ledger.kept_step if completed else None
-    if kept_step is not None and kept_step != step:
-        if (best := checkpoints.find_step(kept_step)) is not None:
-            trainer.restore_weights(best)
-            step = kept_step
-        else:
-            listener.on_best_missing(step=kept_step)
+            evaluations.evaluate(model, state)
+        kept = _restore_kept_step(trainer, evaluations.ledger, checkpoints, listener, last_step=state.global_step)
+        end = _End(kept, evaluations.ledger.stopped_early)
+    except TrainingStopped:
+        pass  # the newest checkpoint is what a later call resumes from
     # the Trainer switches the cache off, and generation needs it
     set_use_cache(config, use_cache)
-    return model, tuple(adaptive.epochs), _End(step, evaluations.ledger.stopped_early) if completed else None
+    return model, tuple(adaptive.epochs), end
+
+
+def _end_at_checkpoint(
+    trainer: CheckpointedTrainer, evaluations: EvaluationCallback, checkpoint: Path, listener: TrainingListener
+) -> TrainerState | None:
+    """Return the state of a checkpoint at which the run ends, with its weights restored; None where training goes on.
+
+    An evaluation of its step that was stopped is repeated first, and may end the run. Raises `TrainingStopped`.
+    """
+    state: TrainerState = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    evaluations.restore(state)
+    if evaluations.is_due(state):
+        trainer.restore_weights(checkpoint)
+        evaluations.evaluate(cast(PreTrainedModel, trainer.model), state)
+        if evaluations.ledger.stopped_early is not None and is_within_epoch(state):
+            trainer.end_epoch(checkpoint, state)
+    if evaluations.ledger.stopped_early is None and not _is_complete(state, listener):
+        return None
+    trainer.restore_weights(checkpoint)
+    return state
+
+
+def _restore_kept_step(
+    trainer: CheckpointedTrainer,
+    ledger: EvaluationLedger,
+    checkpoints: CheckpointFolder,
+    listener: TrainingListener,
+    *,
+    last_step: int,
+) -> int:
+    """Restore the weights of the step that the run keeps, and return it: the best evaluation's, or the last."""
+    kept_step = ledger.kept_step
+    if kept_step is None or kept_step == last_step:
+        return last_step
+    if (best := checkpoints.find_step(kept_step)) is None:
+        listener.on_best_missing(step=kept_step)
+        return last_step
+    trainer.restore_weights(best)
+    return kept_step
 
 
 def _is_complete(state: TrainerState, listener: TrainingListener) -> bool:
