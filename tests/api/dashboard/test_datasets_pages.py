@@ -153,6 +153,8 @@ def test_the_list_has_pages(upload: Any, client: TestClient, monkeypatch: pytest
     second = page(client, f"/dashboard/datasets?after={newer}")
     assert f'href="/dashboard/datasets/{older}"' in second
     assert "Older datasets" not in second
+    assert '<a href="/dashboard/datasets">Newest datasets</a>' in second
+    assert "Newest datasets" not in first
     assert "No dataset is older." in page(client, f"/dashboard/datasets?after={older}")
 
 
