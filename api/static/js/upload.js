@@ -1,6 +1,7 @@
 // Uploads a file of training rows when it is chosen, and shows progress and errors.
 
 import { announce } from "./announce.js";
+import { InvalidColumns, parseColumns } from "./columns.js";
 import { element, say as show, setFlag } from "./dom.js";
 import { size } from "./format.js";
 
@@ -8,26 +9,45 @@ const MOST_SHOWN = 10;
 
 // `done(dataset)` is called with the answer of POST /datasets.
 export function upload(input, done) {
-  const progress = document.getElementById(`${input.id}-upload`);
+  const part = (name) => document.getElementById(`${input.id}-${name}`);
+  const columns = part("columns");
+  const again = part("again");
+  const progress = part("upload");
   const bar = progress.querySelector("progress");
   const text = progress.querySelector("span");
-  const error = document.getElementById(`${input.id}-error`);
   let request = null;
+  let refused = null; // the file that can be uploaded again, with other columns
 
   progress.querySelector("button").addEventListener("click", () => request?.abort());
+  input.addEventListener("change", () => take(input.files[0]));
+  again.addEventListener("click", () => take(refused));
+  input.form?.addEventListener("reset", () => take(null));
+  columns.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault(); // it would submit the form around
+    if (refused) take(refused);
+  });
+  columns.addEventListener("input", () => sayColumns(""));
 
-  input.addEventListener("change", () => {
-    const [file] = input.files;
+  function take(file) {
     request?.abort();
     say("", []);
+    sayColumns("");
+    offer(null);
     if (!file) return;
     const most = Number(input.dataset.maxBytes);
-    if (file.size > most) say(`${file.name} has ${size(file.size)}: at most ${size(most)} are accepted`, []);
-    else begin(file);
-  });
+    if (file.size > most) return refuse(null, `${file.name} has ${size(file.size)}: at most ${size(most)} are accepted`, []);
+    try {
+      return begin(file, parseColumns(columns.value));
+    } catch (error) {
+      if (!(error instanceof InvalidColumns)) throw error;
+      return refuse(file, error.message, [{ field: "columns", message: error.message }]);
+    }
+  }
 
-  function begin(file) {
+  function begin(file, mapping) {
     const form = new FormData();
+    if (mapping !== null) form.append("columns", mapping);
     form.append("file", file);
     request = new XMLHttpRequest(); // fetch reports no upload progress
     request.open("POST", "/datasets");
@@ -37,8 +57,10 @@ export function upload(input, done) {
       bar.value = total ? loaded / total : 0;
       text.textContent = loaded < total ? `${size(loaded)} of ${size(total)}` : "sent; each row is being checked …";
     });
-    request.addEventListener("load", () => answered(request));
-    request.addEventListener("error", () => say("The upload was interrupted: the service cannot be reached, or refused it.", []));
+    request.addEventListener("load", ({ target }) => answered(target, file));
+    request.addEventListener("error", () => {
+      refuse(file, "The upload was interrupted: the service cannot be reached, or refused it, or the file has changed.", []);
+    });
     request.addEventListener("loadend", () => {
       progress.hidden = true;
       input.value = ""; // so that the same file, corrected, can be chosen again
@@ -49,26 +71,45 @@ export function upload(input, done) {
     request.send(form);
   }
 
-  function answered({ status, responseText }) {
+  function answered({ status, responseText }, file) {
     let answer;
     try {
       answer = JSON.parse(responseText);
     } catch {
-      say(`The answer to the upload is not JSON (status ${status}).`, []);
+      refuse(file, `The answer to the upload is not JSON (status ${status}).`, []);
       return;
     }
     if (status === 201) done(answer);
-    else say(answer.detail ?? answer.title, answer.errors ?? []);
+    else refuse(file, answer.detail ?? answer.title, answer.errors ?? []);
+  }
+
+  // `file`: null where it would be refused again.
+  function refuse(file, detail, errors) {
+    announce(`The file was not accepted. ${detail}`);
+    input.value = "";
+    offer(file);
+    const ofColumns = errors.filter(({ field }) => field === "columns");
+    if (ofColumns.length) sayColumns(ofColumns.map(({ message }) => message).join("; "));
+    else say(detail, errors);
+  }
+
+  function offer(file) {
+    refused = file;
+    again.hidden = !file;
+    again.textContent = file ? `Upload ${file.name} again` : "";
+  }
+
+  function sayColumns(message) {
+    show(part("columns-error"), message);
+    setFlag(columns, "aria-invalid", Boolean(message));
   }
 
   function say(detail, errors) {
-    show(error, detail);
+    show(part("error"), detail);
     setFlag(input, "aria-invalid", Boolean(detail));
-    if (!detail) return;
-    announce(`The file was not accepted. ${detail}`);
     if (errors.length < 2) return;
     const shown = errors.slice(0, MOST_SHOWN).map(({ field, message }) => element("li", {}, `${field}: ${message}`));
     const more = errors.length > MOST_SHOWN ? `, the first ${MOST_SHOWN} of which are` : "";
-    error.replaceChildren(`${errors.length} faults${more}:`, element("ul", {}, ...shown));
+    part("error").replaceChildren(`${errors.length} faults${more}:`, element("ul", {}, ...shown));
   }
 }

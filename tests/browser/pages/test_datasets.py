@@ -92,6 +92,43 @@ def test_a_file_is_uploaded_looked_at_and_counted(page: Page, dashboard: Dashboa
     expect(page.get_by_text("No dataset yet")).to_be_visible()
 
 
+def test_columns_with_other_names_are_mapped_in_one_line(page: Page, dashboard: Dashboard, tmp_path: Path) -> None:
+    monitor_of(page).expect("422")
+    rows = tmp_path / "questions.json"
+    rows.write_text('[{"question": "1 + 1 =", "data": {"answer": " 2"}}]')
+    page.goto(DATASETS)
+    columns, fault = page.get_by_label("Its columns"), page.locator("#file-columns-error")
+    again = page.get_by_role("button", name="Upload questions.json again")
+
+    page.get_by_label("Upload a file of rows").set_input_files(rows)
+    expect(page.locator("#file-error")).to_contain_text("got the keys 'data, question'")
+    for line, message in (
+        ("prompt=question, data.answer", "“data.answer”: expected KEY=NAME, such as prompt=question"),
+        ("prompt=question, prompt=data", "prompt is given twice"),
+        ("answer=question", "'answer' is no key of a row: expected completion"),
+        ('{"prompt": ', "is not JSON"),
+    ):
+        columns.fill(line)
+        again.click()
+        expect(fault).to_contain_text(message)
+        expect(columns).to_have_attribute("aria-invalid", "true")
+        expect(page.locator("#file-error")).to_be_hidden()
+        columns.press("End")
+        columns.press("Space")
+        expect(fault).to_be_hidden()
+    check_accessible(page)
+
+    columns.fill("prompt=question, completion=data.reply")
+    again.click()
+    expect(page.locator("#file-error")).to_contain_text("data.reply: is missing: completion is to be taken from it")
+    take_pictures(page, "datasets-columns")
+
+    columns.fill("prompt=question, completion=data.answer")
+    columns.press("Enter")
+    expect(page.get_by_role("heading", name="questions.json")).to_be_visible()
+    expect(page.get_by_text("prompt from question, completion from data.answer")).to_be_visible()
+
+
 def test_a_dataset_that_a_job_needs_is_kept(page: Page, dashboard: Dashboard) -> None:
     now = datetime.now(UTC)
     dataset = stage_dataset(dashboard.database, dashboard.settings, now=now)

@@ -28,7 +28,7 @@ showHints(form);
 estimate.renew();
 
 form.addEventListener("input", (event) => {
-  if (event.target.type !== "file") changed(event);
+  if (!event.target.closest(".upload")) changed(event);
 });
 form.addEventListener("reset", () => {
   forget();
@@ -51,12 +51,12 @@ for (const button of form.querySelectorAll("button[data-hours]")) {
 
 for (const input of form.querySelectorAll("[data-upload-to]")) {
   upload(input, (dataset) => {
-    const rows = dataset.rows.toLocaleString("en-GB");
+    const rows = `${dataset.rows.toLocaleString("en-GB")} row${dataset.rows === 1 ? "" : "s"}`;
     const choice = form.elements[input.dataset.uploadTo];
-    const option = new Option(`${dataset.name || dataset.id} (${rows} rows)`, dataset.id, false, true);
+    const option = new Option(`${dataset.name || dataset.id} (${rows})`, dataset.id, false, true);
     option.dataset.hint = `${dataset.id}, just uploaded`;
     choice.add(option, 1);
-    announce(`${dataset.name}: ${rows} rows uploaded and chosen`);
+    announce(`${dataset.name}: ${rows} uploaded and chosen`);
     changed({ target: choice });
   });
 }
