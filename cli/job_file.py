@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from greentune.models import Job
 
 MAX_BYTES = 1 << 20
-KEYS = ("model", "dataset", *RunOptions.__annotations__)
+KEYS = ("model", "dataset", "columns", *RunOptions.__annotations__)
 TEXT_KEYS = ("model", "dataset", "validation_dataset", "method", "zone", "deadline")
 SETTINGS = "hyperparameters"
 
@@ -30,7 +30,10 @@ ConfigOption = Annotated[
 
 @dataclass(frozen=True)
 class JobFile:
-    """What a file says of a job, by key of `POST /jobs`; empty without a file."""
+    """What a file says of a job, by key of `POST /jobs`; empty without a file.
+
+    `columns` maps those of the files of rows that are uploaded for the job.
+    """
 
     path: Path | None = None
     body: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +83,7 @@ def read_constant_rho(file: JobFile) -> float:
 
 
 def to_job_body(job: "Job", *, stored_policy: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the body whose submission gives a job like this one.
+    """Return the body whose submission gives a job like this one; its datasets are uploads, whose columns are mapped.
 
     The policy is a name where the newest version of that name, `stored_policy`, is the job's own.
     """
@@ -108,7 +111,7 @@ def _check_keys(body: Mapping[str, Any], path: Path) -> None:
     for key in TEXT_KEYS:
         if not isinstance(body.get(key, ""), str):
             raise SettingError(f"{path}: {key}: expected a text")
-    for key in (SETTINGS, "metadata"):
+    for key in (SETTINGS, "metadata", "columns"):
         if not isinstance(body.get(key, {}), dict):
             raise SettingError(f"{path}: {key}: expected keys with values")
     settings = [field.path for field in list_settings(Hyperparameters)]
@@ -134,7 +137,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any], *, depth: int = 0
         if value is None:
             continue
         known = merged.get(key)
-        # A policy is replaced as a whole.
+        # A policy, and the columns of a file, are replaced as a whole.
         if isinstance(known, Mapping) and isinstance(value, Mapping) and (depth or key in (SETTINGS, "metadata")):
             merged[key] = _merge(known, value, depth=depth + 1)
         else:

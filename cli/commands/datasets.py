@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.figures import UNKNOWN, format_forms, format_size
+from cli.columns import map_columns, parse_columns
 from cli.commands.submission import upload_if_file
 from cli.errors import SettingError
 from cli.options import AsJson, ColumnOptions, with_client
@@ -51,7 +52,7 @@ def upload(
     """Upload rows, and show the id of the dataset; every row is validated."""
     if not file.is_file():
         raise SettingError(f"FILE: there is no file {file}")
-    dataset_id = upload_if_file(client, str(file), column, option="FILE")
+    dataset_id = upload_if_file(client, str(file), map_columns(parse_columns(column)), option="FILE")
     if as_json:
         show_json(client.dataset(dataset_id))
     else:

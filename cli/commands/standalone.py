@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.columns import parse_columns
+from cli.columns import COLUMN_OPTION, map_columns, parse_columns
 from cli.errors import SettingError
 from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions, option_of, validate_hyperparameters
 from cli.job_file import SERVICE_KEYS, ConfigOption, read_constant_rho, read_job_file
@@ -67,6 +67,7 @@ def train(
         "model": model,
         "dataset": None if dataset is None else str(dataset),
         "validation_dataset": None if validation_dataset is None else str(validation_dataset),
+        "columns": parse_columns(column) or None,
         "method": method,
         "hyperparameters": hyperparameters,
     }
@@ -94,7 +95,7 @@ def train(
         raise SettingError(f"{where(error.field)}: {error}") from error
     if unused := [key for key in SERVICE_KEYS if key in file.body]:
         typer.echo(f"{config}: not used without a service: {', '.join(unused)}", err=True)
-    columns = parse_columns(column)
+    columns = map_columns(body.get("columns", {}), where=file.where("columns", given=given, option=COLUMN_OPTION))
     from cli.configuration import read_settings
     from cli.extras import require_extras
 

@@ -1,7 +1,7 @@
 """`greentune submit` and `estimate`: a run as its options describe it, and its predicted cost."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from api.figures import UNKNOWN, format_duration, format_forms, format_number, format_percent
-from cli.columns import parse_columns
+from cli.columns import COLUMN_OPTION, map_columns, parse_columns
 from cli.completion import complete_policy, complete_zone
 from cli.errors import SettingError
 from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions
@@ -21,6 +21,7 @@ from cli.remote.connection import field_to_option, format_field_errors, report_f
 from cli.remote.figures import format_figure
 from cli.remote.output import format_short_time, replace_unprintable, show_json, show_table
 from greencore.clock import parse_utc
+from greencore.dataset.containers import AS_THEY_ARE, ColumnMapping
 from greentune.errors import Problem
 from greentune.requests import RunOptions
 
@@ -73,27 +74,27 @@ def parse_metadata(metadata: Sequence[str]) -> dict[str, str]:
 def upload_if_file(
     client: "Client",
     dataset: str,
-    columns: Sequence[str] | None = None,
+    columns: ColumnMapping = AS_THEY_ARE,
     *,
     option: str = "--dataset",
+    columns_option: str = COLUMN_OPTION,
     mapped_elsewhere: bool = False,
 ) -> str:
     """Return the id of a dataset: that of the uploaded file, of which `columns` are mapped, or as given.
 
     Columns beside an id are refused unless they are those of another file, as `mapped_elsewhere` says.
     """
-    sources = parse_columns(columns).sources
     file = Path(dataset)
     if file.is_dir():
         raise SettingError(f"{option}: {dataset} is a folder: expected a file of rows, or the id of an upload")
     if not file.is_file():
         if file.suffix or len(file.parts) > 1:
             raise SettingError(f"{option}: there is no file {dataset}")
-        if sources and not mapped_elsewhere:
-            raise SettingError(f"--column: {dataset} is the id of an upload, whose columns were mapped then")
+        if columns.sources and not mapped_elsewhere:
+            raise SettingError(f"{columns_option}: {dataset} is the id of an upload, whose columns were mapped then")
         return dataset
     try:
-        uploaded = client.upload_dataset(file, columns=sources)
+        uploaded = client.upload_dataset(file, columns=columns.sources)
     except OSError as error:
         raise SettingError(f"{option}: {dataset}: {error.strerror}") from error
     except Problem as problem:
@@ -114,7 +115,7 @@ def _run(
     config: Path | None,
     model: str | None,
     dataset: str | None,
-    columns: Sequence[str] | None,
+    columns: Mapping[str, str],
     options: RunOptions,
 ) -> Iterator[tuple[str, str, RunOptions]]:
     """Yield model, dataset and options of a run by its file and its options, with files of rows uploaded.
@@ -122,7 +123,7 @@ def _run(
     Raises `SettingError` that names the option or the key of the file for what is missing, and for what is refused
     within the block.
     """
-    file, given = read_job_file(config), {"model": model, "dataset": dataset, **options}
+    file, given = read_job_file(config), {"model": model, "dataset": dataset, "columns": columns or None, **options}
     body = file.merge(given)
 
     def where(key: str) -> str:
@@ -134,9 +135,20 @@ def _run(
     if isinstance(deadline := body.get("deadline"), str):
         body["deadline"] = _parse_deadline(deadline, now=datetime.now(UTC), where=where("deadline"))
     datasets = {key: body[key] for key in ("dataset", "validation_dataset") if key in body}
+    columns_option = file.where("columns", given=given, option=COLUMN_OPTION)
+    mapping = map_columns(body.pop("columns", {}), where=columns_option)
     mapped = any(Path(dataset_or_file).is_file() for dataset_or_file in datasets.values())
+    # An upload that replaces the dataset of a file of settings needs none of its columns.
+    replaced = dataset is not None and not columns
     for key, dataset_or_file in datasets.items():
-        body[key] = upload_if_file(client, dataset_or_file, columns, option=where(key), mapped_elsewhere=mapped)
+        body[key] = upload_if_file(
+            client,
+            dataset_or_file,
+            mapping,
+            option=where(key),
+            columns_option=columns_option,
+            mapped_elsewhere=mapped or replaced,
+        )
     with report_field_errors(where):
         yield body.pop("model"), body.pop("dataset"), cast(RunOptions, body)
 
@@ -209,7 +221,7 @@ def submit(
     """Submit a fine-tuning run to the service, and show the job's id; a file of rows is uploaded first."""
     from cli.remote.watching import watch as watch_job
 
-    with _run(client, config, model, dataset, column, options) as (chosen, rows, run):
+    with _run(client, config, model, dataset, parse_columns(column), options) as (chosen, rows, run):
         job = client.submit(chosen, rows, **run)
     if as_json and not watch:
         show_json(job)
@@ -234,7 +246,7 @@ def estimate(
     as_json: AsJson = False,
 ) -> None:
     """Estimate a run's time, energy and emissions, now and in the best window; a file of rows is uploaded for it."""
-    with _run(client, config, model, dataset, column, options) as (chosen, rows, run):
+    with _run(client, config, model, dataset, parse_columns(column), options) as (chosen, rows, run):
         found = client.estimate(chosen, rows, **run)
     if as_json:
         show_json(found)

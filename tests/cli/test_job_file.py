@@ -46,7 +46,7 @@ def body_of(job: Job) -> dict[str, Any]:
 
 
 def test_the_keys_are_those_of_a_submission() -> None:
-    assert set(KEYS) == set(JobRequest.model_fields)
+    assert set(KEYS) == {*JobRequest.model_fields, "columns"}  # of the files that are uploaded for it
 
 
 def test_a_file_is_submitted_and_options_replace_what_it_holds(
@@ -107,6 +107,40 @@ def test_a_job_written_as_a_file_is_submitted_again_as_it_was(
         # As JSON, too.
         file.write_text(json.dumps(greentune.json("jobs", "show", first.id, "--as-config")))
         assert body_of(client.job(greentune.json("submit", "--config", str(file))["id"])) == body_of(first)
+
+
+def test_a_files_columns_are_those_of_the_rows_that_are_uploaded_for_it(
+    greentune: CommandRunner, client: Client, file: Path
+) -> None:
+    rows, other = file.with_name("rows.csv"), file.with_name("other.csv")
+    rows.write_text("q,a\n1 + 1 =,2\n")
+    other.write_text("question,answer\n1 + 2 =,3\n")
+    body = {"model": MODEL, "dataset": str(rows), "columns": {"prompt": "q", "completion": "a"}}
+    file.write_text(format_yaml(body))
+    submit = ("submit", "--config", str(file))
+
+    first = client.job(greentune.json(*submit)["id"])
+    assert client.dataset(first.dataset).columns == body["columns"]
+    # An option replaces the file's dataset, and options its columns as a whole.
+    assert greentune.json(*submit, "--dataset", first.dataset)["dataset"] == first.dataset
+    options = ("--dataset", str(other), "--column", "prompt=question", "--column", "completion=answer")
+    mapped = client.dataset(greentune.json(*submit, *options)["dataset"]).columns
+    assert mapped == {"prompt": "question", "completion": "answer"}
+
+    text = greentune.shown("jobs", "show", first.id, "--as-config")
+    assert "columns" not in text
+    file.write_text(text)
+    assert body_of(client.job(greentune.json(*submit)["id"])) == body_of(first)
+
+    for key, value, message in (
+        ("columns", {"promt": "q"}, "columns: 'promt' is no key of a row"),
+        ("columns", {"prompt": 1}, "columns: prompt: expected the name of a column"),
+        ("columns", "prompt=q", "columns: expected keys with values"),
+        ("columns", {"prompt": "q", "text": "a"}, "columns: prompt, text are not keys of one form of row"),
+        ("dataset", first.dataset, f"columns: {first.dataset} is the id of an upload, whose columns were mapped then"),
+    ):
+        file.write_text(format_yaml({**body, key: value}))
+        assert f"{file}: {message}" in greentune.refused(*submit, code=2)
 
 
 def test_the_result_of_a_job_is_named_where_it_was_trained_further(job: Job) -> None:

@@ -91,7 +91,9 @@ def test_rows_of_a_compressed_table_are_trained_by_their_columns(model: Path, tm
     command = ["train", "--model", str(model), "--dataset", str(file), "--epochs", "1", "--output", str(output)]
 
     wrong = CliRunner().invoke(app, [*command, "--column", "prompt=q"])
-    right = CliRunner().invoke(app, [*command, "--column", "prompt=question", "--column", "completion=data.answer"])
+    config = tmp_path / "job.yaml"
+    config.write_text("columns: {prompt: question, completion: data.answer}")
+    right = CliRunner().invoke(app, [*command, "--config", str(config)])
 
     assert f"--dataset: {file}: has no column 'q', from which prompt is to be taken" in wrong.stderr
     assert right.exit_code == 0, right.output
