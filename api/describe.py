@@ -16,7 +16,7 @@ COMMAND = "python -m api.describe"
 # What the client's methods return.
 CLIENT_ANSWERS = (
     "Artifact", "Dataset", "Epoch", "Estimate", "Evaluation", "Event", "Forecast", "Health", "History", "Intensity",
-    "Job", "Key", "Model", "Policy", "Selection", "Series", "Simulation", "Worker", "Zone",
+    "Job", "Key", "LearnedText", "Model", "Policy", "Row", "Selection", "Series", "Simulation", "Worker", "Zone",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 from greentune.downloads import download
 from greentune.errors import Problem
-from greentune.following import JobPoller, follow_events
+from greentune.following import JobPoller, follow_events, wait_for_counts
 from greentune.models import (
     Artifact,
     Dataset,
@@ -28,8 +28,10 @@ from greentune.models import (
     Job,
     JobStatus,
     Key,
+    LearnedText,
     Model,
     Policy,
+    Row,
     Selection,
     Series,
     Simulation,
@@ -226,6 +228,28 @@ class Client:
     def dataset(self, dataset_id: str) -> Dataset:
         """Return a dataset, without its rows."""
         return self._transport.get(Dataset, resource_path("datasets", dataset_id))
+
+    def dataset_rows(self, dataset_id: str, *, most: int = 10) -> list[Row]:
+        """Return the first rows of a dataset, at most `most` (100 or fewer), with long texts truncated."""
+        return self._transport.get(Page[Row], resource_path("datasets", dataset_id, "preview"), {"limit": most}).data
+
+    def learned_text(
+        self,
+        dataset_id: str,
+        model: str,
+        *,
+        prompt_format: str | None = None,
+        train_on: str | None = None,
+        timeout: float | None = None,
+    ) -> LearnedText:
+        """Return the first twenty rows of a dataset as `model` reads them, with the learned tokens marked.
+
+        `prompt_format` and `train_on` are as in a job's hyperparameters. The first call has a prepare worker tokenise
+        the dataset, and waits for it. Raises `StillCounting` where that takes more than `timeout` seconds.
+        """
+        params = {"model": model, "prompt_format": prompt_format, "train_on": train_on}
+        path = resource_path("datasets", dataset_id, "learned")
+        return wait_for_counts(self._transport, LearnedText, path, params, timeout=timeout)
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Delete a dataset that no open job uses."""

@@ -24,6 +24,10 @@ class StillRunning(ServiceError):
     """A job was not over within the timeout."""
 
 
+class StillCounting(ServiceError):
+    """The tokens of a dataset were not counted within the timeout."""
+
+
 @dataclass(frozen=True)
 class FieldFault:
     """One fault: the path of the field, such as `policy.steps[1].rho`, and the expected value."""

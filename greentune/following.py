@@ -1,4 +1,4 @@
-"""Follows a job: cached polls of its state, and a stream of its events that reconnects."""
+"""Follows a job by cached polls and a stream of events that reconnects, and waits for what a worker counts."""
 
 import time
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
-from greentune.errors import Problem, ServiceError, StillRunning, UnexpectedAnswer, Unreachable
+from greentune.errors import Problem, ServiceError, StillCounting, StillRunning, UnexpectedAnswer, Unreachable
 from greentune.models import Event, Job
-from greentune.transport import Transport, parse_answer, resource_path
+from greentune.transport import A, Params, Transport, parse_answer, resource_path
 
 END_EVENT = "stream.end"
 # Above the 15 s after which the service sends a comment on an idle stream.
@@ -89,6 +89,22 @@ def follow_events(transport: Transport, job_id: str, *, after: int | None = None
         time.sleep(retry_seconds)
 
 
+def wait_for_counts(transport: Transport, kind: type[A], path: str, params: Params, *, timeout: float | None) -> A:
+    """Request what a worker counts until it is there, as often as the service says.
+
+    Raises `StillCounting` where it is not there within `timeout` seconds.
+    """
+    begun_at = time.monotonic()
+    while True:
+        response = transport.call("GET", path, params=params, repeatable=True)
+        if response.status_code != httpx.codes.ACCEPTED:
+            return parse_answer(kind, response)
+        seconds = _parse_seconds(response.headers.get("retry-after"))
+        if timeout is not None and time.monotonic() - begun_at + seconds > timeout:
+            raise StillCounting(f"{path}: a prepare worker has not counted the tokens after {timeout:g} s")
+        time.sleep(seconds)
+
+
 def is_transient(error: ServiceError) -> bool:
     """Return whether a retry may succeed: the service, or a gateway before it, is temporarily unavailable."""
     if isinstance(error, Problem):
@@ -116,3 +132,8 @@ def _parse_event(message: ServerSentEvent) -> Event:
         return Event.model_validate_json(message.data)
     except ValueError as error:
         raise UnexpectedAnswer(f"not an event in the expected format: {error}") from error
+
+
+def _parse_seconds(text: str | None) -> float:
+    """Return the seconds of a Retry-After, within a minute; RETRY_SECONDS without one."""
+    return min(float(text), 60.0) if text and text.isdecimal() else RETRY_SECONDS

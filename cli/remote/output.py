@@ -82,8 +82,8 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def replace_unprintable(text: str) -> str:
-    """Replace the characters that could control the terminal, in a text from the service."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
+    """Replace the characters that could control the terminal, in a text from the service; keep tabs and line breaks."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)
 
 
 def format_short_time(time: datetime | None) -> str:

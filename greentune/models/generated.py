@@ -187,6 +187,16 @@ class Tensor(Answer):
     """FLOPs of passing the gradient on to the tensors below it, in the same step"""
 
 
+class Excerpt(Answer):
+    """One text of a row: its first 500 characters, and its full length."""
+
+    field: str
+    role: str | None
+    text: str
+    characters: int
+    cut: bool
+
+
 class Policy(Answer):
     """The newest version of a named policy; jobs keep the version that they were submitted with."""
 
@@ -210,6 +220,14 @@ class Model(Answer):
     """Lowest ρ at which one tensor can be trained"""
     max_length: int | None
     """Maximum tokens of a row that the model has positions for; None also if they are unlimited"""
+
+
+class Segment(Answer):
+    """Consecutive tokens that are all learned, or all only read, as text."""
+
+    text: str
+    tokens: int
+    learned: bool
 
 
 class Key(Answer):
@@ -607,6 +625,31 @@ class Selection(Answer):
     has_more: bool
 
 
+class Row(Answer):
+    """A row for display. `number` is its line, or its row in a Parquet file, from 1."""
+
+    number: int
+    form: str
+    """prompt (of instructions, too), messages (of ShareGPT's, too) or text"""
+    texts: list[Excerpt]
+    """Of a long conversation, those of the first hundred messages"""
+
+
+class LearnedRow(Answer):
+    """A row as training renders it. `line` is its line, or its row in a file of columns, from 1."""
+
+    line: int
+    examples: list[list[Segment]]
+    """Text of each example; a conversation may have several. Empty where nothing of the row is learned"""
+    tokens: int
+    """Tokens of all examples"""
+    learned_tokens: int
+    is_cut: bool
+    """True if only the beginning is shown"""
+    error: str | None
+    """Why the model cannot use this row"""
+
+
 class Counterfactuals(Answer):
     """Alternative runs that a job is compared with; all are estimates."""
 
@@ -739,6 +782,15 @@ class Simulation(Answer):
     decisions: list[Decision]
     """Decisions in the run of a single start"""
     basis: SimulationBasis
+
+
+class LearnedText(Answer):
+    """First rows of a dataset with their learned tokens marked, in a model's prompt format."""
+
+    model: str
+    prompt_format: str
+    train_on: str
+    rows: list[LearnedRow]
 
 
 class Job(Answer):

@@ -9,11 +9,12 @@ from fastapi import FastAPI
 
 from greencore.carbon import Reading
 from greentune.client import Client
-from greentune.errors import ChecksumMismatch, Problem, StillRunning
+from greentune.errors import ChecksumMismatch, Problem, StillCounting, StillRunning
 from greentune.models import Dataset, Job
 from runtime.settings import Settings
 from store.database import Database
 from store.intensity.readings import GridRepository
+from store.repositories.token_statistics import CountRequest, TokenStatisticsRepository
 from store.tables import Artifact
 from tests.api.conftest import MODEL, NOW, run_to_success
 
@@ -128,6 +129,23 @@ def test_datasets_are_uploaded_listed_and_deleted(client: Client, rows: Path) ->
     assert list(client.datasets()) == [uploaded]
     client.delete_dataset(uploaded.id)
     assert list(client.datasets()) == []
+
+
+def test_rows_are_previewed_as_uploaded_and_as_they_are_learned(
+    client: Client, dataset: Dataset, database: Database
+) -> None:
+    assert [(row.number, row.form) for row in client.dataset_rows(dataset.id)] == [(1, "prompt"), (2, "text")]
+    assert len(client.dataset_rows(dataset.id, most=1)) == 1
+
+    with pytest.raises(StillCounting, match=r"a prepare worker has not counted the tokens after 0 s"):
+        client.learned_text(dataset.id, MODEL, train_on="last", timeout=0)
+    row = {"line": 1, "examples": [[{"text": " 4", "tokens": 1, "learned": True}]], "tokens": 1, "learned_tokens": 1}
+    with database.session() as session:
+        wanted = CountRequest(dataset.id, MODEL, train_on="last")
+        TokenStatisticsRepository(session).put_preview(wanted, {"rows": [{**row, "is_cut": False, "error": None}]})
+    learned = client.learned_text(dataset.id, MODEL, train_on="last")
+    assert (learned.prompt_format, learned.train_on) == ("plain", "last")
+    assert [segment.text for segment in learned.rows[0].examples[0] if segment.learned] == [" 4"]
 
 
 def test_invalid_rows_are_named_by_their_line(client: Client, tmp_path: Path) -> None:
