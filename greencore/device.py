@@ -28,3 +28,23 @@ class Device:
     def choose_precision(self, hyperparameters: Hyperparameters) -> RunPrecision:
         """Return the precision that a run takes there."""
         return resolve_precision(hyperparameters.precision, bf16=self.computes_bf16)
+
+
+@dataclass(frozen=True)
+class BytesPerWeight:
+    """Bytes that a run holds of each weight, and of each that it trains its gradient and its optimiser's state."""
+
+    weight: int
+    gradient: int
+    state: int
+
+
+def count_bytes_per_weight(hyperparameters: Hyperparameters, precision: RunPrecision) -> BytesPerWeight:
+    """Count the bytes of a run's weights and of what its optimiser needs of those that it trains.
+
+    Adafactor's state, a number for each row and column, counts as none. The state of bfloat16 weights is in float32,
+    their master copies included.
+    """
+    numbers = {"adamw": 2, "adafactor": 0, "sgd": 1 if hyperparameters.sgd_momentum else 0}[hyperparameters.optimizer]
+    half = precision == "bf16"
+    return BytesPerWeight(weight=2 if half else 4, gradient=2 if half else 4, state=4 * (numbers + half))

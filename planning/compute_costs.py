@@ -129,7 +129,7 @@ def estimate_workload(
         raise WorkloadUnknown(
             f"the FLOPs of {model} are not measured yet: a prepare worker does so once it has started"
         )
-    statistics = _find_counts(session, dataset, model, hyperparameters)
+    statistics = find_token_counts(session, dataset, model, hyperparameters)
     counted = None if statistics is None else statistics.counts
     alike = statistics is not None and statistics.train_on == hyperparameters.train_on
     dropped = counted.get("dropped_rows", 0) if counted and alike else None
@@ -254,7 +254,7 @@ class _LengthDistribution:
         return flops
 
 
-def _find_counts(
+def find_token_counts(
     session: Session, dataset: Dataset, model: str, hyperparameters: Hyperparameters
 ) -> TokenStatistics | None:
     """Return the token counts of the dataset for the model, best of the same turns and prompt format."""

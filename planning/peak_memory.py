@@ -1,64 +1,242 @@
-"""Predicted peak memory of a job that does not exist yet, from a prepared job, beside the largest live device's."""
+"""Memory of a job that does not exist yet, beside that of the live devices: what is certain, and what is predicted."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from greencore.device import Device, RunPrecision, count_bytes_per_weight
 from greencore.hyperparameters import Hyperparameters
+from greencore.method_settings import AdaptiveSettings
 from greencore.policy import Policy, parse_stored_policy
-from planning.compute_costs import LAYOUT_PARAMETERS, ROW_PARAMETERS
-from runtime.settings import Settings
+from planning.compute_costs import PAD_TO_MULTIPLE, ROW_PARAMETERS, find_token_counts
+from store.repositories.models import ModelRepository
 from store.repositories.workers import WorkerRepository
 from store.tables import Dataset, Job
 
-# Jobs on the same rows that agree in these, in method and in highest ρ take the same memory.
-MEMORY_PARAMETERS = (
-    *ROW_PARAMETERS,
-    *LAYOUT_PARAMETERS,
-    *("batch_size", "micro_batch_size", "precision", "optimizer", "attention", "lora", "adaptive"),
-)
+GIGABYTE = 10**9
+# Jobs that agree in these, in model, method, precision and highest ρ keep the same activations of a token.
+ACTIVATION_PARAMETERS = ("attention", "packing", "lora", "adaptive")
+MAX_LENGTH_RATIO = 2.0  # of the longest rows: attention grows with the square, and the prediction in proportion
+MAX_COMPARED_JOBS = 50
+OWN_ROWS = "of the same rows"
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What a job's memory follows from: its method, the highest ρ of its policy, and its hyperparameters."""
+
+    model: str
+    method: str
+    highest_rho: float
+    hyperparameters: Hyperparameters
+
+    @classmethod
+    def of(cls, model: str, method: str, policy: Policy, hyperparameters: Hyperparameters) -> "JobSettings":
+        """Build from a submission's values."""
+        return cls(model, method, policy.rho_range[1] if method == "greentrainer" else 1.0, hyperparameters)
+
+    @property
+    def trains_every_tensor(self) -> bool:
+        """Whether some step may train every tensor of the model."""
+        never = (self.hyperparameters.adaptive or AdaptiveSettings()).never_train
+        return self.method == "full" or (self.method == "greentrainer" and self.highest_rho >= 1 and not never)
 
 
 @dataclass(frozen=True)
 class PredictedMemory:
-    """Peak bytes of a step, None until an equal job was prepared, and those of the largest device of a live worker."""
+    """Peak bytes of a step, None until a similar job was prepared, and those of a live worker's largest device.
+
+    `least_bytes` are those of the weights, and of gradients and optimiser state where every tensor is trained: no step
+    takes less. None while the model is not measured.
+    """
 
     peak_bytes: int | None
+    least_bytes: int | None
     device_bytes: int | None
     basis: str
 
 
-def find_predicted_memory(
-    session: Session,
-    settings: Settings,
-    dataset: Dataset,
-    *,
-    model: str,
-    method: str,
-    policy: Policy,
-    hyperparameters: Hyperparameters,
-    zone: str | None,
-) -> PredictedMemory:
-    """Return the peak memory of the newest prepared job that takes as much; its preparation traced a step."""
-    workers = WorkerRepository(session).list_live(within=timedelta(seconds=settings.lease_seconds))
-    device = max(
-        (worker.memory_bytes for worker in workers if worker.memory_bytes and zone in (None, worker.zone)), default=None
+def list_live_devices(session: Session, *, zone: str | None, within: timedelta) -> list[Device | None]:
+    """List the devices of the live training workers, in `zone` if given; None for one whose memory is not known."""
+    return [
+        Device(worker.device, worker.memory_bytes, bool(worker.computes_bf16)) if worker.memory_bytes else None
+        for worker in WorkerRepository(session).list_live(within=within)
+        if zone in (None, worker.zone)
+    ]
+
+
+def find_largest_device(devices: Sequence[Device | None]) -> Device | None:
+    """Return the device with the most memory; None where no memory is known."""
+    known = [device for device in devices if device is not None]
+    return max(known, key=lambda device: device.memory_bytes, default=None)
+
+
+def explain_impossible_job(session: Session, devices: Sequence[Device | None], wanted: JobSettings) -> str | None:
+    """Return why a job fits none of the live devices whatever its rows are, with what would fit; else None.
+
+    None as well where a device's memory, or the model's size, is not known, and while no worker is alive.
+    """
+    largest = find_largest_device(devices)
+    if largest is None or not all(device is not None and _exceeds(session, device, wanted) for device in devices):
+        return None
+    least = _count_least_bytes(session, wanted, largest.choose_precision(wanted.hyperparameters))
+    assert least is not None
+    parts = "weights, gradients and optimiser state" if wanted.trains_every_tensor else "weights"
+    given = wanted.hyperparameters
+    changes = {
+        "the method lora": replace(wanted, method="lora"),
+        "precision bf16": replace(wanted, hyperparameters=given.model_copy(update={"precision": "bf16"})),
+        "optimizer adafactor": replace(wanted, hyperparameters=given.model_copy(update={"optimizer": "adafactor"})),
+    }
+    helpful = [name for name, changed in changes.items() if not _exceeds(session, largest, changed)]
+    advice = f"with {' or '.join(helpful)} they would take less" if helpful else "a smaller model takes less"
+    return (
+        f"its {parts} alone take {least / GIGABYTE:.3g} of {largest.memory_bytes / GIGABYTE:.3g} GB on the largest "
+        f"device of a live worker ({largest.name}): {advice}"
     )
-    wanted = hyperparameters.model_dump(mode="json")
+
+
+def predict_memory(
+    session: Session, devices: Sequence[Device | None], dataset: Dataset, wanted: JobSettings
+) -> PredictedMemory:
+    """Predict a job's peak memory on the largest device from the newest prepared job that is similar enough.
+
+    Weights, gradients and optimiser state follow from the settings; activations are taken as proportional to the
+    tokens of a micro-batch of the longest rows.
+    """
+    largest = find_largest_device(devices)
+    possible = [largest] if largest else [Device("unknown", 0, bf16) for bf16 in (True, False)]
+    precisions = {device.choose_precision(wanted.hyperparameters) for device in possible}
+    least = min(
+        (size for one in precisions if (size := _count_least_bytes(session, wanted, one)) is not None), default=None
+    )
+    device_bytes = None if largest is None else largest.memory_bytes
+    for job in _list_similar_jobs(session, wanted, precisions):
+        traced = TracedStep.from_json((job.estimate or {})["step_memory"])
+        tokens, source = _find_longest_row(session, dataset, wanted, job, traced)
+        if not 1 / MAX_LENGTH_RATIO <= tokens / traced.tokens <= MAX_LENGTH_RATIO:
+            continue
+        given, same_rows = Hyperparameters.model_validate(job.hyperparameters), source == OWN_ROWS
+        rows = (job.estimate or {})["training_examples"] if same_rows else dataset.rows
+        rows = min(wanted.hyperparameters.rows_at_once, rows)
+        peak = traced.predict(given, wanted.hyperparameters, rows=rows, tokens=tokens)
+        alike = (rows, tokens) == (traced.rows, traced.tokens)
+        basis = "the traced step of a prepared job with this model and method"
+        if not alike:
+            basis += f", scaled to {rows} rows of {tokens} tokens, {source}"
+        if wanted.hyperparameters.micro_batch_size == "auto" and device_bytes is not None:
+            peak = min(peak, device_bytes)
+        return PredictedMemory(peak, least, device_bytes, basis)
+    basis = "the peak is predicted as the job is prepared, from a traced step"
+    if least is not None:
+        parts = "weights, gradients and optimiser state" if wanted.trains_every_tensor else "weights"
+        basis = f"the {parts} alone; {basis}"
+    return PredictedMemory(None, least, device_bytes, basis)
+
+
+@dataclass(frozen=True)
+class TracedStep:
+    """Bytes of a traced step: of weights, gradients and state, and at most beyond weights and state.
+
+    The passes over `rows` rows of `tokens` tokens take up to `passes`, the optimiser's step up to `step`. `several`:
+    the step has several micro-batches, so that gradients are there from the second on.
+    """
+
+    precision: RunPrecision
+    weights: int
+    gradients: int
+    optimizer_state: int
+    passes: int
+    step: int
+    rows: int
+    tokens: int
+    several: bool
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the whole step at its peak."""
+        return self.weights + self.optimizer_state + max(self.passes, self.step)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "TracedStep":
+        """Parse `estimate.step_memory` of a job."""
+        return cls(**stored)
+
+    def predict(self, given: Hyperparameters, wanted: Hyperparameters, *, rows: int, tokens: int) -> int:
+        """Predict the peak in bytes of such a step with other settings; `given` are those that it was traced with."""
+        share = rows * tokens / (self.rows * self.tokens)
+        kept = self.gradients if self.several else 0
+        several = wanted.batch_size > wanted.rows_at_once
+        passes = max((self.passes - kept) * share, 0 if several else self.gradients) + (
+            self.gradients if several else 0
+        )
+        traced, changed = (count_bytes_per_weight(one, self.precision) for one in (given, wanted))
+        state = self.optimizer_state + self.gradients / traced.gradient * (changed.state - traced.state)
+        return round(self.weights + state + max(passes, self.step))
+
+
+def _exceeds(session: Session, device: Device, wanted: JobSettings) -> bool:
+    least = _count_least_bytes(session, wanted, device.choose_precision(wanted.hyperparameters))
+    return least is not None and least > device.memory_bytes
+
+
+def _count_least_bytes(session: Session, wanted: JobSettings, precision: RunPrecision) -> int | None:
+    model = ModelRepository(session).get(wanted.model)
+    if model is None:
+        return None
+    each = count_bytes_per_weight(wanted.hyperparameters, precision)
+    trained = each.gradient + each.state if wanted.trains_every_tensor else 0
+    return model.parameters * (each.weight + trained)
+
+
+def _list_similar_jobs(session: Session, wanted: JobSettings, precisions: Set[RunPrecision]) -> list[Job]:
+    """List the newest prepared jobs whose activations of a token are those of the wanted one, newest first."""
     query = (
         select(Job)
-        .join(Dataset, Dataset.id == Job.dataset_id)
-        .where(Dataset.blob == dataset.blob, Job.model == model, Job.method == method, Job.estimate.is_not(None))
+        .where(Job.model == wanted.model, Job.method == wanted.method, Job.estimate.has_key("step_memory"))
         .order_by(Job.id.desc())
-        .limit(20)
+        .limit(MAX_COMPARED_JOBS)
     )
-    for job in session.scalars(query):
-        peak = (job.estimate or {}).get("peak_memory_bytes")
-        given = Hyperparameters.model_validate(job.hyperparameters).model_dump(mode="json")
-        _, highest = parse_stored_policy(job.policy).rho_range
-        alike = all(given[name] == wanted[name] for name in MEMORY_PARAMETERS)
-        if peak is not None and alike and (method != "greentrainer" or highest == policy.rho_range[1]):
-            return PredictedMemory(peak, device, "the traced step of a job with the same model, rows and settings")
-    return PredictedMemory(None, device, "predicted as the job is prepared, from a traced step")
+    settings = wanted.hyperparameters.model_dump(mode="json")
+    recomputes = wanted.hyperparameters.gradient_checkpointing
+
+    def is_similar(job: Job) -> bool:
+        estimate = job.estimate or {}
+        given = Hyperparameters.model_validate(job.hyperparameters)
+        dumped = given.model_dump(mode="json")
+        traced = JobSettings.of(job.model, job.method, parse_stored_policy(job.policy), given)
+        return (
+            all(dumped[name] == settings[name] for name in ACTIVATION_PARAMETERS)
+            and traced.highest_rho == wanted.highest_rho
+            and estimate["step_memory"]["precision"] in precisions
+            and recomputes in ("auto", estimate["gradient_checkpointing"])
+        )
+
+    return [job for job in session.scalars(query) if is_similar(job)]
+
+
+def _find_longest_row(
+    session: Session, dataset: Dataset, wanted: JobSettings, job: Job, traced: TracedStep
+) -> tuple[int, str]:
+    """Return the padded tokens of the longest row, and where the number is from."""
+    settings, given = wanted.hyperparameters, Hyperparameters.model_validate(job.hyperparameters)
+    same_rows = session.get_one(Dataset, job.dataset_id).blob == dataset.blob and all(
+        getattr(given, name) == getattr(settings, name) for name in ROW_PARAMETERS if name != "max_length"
+    )
+    if same_rows and settings.max_length == given.max_length:
+        return traced.tokens, OWN_ROWS
+    if same_rows and traced.tokens < given.max_length:  # none was cut
+        return min(traced.tokens, _pad(settings.max_length)), OWN_ROWS
+    statistics = find_token_counts(session, dataset, wanted.model, settings)
+    if statistics is not None and statistics.counts:
+        return _pad(min(statistics.counts["tokens"]["max"], settings.max_length)), "as the dataset's longest row has"
+    return _pad(settings.max_length), "the most that a row may have"
+
+
+def _pad(tokens: int) -> int:
+    return math.ceil(tokens / PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE

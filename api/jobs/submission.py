@@ -15,6 +15,7 @@ from api.policies.schemas import resolve_policy
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.policy import Policy
 from greencore.run_length import check_epoch_count, compute_run_length, count_warmup_steps
+from planning.peak_memory import JobSettings, explain_impossible_job, list_live_devices
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob
 from store.repositories.models import ModelRepository
@@ -48,6 +49,7 @@ def validate_submission(
     except Problem as problem:
         raise invalid_fields([*errors, *problem.errors]) from problem
     errors += _model_errors(request, base.name, policy, session)
+    errors += _memory_errors(request, base.name, policy, context, session)
     if errors:
         raise invalid_fields(errors)
     dataset = DatasetRepository(session).get(request.dataset)
@@ -157,3 +159,14 @@ def _model_errors(request: JobRequest, name: str, policy: Policy, session: Sessi
     if model.max_length is not None and given > model.max_length:
         message = f"given {given}, but {name} has positions for {model.max_length} tokens of a row"
         yield FieldProblem(field="hyperparameters.max_length", message=message)
+
+
+def _memory_errors(
+    request: JobRequest, name: str, policy: Policy, context: AppContext, session: Session
+) -> Iterator[FieldProblem]:
+    """Yield the fault of a job that fits no live device even without activations; preparation predicts the others."""
+    devices = list_live_devices(session, zone=request.zone, within=timedelta(seconds=context.settings.lease_seconds))
+    wanted = JobSettings.of(name, request.method, policy, request.hyperparameters)
+    reason = explain_impossible_job(session, devices, wanted)
+    if reason is not None:
+        yield FieldProblem(field="model", message=f"given {name!r}: {reason}")

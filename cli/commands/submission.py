@@ -275,11 +275,16 @@ def _show_estimate(found: "Estimate") -> None:
 
 
 def _format_memory(memory: "EstimatedMemory") -> str:
-    """Return "23 of 80 GB", of the peak and the largest live device; a figure that is not known is a dash."""
-    peak, device = (
-        UNKNOWN if size is None else f"{size / 1e9:.3g}" for size in (memory.peak_bytes, memory.device_bytes)
+    """Return "23 of 80 GB", of the peak and the largest live device; a figure that is not known is a dash.
+
+    Where the peak is not known it is "at least 16 of 80 GB".
+    """
+    bound = "at least " if memory.peak_bytes is None and memory.least_bytes is not None else ""
+    size, device = (
+        UNKNOWN if size is None else f"{size / 1e9:.3g}"
+        for size in (memory.least_bytes if bound else memory.peak_bytes, memory.device_bytes)
     )
-    return f"{peak} of {device} GB"
+    return f"{bound}{size} of {device} GB"
 
 
 def _column(run: "EstimatedRun") -> dict[str, str]:

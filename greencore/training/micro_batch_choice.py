@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from greencore.device import count_bytes_per_weight
 from greencore.disk import load_or_create
 from greencore.host_memory import get_available_memory
 from greencore.hyperparameters import Hyperparameters
@@ -139,10 +140,9 @@ def measure_saved_bytes(model: torch.nn.Module, compute: Callable[[], torch.Tens
 
 def _count_state_bytes(model: torch.nn.Module, hyperparameters: Hyperparameters) -> int:
     """Count the bytes of the optimiser's state with every trainable tensor selected."""
-    copies = {"adamw": 2, "adafactor": 0, "sgd": 1 if hyperparameters.sgd_momentum else 0}[hyperparameters.optimizer]
+    whole, half = (count_bytes_per_weight(hyperparameters, precision).state for precision in ("fp32", "bf16"))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # Half-precision weights have a master copy beside it, and all of it is in float32.
-    return sum(4 * p.numel() * (copies + (p.element_size() < 4)) for p in trained)
+    return sum(p.numel() * (half if p.element_size() < 4 else whole) for p in trained)
 
 
 def _single_row_too_large(memory: int) -> StepTooLarge:

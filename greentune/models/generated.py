@@ -476,7 +476,9 @@ class Memory(Answer):
     """Peak memory of an optimiser step on the longest rows."""
 
     peak_bytes: int | None
-    """None until a job with the same model, rows and settings was prepared"""
+    """None until a job with the same model, method and similar settings was prepared"""
+    least_bytes: int | None
+    """Bytes of the weights, and where every tensor is trained of gradients and optimiser state: no step takes less; None until the model is measured"""
     device_bytes: int | None
     """Memory of the largest device of a live worker; None without one"""
     basis: str

@@ -1,7 +1,7 @@
 """Peak memory of a job's steps, what a job that does not fit could change, and where blocks have to recompute."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,16 @@ from greencore.hyperparameters import Hyperparameters
 from greencore.method_settings import AdaptiveSettings
 from greencore.training.data.batch_layout import BatchLayout
 from greencore.training.data.positions import PositionLimits
+from greencore.training.data.tokenisation import round_up_length
 from greencore.training.methods.baselines import BaselineError, list_trained_tensors
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.step_memory import list_largest_selection, predict_step_memory
 from greencore.training.methods.tensor_patterns import match_tensor_patterns
 from greencore.training.micro_batch_choice import list_sizes
 from greencore.training.models.loading import enable_gradient_checkpointing, load_meta_model
+from planning.peak_memory import GIGABYTE, TracedStep
 
 log = structlog.get_logger()
-
-GIGABYTE = 10**9
 
 
 class DeviceTooSmall(ValueError):
@@ -45,8 +45,10 @@ class JobMemory:
     limits: PositionLimits
     layout: BatchLayout
 
-    def predict(self, hyperparameters: Hyperparameters, device: Device | None, method: str | None = None) -> int | None:
-        """Return the peak in bytes of an optimiser step on the longest rows; None where it cannot be predicted."""
+    def predict(
+        self, hyperparameters: Hyperparameters, device: Device | None, method: str | None = None
+    ) -> TracedStep | None:
+        """Return the memory of an optimiser step on the longest rows; None where it cannot be predicted."""
         method = method or self.method
         model = load_meta_model(self.folder, attention=hyperparameters.attention)
         if hyperparameters.gradient_checkpointing is True:
@@ -69,9 +71,16 @@ class JobMemory:
             else:
                 model, names = _prepare_method(model, method, hyperparameters)
             precision = (device or UNKNOWN_DEVICE).choose_precision(hyperparameters)
-            return predict_step_memory(
+            memory = predict_step_memory(
                 model, shapes, hyperparameters, names=names, probed=probed, precision=precision
-            ).peak
+            )
+            return TracedStep(
+                **asdict(memory),
+                precision=precision,
+                rows=rows,
+                tokens=round_up_length(max(sum(row) for row in self.lengths)),
+                several=hyperparameters.batch_size > hyperparameters.rows_at_once,
+            )
         except (TraceError, BudgetTooSmall, BaselineError) as error:
             log.warning("memory.not_predicted", reason=str(error))
             return None
@@ -80,8 +89,8 @@ class JobMemory:
         """Yield the single changes of the settings with which the job would fit onto the device."""
 
         def fits(changed: Hyperparameters, method: str | None = None) -> bool:
-            peak = self.predict(changed, device, method)
-            return peak is not None and peak <= device.memory_bytes
+            traced = self.predict(changed, device, method)
+            return traced is not None and traced.peak <= device.memory_bytes
 
         recomputed = hyperparameters.model_copy(update={"gradient_checkpointing": True})
         if self.method != "prefix" and hyperparameters.gradient_checkpointing is not True and fits(recomputed):
@@ -96,9 +105,13 @@ class JobMemory:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Predicted peak of a job's steps in bytes, None where unknown, and whether blocks recompute their activations."""
+    """Predicted peak of a job's steps in bytes and the traced step behind it, None where unknown.
+
+    `recomputes`: its blocks recompute their activations.
+    """
 
     peak_bytes: int | None
+    traced: TracedStep | None
     recomputes: bool
 
 
@@ -108,18 +121,19 @@ def fit_memory(memory: JobMemory, hyperparameters: Hyperparameters, device: Devi
     Without a device nothing is refused. Raises `DeviceTooSmall` with the figure and what would make it fit.
     """
     recomputes = hyperparameters.gradient_checkpointing is True
-    peak = memory.predict(hyperparameters, device)
-    if peak is None or device is None or peak <= device.memory_bytes:
-        return MemoryEstimate(peak, recomputes)
+    traced = memory.predict(hyperparameters, device)
+    if traced is None or device is None or traced.peak <= device.memory_bytes:
+        return MemoryEstimate(None if traced is None else traced.peak, traced, recomputes)
+    peak = traced.peak
     if hyperparameters.micro_batch_size == "auto":  # a run measures how many rows fit
         hyperparameters = hyperparameters.model_copy(update={"micro_batch_size": 1})
         least = memory.predict(hyperparameters, device)
-        if least is not None and least <= device.memory_bytes:
-            return MemoryEstimate(device.memory_bytes, recomputes)
+        if least is not None and least.peak <= device.memory_bytes:
+            return MemoryEstimate(device.memory_bytes, traced, recomputes)
     if hyperparameters.gradient_checkpointing == "auto" and memory.method != "prefix":
         recomputed = memory.predict(hyperparameters.model_copy(update={"gradient_checkpointing": True}), device)
-        if recomputed is not None and recomputed <= device.memory_bytes:
-            return MemoryEstimate(recomputed, recomputes=True)
+        if recomputed is not None and recomputed.peak <= device.memory_bytes:
+            return MemoryEstimate(recomputed.peak, recomputed, recomputes=True)
     changes = list(memory.list_fitting_changes(hyperparameters, device))
     advice = f"it would fit with {' or '.join(changes)}" if changes else "a smaller max_length or model takes less"
     raise DeviceTooSmall(

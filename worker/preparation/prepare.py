@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import cast
 
 import structlog
-from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
 from greencore.device import Device
@@ -36,6 +35,7 @@ from greencore.training.models.loading import (
     load_model,
     load_tokenizer,
 )
+from planning.peak_memory import TracedStep, find_largest_device, list_live_devices
 from runtime.catalogue import read_catalogue
 from runtime.settings import Settings, get_settings
 from runtime.tracing import span
@@ -46,7 +46,6 @@ from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository
 from store.repositories.lineage import LineageRepository
 from store.repositories.models import ModelRepository
-from store.repositories.workers import WorkerRepository
 from store.stored_rows import load_stored_rows
 from store.tables import Job
 from worker.base_model import fetch_model_folder, fetch_nearest_model
@@ -72,7 +71,8 @@ class JobEstimate:
 
     `training_examples` are what the training rows are tokenised to: a conversation may have several. `dropped_rows`
     counts the dataset's rows that are neither trained on nor held out, since nothing of them is learned, and
-    `dropped_lines` are the line numbers of the first of them.
+    `dropped_lines` are the line numbers of the first of them. `step_memory` has the parts of the peak memory, from
+    which that of similar jobs is predicted.
     """
 
     training_rows: int
@@ -96,6 +96,7 @@ class JobEstimate:
     peak_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
     gradient_checkpointing: bool = False
+    step_memory: TracedStep | None = None
 
 
 def prepare_job(job_id: str) -> None:
@@ -118,7 +119,8 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             rows_in = locate_rows_file(session, job.dataset_id, settings)
             validation_in = locate_validation_file(session, job, settings)
             bases = LineageRepository(session).list_bases(job)
-            device = find_largest_device(session, zone=job.zone_asked, within=timedelta(seconds=settings.lease_seconds))
+            within = timedelta(seconds=settings.lease_seconds)
+            device = find_largest_device(list_live_devices(session, zone=job.zone_asked, within=within))
         estimate = estimate_job(job, rows_in, settings, validation_in=validation_in, bases=bases, device=device)
         job.estimate, job.steps, job.epochs = asdict(estimate), estimate.steps, estimate.epochs
         with database.session() as session:
@@ -255,17 +257,8 @@ def estimate_job(
         peak_memory_bytes=memory.peak_bytes,
         device_memory_bytes=None if device is None else device.memory_bytes,
         gradient_checkpointing=memory.recomputes,
+        step_memory=memory.traced,
     )
-
-
-def find_largest_device(session: Session, *, zone: str | None, within: timedelta) -> Device | None:
-    """Return the device with the most memory of the training workers seen `within`, in `zone` where it is given."""
-    devices = [
-        Device(worker.device, worker.memory_bytes, bool(worker.computes_bf16))
-        for worker in WorkerRepository(session).list_live(within=within)
-        if worker.memory_bytes is not None and zone in (None, worker.zone)
-    ]
-    return max(devices, key=lambda device: device.memory_bytes, default=None)
 
 
 def _test_packing(folder: Path) -> None:

@@ -33,7 +33,7 @@ from greencore.recipe_text import describe_recipe
 from planning.compute_costs import EpochWorkload, WorkloadUnknown
 from planning.epoch_estimate import EpochEstimate
 from planning.eta import load_queue_backlog
-from planning.peak_memory import find_predicted_memory
+from planning.peak_memory import JobSettings, list_live_devices, predict_memory
 from store.repositories.jobs import NewJob, adapt_policy_to_method
 from store.tables import Dataset
 
@@ -108,17 +108,9 @@ def estimate_job(
 
 
 def _memory_out(session: Session, context: AppContext, new: NewJob, policy: Policy) -> MemoryOut:
-    found = find_predicted_memory(
-        session,
-        context.settings,
-        session.get_one(Dataset, new.dataset_id),
-        model=new.model,
-        method=new.method,
-        policy=policy,
-        hyperparameters=Hyperparameters.model_validate(new.hyperparameters),
-        zone=new.zone,
-    )
-    return MemoryOut.from_row(found)
+    wanted = JobSettings.of(new.model, new.method, policy, Hyperparameters.model_validate(new.hyperparameters))
+    devices = list_live_devices(session, zone=new.zone, within=timedelta(seconds=context.settings.lease_seconds))
+    return MemoryOut.from_row(predict_memory(session, devices, session.get_one(Dataset, new.dataset_id), wanted))
 
 
 def _project_run(

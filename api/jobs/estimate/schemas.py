@@ -108,7 +108,13 @@ class BudgetOut(BaseModel):
 class MemoryOut(RowModel):
     """Peak memory of an optimiser step on the longest rows."""
 
-    peak_bytes: int | None = Field(description="Null until a job with the same model, rows and settings was prepared")
+    peak_bytes: int | None = Field(
+        description="Null until a job with the same model, method and similar settings was prepared"
+    )
+    least_bytes: int | None = Field(
+        description="Bytes of the weights, and where every tensor is trained of gradients and optimiser state: no step "
+        "takes less; null until the model is measured"
+    )
     device_bytes: int | None = Field(description="Memory of the largest device of a live worker; null without one")
     basis: str
 

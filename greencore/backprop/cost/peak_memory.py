@@ -27,20 +27,22 @@ LossFunction = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Ten
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """Bytes of a training step: at its peak, and of weights, gradients and optimiser state.
+    """Bytes of a training step: of weights, gradients and optimiser state, and at most beyond weights and state.
 
-    `other` is the rest of the peak: mostly activations, or gradients where the peak is in the optimiser's step.
+    The latter are `passes` in forward and backward passes, a probe's among them (activations, and the gradients that
+    are there), and `step` in the optimiser's step.
     """
 
-    peak: int
     weights: int
     gradients: int
     optimizer_state: int
+    passes: int
+    step: int
 
     @property
-    def other(self) -> int:
-        """Bytes at the peak beyond weights and optimiser state."""
-        return self.peak - self.weights - self.optimizer_state
+    def peak(self) -> int:
+        """Bytes of the whole step at its peak."""
+        return self.weights + self.optimizer_state + max(self.passes, self.step)
 
 
 class StorageTracker(TorchDispatchMode):
@@ -146,8 +148,10 @@ def _predict(
                 run_pass()
         for _ in range(min(micro_batches, 2)):  # from the second on, all have the same peak
             run_pass()
+        passes, tracker.peak = tracker.peak, tracker.alive
         stepper.step()
-        return PeakMemory(tracker.peak, weights, gradients, state)
+        kept = weights + state
+        return PeakMemory(weights, gradients, state, passes=passes - kept, step=tracker.peak - kept)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
-"""The memory of an estimate: the peak of a prepared job with the same settings, beside the largest live device."""
+"""The memory of an estimate: the peak of a similar prepared job, or the least that it takes, beside a live device's."""
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
 from planning.compute_costs import RowCosts
@@ -10,26 +12,51 @@ from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.repositories.models import ModelRepository
 from store.repositories.workers import WorkerRepository
-from store.tables import Job
+from store.tables import Dataset, Job
 from tests.api.conftest import MODEL, NOW
 
-ESTIMATE = {"full_flops": 1e12, "training_rows": 1, "tokens_per_epoch": 16, "steps": 1, "peak_memory_bytes": 23 * 10**9}
+STEP = {
+    "precision": "bf16",
+    "weights": 2 * 10**9,
+    "gradients": 2 * 10**9,
+    "optimizer_state": 8 * 10**9,
+    "passes": 13 * 10**9,
+    "step": 3 * 10**9,
+    "rows": 4,
+    "tokens": 512,
+    "several": False,
+}
+ESTIMATE = {
+    "full_flops": 1e12,
+    "training_rows": 1,
+    "training_examples": 4,
+    "tokens_per_epoch": 16,
+    "steps": 1,
+    "gradient_checkpointing": False,
+    "peak_memory_bytes": 23 * 10**9,
+    "step_memory": STEP,
+}
+WEIGHTS = 10**9  # of the model, which is not the one of the traced step
 
 
-def test_the_peak_is_that_of_a_job_with_the_same_settings(
-    client: TestClient, database: Database, dataset_id: str
-) -> None:
+@pytest.fixture
+def estimate(client: TestClient, database: Database, dataset_id: str) -> Callable[..., Any]:
+    """Estimate a job in the zone of a small and a large device, after another was prepared; return the answer."""
     with database.session() as session:
         workers = WorkerRepository(session)
         for name, size in (("small", 16), ("large", 80)):
-            site = Site(zone="FR")
             workers.record_heartbeat(
-                name, site=site, device="NVIDIA H100", memory_bytes=size * 10**9, computes_bf16=True
+                name,
+                site=Site(zone="FR"),
+                device="NVIDIA H100",
+                memory_bytes=size * 10**9,
+                computes_bf16=True,
             )
         workers.record_heartbeat("elsewhere", site=Site(zone="ES"), memory_bytes=10**12)
         workers.record_heartbeat("prepares", role="prepare", memory_bytes=10**12)
+        session.get_one(Dataset, dataset_id).rows = 4
         costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0}).to_json()
-        ModelRepository(session).put(MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
+        ModelRepository(session).put(MODEL, parameters=WEIGHTS, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
         session.add(
             Job(
                 id="job_prepared",
@@ -39,7 +66,7 @@ def test_the_peak_is_that_of_a_job_with_the_same_settings(
                 method="greentrainer",
                 policy={"kind": "constant", "rho": 0.5},
                 priority=0,
-                hyperparameters={"epochs": 1, "optimizer": "sgd"},
+                hyperparameters={"epochs": 1, "max_length": 512},
                 labels={},
                 created_at=NOW,
                 epochs=1,
@@ -47,19 +74,96 @@ def test_the_peak_is_that_of_a_job_with_the_same_settings(
             )
         )
 
-    def memory(rho: float, **hyperparameters: Any) -> Any:
+    def send(rho: float = 0.5, *, method: str = "greentrainer", zone: str | None = "FR", **hyperparameters: Any) -> Any:
         policy = {"kind": "constant", "rho": rho}
-        body = {"model": MODEL, "dataset": dataset_id, "zone": "FR", "policy": policy}
-        answer = client.post("/jobs/estimate", json={**body, "hyperparameters": hyperparameters})
-        assert answer.status_code == 200, answer.text
-        return answer.json()["memory"]
+        body = {"model": MODEL, "dataset": dataset_id, "zone": zone, "policy": policy, "method": method}
+        return client.post("/jobs/estimate", json={**body, "hyperparameters": hyperparameters})
 
-    found = memory(0.5, optimizer="sgd", epochs=7)
+    return send
+
+
+def read_memory(answer: Any) -> Any:
+    assert answer.status_code == 200, answer.text
+    return answer.json()["memory"]
+
+
+def test_the_peak_is_that_of_a_job_with_the_same_settings(estimate: Callable[..., Any]) -> None:
+    found = read_memory(estimate(epochs=7))
     assert (found["peak_bytes"], found["device_bytes"]) == (23 * 10**9, 80 * 10**9)
-    for other in (memory(0.6, optimizer="sgd"), memory(0.5), memory(0.5, optimizer="sgd", micro_batch_size=1)):
-        assert (other["peak_bytes"], other["device_bytes"]) == (None, 80 * 10**9)
-        assert "as the job is prepared" in other["basis"]
-    bf16 = {worker["id"]: worker["computes_bf16"] for worker in client.get("/workers").json()["data"]}
-    assert bf16 == {"small": True, "large": True, "elsewhere": None, "prepares": None}
-    listed = {worker["id"]: worker["memory_bytes"] for worker in client.get("/workers").json()["data"]}
-    assert listed == {"small": 16 * 10**9, "large": 80 * 10**9, "elsewhere": 10**12, "prepares": None}
+    assert found["least_bytes"] == 2 * WEIGHTS
+    assert found["basis"] == "the traced step of a prepared job with this model and method"
+
+
+@pytest.mark.parametrize(
+    ("changed", "peak"),
+    [
+        ({"micro_batch_size": 1}, 2 + 8 + 13 / 4 + 2),  # the gradients are there in the second micro-batch
+        ({"batch_size": 2}, 2 + 8 + 13 / 2),
+        ({"max_length": 1024}, 2 + 8 + 13 * 2),
+        ({"optimizer": "sgd"}, 2 + 4 + 13),
+        ({"optimizer": "sgd", "momentum": 0.0}, 2 + 0 + 13),
+    ],
+)
+def test_the_peak_of_a_similar_job_follows_from_its_settings(
+    estimate: Callable[..., Any], changed: dict[str, Any], peak: float
+) -> None:
+    assert read_memory(estimate(**changed))["peak_bytes"] == pytest.approx(peak * 10**9, abs=1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"rho": 0.6},
+        {"method": "full"},
+        {"precision": "fp32"},
+        {"gradient_checkpointing": True},
+        {"max_length": 2048},
+        {"attention": "eager"},
+    ],
+)
+def test_without_a_similar_job_the_least_is_told(estimate: Callable[..., Any], changed: dict[str, Any]) -> None:
+    found = read_memory(estimate(**changed))
+    each = 16 if changed.get("method") == "full" else 4 if changed.get("precision") == "fp32" else 2
+    assert (found["peak_bytes"], found["least_bytes"]) == (None, each * WEIGHTS)
+    assert "as the job is prepared" in found["basis"]
+
+
+def test_a_job_that_fits_no_live_device_is_refused_with_the_figure_and_what_would_fit(
+    estimate: Callable[..., Any], client: TestClient, database: Database, dataset_id: str
+) -> None:
+    with database.session() as session:
+        ModelRepository(session).put(MODEL, parameters=6 * WEIGHTS, tensors=100, rho_floor=0.35, at=NOW)
+    refused = estimate(method="full")
+    assert refused.status_code == 422
+    [error] = refused.json()["errors"]
+    assert error["field"] == "model"
+    assert error["message"].endswith(
+        "its weights, gradients and optimiser state alone take 96 of 80 GB on the largest device of a live worker "
+        "(NVIDIA H100): with the method lora or optimizer adafactor they would take less"
+    )
+    body = {"model": MODEL, "dataset": dataset_id, "zone": "FR", "method": "full"}
+    assert client.post("/jobs", json=body).json()["errors"] == [error]
+    for fitting in (
+        {"method": "lora"},
+        {"rho": 0.5},
+        {"method": "full", "optimizer": "adafactor"},
+        {"method": "full", "zone": None},  # the worker elsewhere has a terabyte
+        {"method": "full", "zone": "GB"},  # no worker is alive there, and one may come
+    ):
+        assert estimate(**fitting).status_code == 200, fitting
+    with database.session() as session:  # a worker of an earlier version, whose memory is not known
+        WorkerRepository(session).record_heartbeat("old", site=Site(zone="FR"))
+    assert estimate(method="full").status_code == 200
+
+
+def test_workers_tell_their_memory_and_arithmetic(estimate: Callable[..., Any], client: TestClient) -> None:
+    listed = {
+        worker["id"]: (worker["memory_bytes"], worker["computes_bf16"])
+        for worker in client.get("/workers").json()["data"]
+    }
+    assert listed == {
+        "small": (16 * 10**9, True),
+        "large": (80 * 10**9, True),
+        "elsewhere": (10**12, None),
+        "prepares": (None, None),
+    }

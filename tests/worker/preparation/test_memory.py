@@ -11,6 +11,8 @@ import pytest
 
 from greencore.device import Device
 from greencore.host_memory import read_host_memory
+from greencore.hyperparameters import Hyperparameters
+from planning.peak_memory import TracedStep, find_largest_device, list_live_devices
 from runtime.settings import Settings
 from runtime.site import Site
 from store.database import Database
@@ -20,7 +22,7 @@ from tests.greencore.training.conftest import small_model
 from tests.worker.preparation.test_prepare import holding
 from worker.failure_reports import explain_error
 from worker.preparation.memory import DeviceTooSmall
-from worker.preparation.prepare import JobEstimate, estimate_job, find_largest_device
+from worker.preparation.prepare import JobEstimate, estimate_job
 
 ROWS = "\n".join(json.dumps({"prompt": " ".join(["w1"] * 60), "completion": f" w{n % 60} w8"}) for n in range(20))
 Prepare = Callable[..., JobEstimate]
@@ -66,6 +68,24 @@ def test_tensors_that_are_never_trained_take_no_memory_of_a_step(prepare: Prepar
     assert fewer < every
 
 
+def test_the_memory_of_other_batches_and_optimisers_follows_from_a_traced_step(prepare: Prepare) -> None:
+    def trace(**changed: Any) -> TracedStep:
+        traced = prepare(**changed).step_memory
+        assert traced is not None
+        assert traced.peak == prepare(**changed).peak_memory_bytes
+        return traced
+
+    base = trace()
+    changes: list[dict[str, Any]] = [{"micro_batch_size": 4}, {"batch_size": 4}, {"optimizer": "sgd"}]
+    for changed in changes:
+        traced = trace(**changed)
+        given, wanted = (Hyperparameters(**{"batch_size": 16, **settings}) for settings in ({}, changed))
+        predicted = base.predict(given, wanted, rows=traced.rows, tokens=traced.tokens)
+        assert predicted == pytest.approx(traced.peak, rel=0.15), changed
+        back = traced.predict(wanted, given, rows=base.rows, tokens=base.tokens)
+        assert back == pytest.approx(base.peak, rel=0.15), changed
+
+
 def test_auto_recomputes_where_a_job_fits_only_so(prepare: Prepare) -> None:
     kept, recomputed = prepare(), prepare(gradient_checkpointing=True)
     assert kept.peak_memory_bytes is not None
@@ -109,7 +129,7 @@ def test_the_prediction_follows_the_arithmetic_that_the_worker_reports(
         WorkerRepository(session).record_heartbeat(
             "w", site=Site(zone="FR"), device="some GPU", memory_bytes=10**12, computes_bf16=computes_bf16
         )
-        device = find_largest_device(session, zone=None, within=timedelta(minutes=1))
+        device = find_largest_device(list_live_devices(session, zone=None, within=timedelta(minutes=1)))
     assert device is not None
     expected = "bf16" if computes_bf16 else "fp32"  # that of an older version's worker is unknown
     chosen = prepare(device, precision="auto").peak_memory_bytes

@@ -67,7 +67,8 @@ function basis(found) {
   const tokens = Math.round(work.tokens_per_epoch).toLocaleString("en-GB");
   add("Work", `${work.training_rows.toLocaleString("en-GB")} rows, ${tokens} tokens an epoch`, reason(work.basis));
   const gigabytes = (bytes) => (bytes === null ? UNKNOWN : number(bytes / 1e9, 3));
-  add("Memory", `${gigabytes(memory.peak_bytes)} of ${gigabytes(memory.device_bytes)} GB`, reason(memory.basis));
+  const taken = memory.peak_bytes === null && memory.least_bytes !== null ? `at least ${gigabytes(memory.least_bytes)}` : gigabytes(memory.peak_bytes);
+  add("Memory", `${taken} of ${gigabytes(memory.device_bytes)} GB`, reason(memory.basis));
   add("Queue", `${queue.running} running, ${queue.ahead} ahead; a worker is expected at ${time(queue.starts_at)}`);
   if (pue !== 1) add("Site", `draws ${number(pue)} kWh for each kWh of energy (PUE)`);
   if (budget) {
