@@ -77,7 +77,7 @@ def test_rows_are_shown_as_they_were_uploaded(greentune: CommandRunner, dataset:
         (("--row", "3"), "--row: 3 is not among the 3 rows that can be shown, 1–4", 2),
         (("--train-on", "last"), "--train-on: expected --model beside it", 2),
         (("--model", "none"), "--model: 'none' is not in the catalogue", 2),
-        (("--model", MODEL, "--train-on", "first"), "--train-on: Input should be 'assistant' or 'last'", 2),
+        (("--model", MODEL, "--train-on", "first"), "--train-on: input should be 'assistant' or 'last'", 2),
     ):
         assert message in greentune.refused("datasets", "preview", dataset, *options, code=code)
     greentune.refused("datasets", "preview", "dataset_none", code=4)
