@@ -145,8 +145,7 @@ def _annotation(field: "SettingField", panel: str) -> Any:
         kind = Literal[field.choices]
     elif not field.words:
         kind = PLAIN_TYPES.get(field.types, str)
-    values = [f"or {word}" for word in field.words] if not field.choices else []
-    form = ["separated by commas"] if "array" in field.types else []
-    default = f"default {field.shown_default}" if field.shown_default else ""
-    text = "; ".join(part for part in (field.description, field.bounds, " ".join([*form, *values]), default) if part)
+    text = "; ".join(
+        part for part in (field.hint, f"default {field.shown_default}" if field.shown_default else "") if part
+    )
     return Annotated[kind | None, typer.Option(help=text, rich_help_panel=panel)]

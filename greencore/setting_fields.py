@@ -49,6 +49,14 @@ class SettingField:
         """The default as a text that `parse` takes; empty for None."""
         return format_value(self.default)
 
+    @property
+    def hint(self) -> str:
+        """The description, the bounds, and how to write a value that is neither a choice nor one number or text."""
+        notation = [f"or “{word}”" for word in self.words] if not self.choices else []
+        if "array" in self.types:
+            notation.insert(0, "separated by commas")
+        return "; ".join(part for part in (self.description, self.bounds, " ".join(notation)) if part)
+
     def parse(self, text: str) -> Any:
         """Return the value of a text; one of a wrong type stays a text, which the model's validation then refuses.
 

@@ -12,9 +12,9 @@ __all__ = ["FieldGroup", "FormField", "Schema", "field_groups", "fields_of", "fo
 class FormField:
     """One input: its path in the body, and what the model's schema says about it.
 
-    `type` is "choice", "integer", "number" or "string", `types` and `words` are those of `SettingField`; `hint` is the
-    description with the bounds, `step` the increment of an arrow key; `kinds` lists the policy kinds that have the
-    field, empty where all do. An `optional` input is left empty where the setting has its default.
+    `type` is "choice", "integer", "number" or "string"; `types`, `words` and `hint` are those of `SettingField`. `step`
+    is the increment of an arrow key; `kinds` lists the policy kinds that have the field, empty where all do. An
+    `optional` input is left empty where the setting has its default.
     """
 
     path: str
@@ -84,7 +84,7 @@ def _of_setting(setting: SettingField, *, path: str) -> FormField:
         path=path,
         name=setting.name,
         type="choice" if setting.choices else numeric[0] if numeric else "string",
-        hint="; ".join(part for part in (setting.description, setting.bounds, _form_of(setting)) if part),
+        hint=setting.hint,
         choices=setting.choices,
         minimum=setting.minimum,
         maximum=setting.maximum,
@@ -93,14 +93,6 @@ def _of_setting(setting: SettingField, *, path: str) -> FormField:
         types=setting.types,
         words=setting.words,
     )
-
-
-def _form_of(setting: SettingField) -> str:
-    """Say how to write a value that is neither a choice nor a single number or text."""
-    if setting.choices:
-        return ""
-    forms = ["separated by commas"] if "array" in setting.types else []
-    return " or ".join([*forms, *(f"“{word}”" for word in setting.words)])
 
 
 def _step(maximum: float | None, description: str) -> str:

@@ -28,9 +28,9 @@ def test_each_setting_of_a_schema_is_an_option_in_the_panel_of_its_group() -> No
     assert list(options)[:6] == ["--rounds", "--speed", "--size", "--packing", "--marks", "--probe-rank"]
     assert options["--size"].rich_help_panel == "Batches"
     assert options["--probe-targets"].rich_help_panel == "A probe"
-    assert options["--size"].help == "Rows at a time; at least 1, at most 100; or auto"
+    assert options["--size"].help == "Rows at a time; at least 1, at most 100; or “auto”"
     assert options["--speed"].help == "How fast; above 0, at most 1; default 0.5"
-    assert options["--probe-targets"].help == "Where it applies; separated by commas or all"
+    assert options["--probe-targets"].help == "Where it applies; separated by commas or “all”"
 
 
 def test_options_that_were_given_are_nested_as_in_the_schema() -> None:

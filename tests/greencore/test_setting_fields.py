@@ -50,6 +50,21 @@ def test_a_field_has_the_types_values_and_bounds_of_its_schema(
 
 
 @pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("rounds", "at least 1, at most 10"),
+        ("size", "at least 1, at most 100; or “auto”"),
+        ("packing", ""),
+        ("marks", "separated by commas"),
+        ("probe.targets", "separated by commas or “all”"),
+    ],
+)
+def test_a_hint_says_how_to_write_what_is_neither_a_choice_nor_one_value(name: str, hint: str) -> None:
+    field = FIELDS[name]
+    assert field.hint == "; ".join(part for part in (field.description, hint) if part)
+
+
+@pytest.mark.parametrize(
     ("name", "text", "value"),
     [
         ("rounds", " 7 ", 7),
