@@ -42,6 +42,15 @@ class JobFile:
         """Return the file's values, replaced by those that are given: one by one within maps."""
         return _merge(self.body, given)
 
+    def merge_run(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a run as `merge` does. Raises `SettingError` without a model or a dataset."""
+        body = self.merge(given)
+        for key in ("model", "dataset"):
+            if key not in body:
+                place = "in a file of --config" if self.path is None else f"in {self.path}"
+                raise SettingError(f"--{key}: missing: expected as an option, or {place}")
+        return body
+
     def where(self, key: str, *, given: Mapping[str, Any], option: str) -> str:
         """Return what to name in an error at a key: the file and the key, or the option that replaced it."""
         path = key if key.startswith(f"{SETTINGS}.") else key.partition(".")[0].partition("[")[0]

@@ -71,10 +71,7 @@ def train(
         "method": method,
         "hyperparameters": hyperparameters,
     }
-    body = file.merge(given)
-    for key in ("model", "dataset"):
-        if key not in body:
-            raise SettingError(f"--{key}: missing: expected here{' or in the file' if config else ', or --config'}")
+    body = file.merge_run(given)
     if rho is None:
         rho = read_constant_rho(file)
     if not 0 < rho <= 1:

@@ -124,14 +124,11 @@ def _run(
     within the block.
     """
     file, given = read_job_file(config), {"model": model, "dataset": dataset, "columns": columns or None, **options}
-    body = file.merge(given)
+    body = file.merge_run(given)
 
     def where(key: str) -> str:
         return file.where(key, given=given, option=field_to_option(key))
 
-    for key in ("model", "dataset"):
-        if key not in body:
-            raise SettingError(f"--{key}: missing: expected here{' or in the file' if config else ', or --config'}")
     if isinstance(deadline := body.get("deadline"), str):
         body["deadline"] = _parse_deadline(deadline, now=datetime.now(UTC), where=where("deadline"))
     datasets = {key: body[key] for key in ("dataset", "validation_dataset") if key in body}

@@ -210,9 +210,11 @@ def test_what_the_service_refuses_is_named_by_the_key_or_the_option_that_replace
     assert f"{file}: hyperparameters.epochs: " in line
     assert "--epochs: " in greentune.refused("submit", "--config", str(file), "--epochs", "-1", code=2)
     file.write_text(f"dataset: {job.dataset}\n")
-    assert "--model: missing: expected here or in the file" in greentune.refused(
-        "submit", "--config", str(file), code=2
-    )
+    for command in ("submit", "estimate", "train"):
+        line = greentune.refused(command, "--config", str(file), code=2)
+        assert f"--model: missing: expected as an option, or in {file}" in line
+        line = greentune.refused(command, "--model", MODEL, code=2)
+        assert "--dataset: missing: expected as an option, or in a file of --config" in line
     file.write_text(f"model: {MODEL}\ndataset: none.jsonl\n")
     assert f"{file}: dataset: there is no file" in greentune.refused("estimate", "--config", str(file), code=2)
     file.write_text(f"model: {MODEL}\ndataset: {job.dataset}\ndeadline: noon\n")
