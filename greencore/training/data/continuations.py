@@ -41,7 +41,7 @@ def append_end_token(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) 
     return [*tokens] if tokens and tokens[-1] == end else [*tokens, end]
 
 
-def cut_target(
+def cut_completion(
     tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, max_length: int, encoder: bool = False
 ) -> list[int]:
     """Return learned tokens cut at their end to `max_length`; with an encoder their language code stays last."""

@@ -12,7 +12,7 @@ from greencore.training.data.chat_template import ConversationRefused, Messages,
 from greencore.training.data.continuations import (
     NO_TOKENS,
     append_end_token,
-    cut_target,
+    cut_completion,
     find_opening_tokens,
     tokenise_continuation,
 )
@@ -37,12 +37,12 @@ class ConversationTokens:
     shortened_prompt: bool = False
     shortened_completion: bool = False
 
-    def append_turn(self, place: int, target: Sequence[int]) -> None:
+    def append_turn(self, place: int, completion: Sequence[int]) -> None:
         """Append the learned tokens of the turn at `place`."""
-        self.tokens += target
-        self.learned += [True] * len(target)
+        self.tokens += completion
+        self.learned += [True] * len(completion)
         self.turns.append(place)
-        self.last_length = len(target)
+        self.last_length = len(completion)
 
     def append_context(self, tokens: Sequence[int]) -> None:
         """Append tokens that are only read."""
@@ -88,11 +88,13 @@ def tokenise_conversation_for_encoder(
     clock, found = clock or TemplateClock(), []
     end = find_turn_end(conversation, turns[0], tokenizer, clock=clock)
     for place in turns:
-        target = render_turn(conversation, place, tokenizer, clock=clock, turn_end=end).target
-        if not encode_marked(target, tokenizer, target=True):
+        completion = render_turn(conversation, place, tokenizer, clock=clock, turn_end=end).completion
+        if not encode_marked(completion, tokenizer, decoder=True):
             raise ConversationRefused(NO_TOKENS)
-        written = append_end_token(encode_marked(target, tokenizer, add_special_tokens=True, target=True), tokenizer)
-        cut = cut_target(written, tokenizer, max_length=max_length, encoder=True)
+        written = append_end_token(
+            encode_marked(completion, tokenizer, add_special_tokens=True, decoder=True), tokenizer
+        )
+        cut = cut_completion(written, tokenizer, max_length=max_length, encoder=True)
         read, shortened = tokenise_turn_prompt(
             conversation, place, tokenizer, max_length=max_length, clock=clock, encoder=True
         )
@@ -154,12 +156,12 @@ def tokenise_turns(
                 if example is not None:
                     yield example
                 example = ConversationTokens(prompt, [False] * len(prompt))
-        target = tokenise_continuation(turn.prompt, turn.target, tokenizer)
-        if not target:
+        completion = tokenise_continuation(turn.prompt, turn.completion, tokenizer)
+        if not completion:
             raise ConversationRefused(NO_TOKENS)
-        example.append_turn(place, target if turn.has_end_token else append_end_token(target, tokenizer))
-        text = turn.prompt + turn.target
-        joined = _is_encoded_jointly(turn.prompt, turn.target, target, tokenizer)
+        example.append_turn(place, completion if turn.has_end_token else append_end_token(completion, tokenizer))
+        text = turn.prompt + turn.completion
+        joined = _is_encoded_jointly(turn.prompt, turn.completion, completion, tokenizer)
         if not turn.has_end_token or not joined or not _ends_with_special_token(text, tokenizer):
             text = None
     if example is not None:
@@ -220,8 +222,8 @@ def _shorten_example(
 ) -> ConversationTokens:
     """Return an example with at most `max_length` tokens, of its last turn and of what fits before it."""
     place, whole = example.turns[-1], example.tokens[len(example.tokens) - example.last_length :]
-    target = cut_target(whole, tokenizer, max_length=max_length)
-    room, earlier = max_length - len(target), conversation.messages[:place]
+    completion = cut_completion(whole, tokenizer, max_length=max_length)
+    room, earlier = max_length - len(completion), conversation.messages[:place]
 
     def fits(messages: Messages) -> bool:
         text = render_conversation(messages, tokenizer, clock, tools=conversation.tools)
@@ -237,8 +239,8 @@ def _shorten_example(
             return replace(last, shortened_prompt=True, shortened_completion=len(last.turns) < len(example.turns))
     prompt, shortened = tokenise_turn_prompt(conversation, place, tokenizer, max_length=room, clock=clock)
     found = ConversationTokens(prompt, [False] * len(prompt), shortened_prompt=shortened)
-    found.append_turn(place, target)
-    found.shortened_completion = len(target) < len(whole) or len(example.turns) > 1
+    found.append_turn(place, completion)
+    found.shortened_completion = len(completion) < len(whole) or len(example.turns) > 1
     return found
 
 
@@ -280,7 +282,9 @@ def _ends_with_special_token(text: str, tokenizer: PreTrainedTokenizerBase) -> b
     return boundary > 0 and len(encode_marked(text[boundary:], tokenizer)) == 1
 
 
-def _is_encoded_jointly(prompt: str, target: str, tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> bool:
+def _is_encoded_jointly(
+    prompt: str, completion: str, tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> bool:
     """Return whether a learned text has these tokens in later prompts too, where no token spans its start."""
     prompt = prompt[find_last_special_token(prompt, tokenizer) :]
-    return encode_marked(prompt + target, tokenizer) == [*encode_marked(prompt, tokenizer), *tokens]
+    return encode_marked(prompt + completion, tokenizer) == [*encode_marked(prompt, tokenizer), *tokens]

@@ -40,12 +40,13 @@ class Conversation:
 class RenderedTurn:
     """Rendered turn of a conversation.
 
-    `prompt` ends where generation begins; `target` is what the model has to write then, up to the token that ends the
-    turn. `has_end_token` is False where the template ends a turn with no token, so that the end of text must follow.
+    `prompt` ends where generation begins; `completion` is what the model has to write then, up to the token that ends
+    the turn. `has_end_token` is False where the template ends a turn with no token, so that the end of text must
+    follow.
     """
 
     prompt: str
-    target: str
+    completion: str
     has_end_token: bool
 
 
@@ -121,7 +122,7 @@ def find_turn_end(
     answer = replace(conversation.messages[place], content=_ANSWER, tool_calls=None)
     asked = replace(conversation, messages=(*conversation.messages[:place], answer))
     try:
-        learned = render_turn(asked, place, tokenizer, clock=clock).target
+        learned = render_turn(asked, place, tokenizer, clock=clock).completion
     except ConversationRefused:  # a template that accepts only messages in a special form
         return None
     after = learned.rpartition(_ANSWER)[2]

@@ -34,16 +34,16 @@ def remove_marks(text: str) -> str:
 
 
 def encode_marked(
-    text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool = False, target: bool = False
+    text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool = False, decoder: bool = False
 ) -> list[int]:
     """Encode text with a template's special tokens; marked ones are encoded as plain text.
 
-    With `add_special_tokens` also the tokens that the tokenizer puts before and after a text; with `target` the tokens
+    With `add_special_tokens` also the tokens that the tokenizer puts before and after a text; with `decoder` the tokens
     of a decoder's output, including the target language's code.
     """
 
     def tokens(text: str, **settings: bool) -> Any:
-        given: Any = {"text_target" if target else "text": text}
+        given: Any = {"text_target" if decoder else "text": text}
         return tokenizer(**given, **settings)
 
     if MARK not in text:

@@ -16,7 +16,7 @@ from greencore.training.data.chat_template import ConversationRefused
 from greencore.training.data.continuations import (
     NO_TOKENS,
     append_end_token,
-    cut_target,
+    cut_completion,
     find_opening_tokens,
     get_opening_tokens,
     tokenise_continuation,
@@ -101,7 +101,7 @@ def get_reference_text(
         return row.completion if isinstance(row, PromptRow) else row.text if isinstance(row, TextRow) else ""
     with _name_row(row):
         [*_, place] = list_learned_turns(conversation.messages)
-        learned = render_turn(conversation, place, tokenizer, clock=prompt_format.clock).target
+        learned = render_turn(conversation, place, tokenizer, clock=prompt_format.clock).completion
     tokens = list(takewhile(lambda token: token not in ends, encode_marked(learned, tokenizer)))
     return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
@@ -273,13 +273,13 @@ def _tokenise_row(
     """Return a row's examples, each with whether its prompt and its learned part were shortened."""
     conversation = to_conversation(row, tokenizer, prompt_format)
     if conversation is None:
-        target = _tokenise_target(row, tokenizer, prompt_format, encoder=encoder)
-        completion = cut_target(target, tokenizer, max_length=max_length, encoder=encoder)
+        whole = _tokenise_completion(row, tokenizer, prompt_format, encoder=encoder)
+        completion = cut_completion(whole, tokenizer, max_length=max_length, encoder=encoder)
         room = max_length if encoder else max_length - len(completion)
         prompt, shortened = tokenise_prompt(
             row, tokenizer, max_length=room, prompt_format=prompt_format, encoder=encoder
         )
-        cut = len(completion) < len(target)
+        cut = len(completion) < len(whole)
         if encoder:
             return [(Example(tuple(prompt), tuple(completion)), shortened, cut)]
         labels = (*[IGNORED_LABEL] * len(prompt), *completion)
@@ -313,20 +313,20 @@ def _tokenise_row(
         ]
 
 
-def _tokenise_target(
+def _tokenise_completion(
     row: Row, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat, *, encoder: bool
 ) -> list[int]:
     """Return the learned tokens of a prompt row or a text row, without a limit on their number."""
     given = prompt_format.wrap(mark_special_tokens(row.prompt, tokenizer)) if isinstance(row, PromptRow) else ""
     text = row.completion if isinstance(row, PromptRow) else row.text if isinstance(row, TextRow) else ""
-    target = mark_special_tokens(text, tokenizer)
+    completion = mark_special_tokens(text, tokenizer)
     if encoder:
-        learned = encode_marked(target, tokenizer, add_special_tokens=True, target=True)
-        empty = not encode_marked(target, tokenizer, target=True)
+        learned = encode_marked(completion, tokenizer, add_special_tokens=True, decoder=True)
+        empty = not encode_marked(completion, tokenizer, decoder=True)
         if tokenizer.eos_token_id in learned and not empty:
             return learned  # a language code may follow the end of text
     else:
-        learned = tokenise_continuation(given, target, tokenizer)
+        learned = tokenise_continuation(given, completion, tokenizer)
         empty = not learned
     if empty:
         raise UnusableRow(row.line, _field(row), NO_TOKENS)

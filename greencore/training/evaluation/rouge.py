@@ -59,8 +59,8 @@ def compute_rouge(references: Sequence[str | Sequence[str]], candidates: Sequenc
         raise ValueError("there is no candidate to score: expected at least one row")
     scorer = RougeScorer(list(ROUGE_METRICS), tokenizer=UnicodeTokenizer())
     totals = dict.fromkeys(ROUGE_METRICS, 0.0)
-    for targets, text in zip(references, candidates, strict=True):
-        scores = [scorer.score(target, text) for target in ([targets] if isinstance(targets, str) else targets)]
+    for given, text in zip(references, candidates, strict=True):
+        scores = [scorer.score(reference, text) for reference in ([given] if isinstance(given, str) else given)]
         if not scores:
             raise ValueError("a row has no reference to compare its candidate with")
         for name in ROUGE_METRICS:

@@ -18,9 +18,9 @@ def sum_token_loss(logits: torch.Tensor, labels: torch.Tensor, *, encoder: bool)
     if not encoder:
         logits, labels = logits[:, :-1], labels[:, 1:]
     total = torch.zeros((), dtype=torch.float64, device=logits.device)
-    for scores, targets in zip(logits, labels.to(logits.device), strict=True):
-        learned = targets != IGNORED_LABEL
-        total += functional.cross_entropy(scores[learned].float(), targets[learned], reduction="sum")
+    for scores, expected in zip(logits, labels.to(logits.device), strict=True):
+        learned = expected != IGNORED_LABEL
+        total += functional.cross_entropy(scores[learned].float(), expected[learned], reduction="sum")
     return total, int((labels != IGNORED_LABEL).sum())
 
 
@@ -30,7 +30,7 @@ def count_correct_tokens(logits: torch.Tensor, labels: torch.Tensor, *, encoder:
     if not encoder:
         logits, labels = logits[:, :-1], labels[:, 1:]
     correct = 0
-    for scores, targets in zip(logits, labels.to(logits.device), strict=True):
-        learned = targets != IGNORED_LABEL
-        correct += int((scores[learned].argmax(-1) == targets[learned]).sum())
+    for scores, expected in zip(logits, labels.to(logits.device), strict=True):
+        learned = expected != IGNORED_LABEL
+        correct += int((scores[learned].argmax(-1) == expected[learned]).sum())
     return correct
