@@ -43,11 +43,6 @@ PREVIEW = {
 
 
 @pytest.fixture
-def greentune(url: str, operator_key: str) -> CommandRunner:
-    return CommandRunner(url, operator_key)
-
-
-@pytest.fixture
 def dataset(client: Client, tmp_path: Path) -> str:
     file = tmp_path / "rows.jsonl"
     file.write_text(ROWS)
