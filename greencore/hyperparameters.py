@@ -287,8 +287,7 @@ class Hyperparameters(BaseModel):
     gradient_checkpointing: Switch = Field(
         default="auto",
         description="Recompute each block in the backward pass instead of keeping its activations: less memory, about "
-        "a third more time. `auto`: in a job where the step would not fit into the device's memory otherwise; off in "
-        "`greentune train`",
+        "a third more time. `auto`: where the step would not fit into the memory of the device that trains otherwise",
         json_schema_extra={"group": "Memory and speed"},
     )
     attention: Attention | None = Field(

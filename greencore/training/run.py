@@ -58,6 +58,7 @@ from greencore.training.models.loading import enable_gradient_checkpointing, loa
 from greencore.training.models.precision import PRECISION_FILE_NAME, choose_device, recall_precision
 from greencore.training.models.result import save_result
 from greencore.training.recipe import build_training_arguments
+from greencore.training.run_memory import RunMemory, load_or_choose_recomputation
 
 Method = Literal["greentrainer"] | Baseline
 
@@ -125,7 +126,10 @@ def fine_tune(
     another model, `DiskFull` where the result cannot be written.
     """
     listener, checkpoints = listener or TrainingListener(), checkpoints or CheckpointFolder(folder)
-    setup = _set_up(model_folder, rows, validation_rows, hyperparameters, method=method, folder=folder)
+    highest_rho = rho if isinstance(rho, int | float) else 1.0
+    setup = _set_up(
+        model_folder, rows, validation_rows, hyperparameters, method=method, highest_rho=highest_rho, folder=folder
+    )
     try:
         with announce_evaluation(setup.model, listener):
             before = setup.evaluator.evaluate_once(setup.model, folder / "before.json")
@@ -194,6 +198,7 @@ def _set_up(
     hyperparameters: Hyperparameters,
     *,
     method: Method,
+    highest_rho: float,
     folder: Path,
 ) -> _Setup:
     """Seed the run, load and check the model, and split and tokenise the rows."""
@@ -205,8 +210,6 @@ def _set_up(
     model = load_model(model_folder, dtype, attention=hyperparameters.attention)
     check_model(model)
     model.to(choose_device())  # type: ignore[arg-type]
-    if hyperparameters.gradient_checkpointing is True:
-        enable_gradient_checkpointing(model)
     positions = get_position_limits(model, method=method)
     positions.check_max_length(hyperparameters.max_length)
 
@@ -246,6 +249,12 @@ def _set_up(
     layout = choose_layout(
         model, lengths, hyperparameters, method=method, test_packing=lambda: PackedCollator(model, pad)
     )
+    recomputes = hyperparameters.gradient_checkpointing
+    if recomputes == "auto":
+        memory = RunMemory(model_folder, method, highest_rho, lengths, positions, layout)
+        recomputes = load_or_choose_recomputation(folder, memory, model, hyperparameters, precision)
+    if recomputes:
+        enable_gradient_checkpointing(model)
     collator = PackedCollator(model, pad) if layout.packing else Collator(pad, positions)
     sampler = OrderedSampler(layout, lengths) if layout.group_by_length else None
     dropped = train_set.dropped_lines + (held_out_set.dropped_lines if validation_rows is None else ())
