@@ -16,7 +16,7 @@ from greencore.policy import Policy, parse_stored_policy
 from planning.compute_costs import PAD_TO_MULTIPLE, ROW_PARAMETERS, find_token_counts
 from store.repositories.models import ModelRepository
 from store.repositories.workers import WorkerRepository
-from store.tables import Dataset, Job
+from store.tables import Dataset, Job, Worker
 
 GIGABYTE = 10**9
 # Jobs that agree in these, in model, method, precision and highest ρ keep the same activations of a token.
@@ -63,11 +63,15 @@ class PredictedMemory:
 
 def list_live_devices(session: Session, *, zone: str | None, within: timedelta) -> list[Device | None]:
     """List the devices of the live training workers, in `zone` if given; None for one whose memory is not known."""
-    return [
-        Device(worker.device, worker.memory_bytes, bool(worker.computes_bf16)) if worker.memory_bytes else None
-        for worker in WorkerRepository(session).list_live(within=within)
-        if zone in (None, worker.zone)
-    ]
+    workers = WorkerRepository(session).list_live(within=within)
+    return [get_device(worker) for worker in workers if zone in (None, worker.zone)]
+
+
+def get_device(worker: Worker) -> Device | None:
+    """Return a training worker's device; None where its memory is not known, as of an earlier version's."""
+    if not worker.memory_bytes:
+        return None
+    return Device(worker.device, worker.memory_bytes, bool(worker.computes_bf16))
 
 
 def find_largest_device(devices: Sequence[Device | None]) -> Device | None:

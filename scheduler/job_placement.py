@@ -1,7 +1,7 @@
 """Evaluates a waiting job: the zone where it would run, its gate's decision, and its ETA."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -12,6 +12,7 @@ from greencore.carbon import Basis
 from greencore.policy.gate.evaluate import GateDecision
 from planning.epoch_estimate import estimate_epoch
 from planning.eta import compute_waiting_eta, update_eta
+from planning.memory_fit import explain_missing_memory, list_fitting_workers
 from planning.placement import choose_zone, list_worker_zones
 from runtime.settings import Settings
 from runtime.site import explain_missing_worker
@@ -75,6 +76,12 @@ def evaluate_waiting_job(
     session: Session, job: Job, fleet: Fleet, settings: Settings, *, at: datetime
 ) -> GateDecision | None:
     """Place a locked job and evaluate its gate; None, with the reason in the job, where no worker could run it."""
+    possible = [worker for worker in fleet.workers if job.zone_asked in (None, worker.zone)]
+    fitting = list_fitting_workers(job, possible)
+    if possible and not fitting:
+        job.reason = explain_missing_memory(job, possible)
+        return None
+    fleet = replace(fleet, workers=fitting) if possible else fleet
     # A job that was priced on one basis keeps it.
     zones = fleet.zones(job.signal, job.emission_factors) if job.zone_asked is None else fleet.zones()
     if not zones or (job.zone_asked is not None and job.zone_asked not in zones):

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from greencore.policy.gate.evaluate import GateDecision
+from planning.memory_fit import list_fitting_workers
 from runtime.settings import Settings
 from scheduler.broker import Broker
 from scheduler.job_gate import is_gated
@@ -59,7 +60,8 @@ class TrainingDispatcher:
                 return
             in_flight = queue.list_dispatched(JobStatus.QUEUED, at=at, redispatch_after=self._redispatch_after)
             busy = queue.busy_workers()
-            free = Counter(worker.zone for worker in fleet.workers if worker.id not in busy)
+            idle = [worker for worker in fleet.workers if worker.id not in busy]
+            free = Counter(worker.zone for worker in idle)
             # A message may be in flight to a worker that has died: the subtraction drops what is below zero.
             free -= Counter(zone for _, zone in in_flight)
             jobs_per_owner = queue.held_by_owner() + Counter(owner for owner, _ in in_flight)
@@ -78,7 +80,8 @@ class TrainingDispatcher:
                 decision = None if row is None else self._evaluate_or_defer(session, row, fleet, at=at)
                 if row is None or row.zone is None or decision is None:
                     continue
-                if not free[row.zone]:
+                there = [worker for worker in fleet.workers if worker.zone == row.zone]
+                if not free[row.zone] or not any(worker in idle for worker in list_fitting_workers(row, there)):
                     left.append(replace(job, zone=row.zone))
                     continue
                 free[row.zone] -= 1

@@ -94,10 +94,10 @@ def events(database: Database, job_id: str) -> list[Event]:
         return list(reversed(JobRepository(session).events(job_id, limit=100).data))
 
 
-def add_worker(database: Database, zone: str, *, name: str = "worker_1", pue: float = 1.0) -> None:
+def add_worker(database: Database, zone: str, *, name: str = "worker_1", pue: float = 1.0, **device: Any) -> None:
     """Add a live training worker to a zone; its heartbeat is by the database's clock, which tests do not set."""
     with database.session() as session:
-        WorkerRepository(session).record_heartbeat(name, site=Site(zone=zone, pue=pue), device="cpu")
+        WorkerRepository(session).record_heartbeat(name, site=Site(zone=zone, pue=pue), **{"device": "cpu", **device})
 
 
 def backdate_lease(database: Database, job_id: str) -> None:

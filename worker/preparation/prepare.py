@@ -1,7 +1,7 @@
 """Prepares a job: checks its model, rows and policy, and estimates its FLOPs; measures the catalogue's models."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import cast
 import structlog
 
 from greencore.clock import utc_now
-from greencore.device import Device
+from greencore.device import Device, RunPrecision
 from greencore.hyperparameters import Hyperparameters
 from greencore.method_settings import AdaptiveSettings
 from greencore.policy import parse_stored_policy
@@ -35,7 +35,9 @@ from greencore.training.models.loading import (
     load_model,
     load_tokenizer,
 )
-from planning.peak_memory import TracedStep, find_largest_device, list_live_devices
+from greencore.training.run_memory import RunMemory
+from planning.memory_fit import MemoryNeed
+from planning.peak_memory import TracedStep, list_live_devices
 from runtime.catalogue import read_catalogue
 from runtime.settings import Settings, get_settings
 from runtime.tracing import span
@@ -52,7 +54,7 @@ from worker.base_model import fetch_model_folder, fetch_nearest_model
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
-from worker.preparation.memory import JobMemory, fit_memory
+from worker.preparation.memory import fit_memory
 from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
 from worker.preparation.rho_floor import check_rho_floor
 
@@ -72,7 +74,8 @@ class JobEstimate:
     `training_examples` are what the training rows are tokenised to: a conversation may have several. `dropped_rows`
     counts the dataset's rows that are neither trained on nor held out, since nothing of them is learned, and
     `dropped_lines` are the line numbers of the first of them. `step_memory` has the parts of the peak memory, from
-    which that of similar jobs is predicted.
+    which that of similar jobs is predicted, and `memory_needs` what the job needs in each precision that it would take
+    on a live device, by which it is placed.
     """
 
     training_rows: int
@@ -97,6 +100,7 @@ class JobEstimate:
     device_memory_bytes: int | None = None
     gradient_checkpointing: bool = False
     step_memory: TracedStep | None = None
+    memory_needs: Mapping[RunPrecision, MemoryNeed] = field(default_factory=dict)
 
 
 def prepare_job(job_id: str) -> None:
@@ -120,8 +124,8 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             validation_in = locate_validation_file(session, job, settings)
             bases = LineageRepository(session).list_bases(job)
             within = timedelta(seconds=settings.lease_seconds)
-            device = find_largest_device(list_live_devices(session, zone=job.zone_asked, within=within))
-        estimate = estimate_job(job, rows_in, settings, validation_in=validation_in, bases=bases, device=device)
+            devices = list_live_devices(session, zone=job.zone_asked, within=within)
+        estimate = estimate_job(job, rows_in, settings, validation_in=validation_in, bases=bases, devices=devices)
         job.estimate, job.steps, job.epochs = asdict(estimate), estimate.steps, estimate.epochs
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
@@ -165,12 +169,12 @@ def estimate_job(
     *,
     validation_in: Path | None = None,
     bases: Sequence[Job] = (),
-    device: Device | None = None,
+    devices: Sequence[Device | None] = (),
 ) -> JobEstimate:
     """Estimate a job from its tokenised rows and its model on the meta device; `validation_in` has its validation rows.
 
-    `bases` are the jobs whose results it trains further, nearest first; `device` is the largest that it may run on,
-    None where no worker is alive.
+    `bases` are the jobs whose results it trains further, nearest first; `devices` are those of the live workers that
+    may run it, None for one whose memory is not known.
     Raises the errors that `worker.failure_reports` explains.
     """
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
@@ -211,7 +215,8 @@ def estimate_job(
     )
     shapes = layout.measure_extremes(lengths, positions)
     _, highest = parse_stored_policy(job.policy).rho_range
-    memory = fit_memory(JobMemory(folder, job.method, highest, lengths, positions, layout), hyperparameters, device)
+    run_memory = RunMemory(folder, job.method, highest, lengths, positions, layout)
+    memory = fit_memory(run_memory, hyperparameters, devices)
     if memory.recomputes:
         enable_gradient_checkpointing(meta_model)
     adaptive = hyperparameters.adaptive or AdaptiveSettings()
@@ -255,9 +260,10 @@ def estimate_job(
         dropped_rows=len(dropped),
         dropped_lines=tuple(dropped[:MAX_NAMED_LINES]),
         peak_memory_bytes=memory.peak_bytes,
-        device_memory_bytes=None if device is None else device.memory_bytes,
+        device_memory_bytes=None if memory.device is None else memory.device.memory_bytes,
         gradient_checkpointing=memory.recomputes,
         step_memory=memory.traced,
+        memory_needs=memory.needs,
     )
 
 

@@ -15,6 +15,7 @@ from greencore.backprop import NotFinite, TensorCost
 from greencore.backprop.selection.importance_curve import ConcaveCurve
 from greencore.carbon.accounting.pricing import PricedInterval, price_by_reading
 from greencore.clock import utc_now
+from greencore.device import Device
 from greencore.energy import EnergyInterval, EnergyMeter, is_unresponsive
 from greencore.hyperparameters import Hyperparameters
 from greencore.policy import RhoDecision, decide_rho
@@ -24,6 +25,7 @@ from greencore.training.evaluation.ledger import EvaluationReport
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.run import Method, TrainingResult, fine_tune
+from planning.memory_fit import choose_recomputation
 from runtime.private_files import make_private_folder
 from runtime.settings import Settings
 from runtime.tracing import record_span
@@ -39,6 +41,7 @@ from store.repositories.lineage import LineageRepository
 from store.stored_rows import load_stored_rows
 from store.tables import Job, Tensor
 from worker.base_model import fetch_base_model
+from worker.device import device_computes_bf16, device_memory, device_name
 from worker.preparation.budget_check import check_budget
 from worker.registration import host_id
 from worker.training.leased_writer import LeasedWriter
@@ -357,9 +360,10 @@ def _fit_utility(curve: ConcaveCurve) -> dict[str, Any] | None:
 
 
 def _resolve_checkpointing(job: Job) -> Hyperparameters:
-    """Return a job's hyperparameters, with the `auto` of recomputation as preparation chose it for every attempt."""
+    """Return a job's hyperparameters, with the `auto` of recomputation as this worker's device needs it.
+
+    It stays `auto` where preparation did not trace that: the run does.
+    """
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
-    if hyperparameters.gradient_checkpointing != "auto":
-        return hyperparameters
-    chosen = bool((job.estimate or {}).get("gradient_checkpointing", False))
-    return hyperparameters.model_copy(update={"gradient_checkpointing": chosen})
+    device = Device(device_name(), device_memory(), device_computes_bf16())
+    return hyperparameters.model_copy(update={"gradient_checkpointing": choose_recomputation(job, device)})

@@ -5,15 +5,21 @@ import platform
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import structlog
+from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
+from planning.memory_fit import list_fitting_workers
 from runtime.settings import Settings, get_settings
 from runtime.tracing import span
-from store.database import Database
+from store.database import Database, wake_scheduler
 from store.lifecycle import progress
 from store.lifecycle.leases import Lease, LeaseLost, claim
+from store.lifecycle.queue import QueueRepository
+from store.repositories.jobs import JobRepository
+from store.repositories.workers import WorkerRepository
 from worker.database_retry import (
     STATEMENT_TIMEOUT_SECONDS,
     TRANSIENT_DATABASE_ERRORS,
@@ -46,6 +52,11 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
 
     def claim_once() -> Lease | None:
         with database.session() as session:
+            if not _holds_job(session, settings, job_id, worker_id):
+                # A queue is its zone's: the message was another worker's, to whom the scheduler sends it again.
+                QueueRepository(session).clear_dispatch(job_id)
+                wake_scheduler(session)
+                return None
             return claim(
                 session,
                 job_id,
@@ -66,6 +77,16 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
         return None
     log.info("claim.refused" if lease is None else "job.claimed", job=job_id, worker=worker_id)
     return lease
+
+
+def _holds_job(session: Session, settings: Settings, job_id: str, worker_id: str) -> bool:
+    """Return whether this worker is one that the job may be sent to, by the memory of its device."""
+    job, workers = JobRepository(session).get(job_id), WorkerRepository(session)
+    zone = settings.training_site.zone
+    live = [one for one in workers.list_live(within=timedelta(seconds=settings.lease_seconds)) if one.zone == zone]
+    if job is None or worker_id not in {worker.id for worker in live}:  # known from its next heartbeat on
+        return True
+    return worker_id in {worker.id for worker in list_fitting_workers(job, live)}
 
 
 def _run_with_lease(lease: Lease, database: Database, settings: Settings, sigterm: "SigtermHandler") -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from greencore.device import Device
 from greencore.host_memory import read_host_memory
 from greencore.hyperparameters import Hyperparameters
+from planning.memory_fit import MemoryNeed
 from planning.peak_memory import TracedStep, find_largest_device, list_live_devices
 from runtime.settings import Settings
 from runtime.site import Site
@@ -33,13 +34,11 @@ def prepare(worker_settings: Settings, tmp_path: Path) -> Prepare:
     settings, rows = holding(worker_settings, small_model(tmp_path / "small", layers=3)), tmp_path / "rows.jsonl"
     rows.write_text(ROWS)
 
-    def run(
-        device: Device | int | None = None, *, method: str = "full", rho: float = 0.6, **hyperparameters: Any
-    ) -> JobEstimate:
-        device = Device("cpu", device) if isinstance(device, int) else device
+    def run(*devices: Device | int, method: str = "full", rho: float = 0.6, **hyperparameters: Any) -> JobEstimate:
+        live = [Device("cpu", device) if isinstance(device, int) else device for device in devices]
         given = {"batch_size": 16, "precision": "fp32", **hyperparameters}
         job = Job(model="small", method=method, policy={"kind": "constant", "rho": rho}, hyperparameters=given)
-        return estimate_job(job, rows, settings, device=device)
+        return estimate_job(job, rows, settings, devices=live)
 
     return run
 
@@ -92,8 +91,29 @@ def test_auto_recomputes_where_a_job_fits_only_so(prepare: Prepare) -> None:
     assert recomputed.peak_memory_bytes is not None
     between = (kept.peak_memory_bytes + recomputed.peak_memory_bytes) // 2
     chosen = prepare(between)
-    assert asdict(chosen) == {**asdict(recomputed), "device_memory_bytes": between}
+    need = MemoryNeed(kept.peak_memory_bytes, recomputed.peak_memory_bytes)
+    assert chosen == replace(recomputed, device_memory_bytes=between, memory_needs={"fp32": need})
     assert not prepare(kept.peak_memory_bytes).gradient_checkpointing
+
+
+def test_a_job_is_prepared_for_the_largest_device_and_needs_are_told_for_all(prepare: Prepare) -> None:
+    kept, recomputed = prepare(), prepare(gradient_checkpointing=True)
+    half = prepare(precision="bf16").peak_memory_bytes
+    assert kept.peak_memory_bytes is not None
+    assert recomputed.peak_memory_bytes is not None
+    assert half is not None
+    large, small = Device("cpu", kept.peak_memory_bytes), Device("cpu", recomputed.peak_memory_bytes)
+    found = prepare(small, Device("GPU", half, computes_bf16=True), large, precision="auto")
+    assert (found.gradient_checkpointing, found.peak_memory_bytes) == (False, kept.peak_memory_bytes)
+    assert found.device_memory_bytes == large.memory_bytes
+    assert found.memory_needs == {
+        "fp32": MemoryNeed(kept.peak_memory_bytes, recomputed.peak_memory_bytes),
+        "bf16": MemoryNeed(half),
+    }
+    # A large device that would have to compute in float32, and a smaller one that computes in bfloat16.
+    slow, fast = Device("cpu", half + 1), Device("GPU", half, computes_bf16=True)
+    found = prepare(slow, fast, precision="auto", gradient_checkpointing=False)
+    assert (found.peak_memory_bytes, found.device_memory_bytes) == (half, half)
 
 
 def test_a_job_that_fits_no_device_is_refused_with_what_would_fit(prepare: Prepare) -> None:

@@ -1,0 +1,112 @@
+"""A job goes only to workers whose device holds its steps, as preparation predicted them."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from greencore.device import Device
+from planning.memory_fit import choose_recomputation
+from runtime.settings import Settings
+from scheduler import Scheduler
+from store.database import Database
+from store.tables import Job
+from tests.carbon_provider_server import ManualClock
+from tests.scheduler.stage import add_job, add_worker, claim_as_worker, read_job, write_trace
+
+GIGABYTE = 10**9
+
+
+@pytest.fixture
+def scheduler(empty_broker: Settings, database: Database, clock: ManualClock, tmp_path: Path) -> Iterator[Scheduler]:
+    """CLEAN has a small device and a GPU of 24 GB, DIRTY a GPU of 80 GB."""
+    zones = {
+        "CLEAN": write_trace(tmp_path, [100.0] * 48, name="clean"),
+        "DIRTY": write_trace(tmp_path, [500.0] * 48, name="dirty"),
+    }
+    for name, zone, size in (("tiny", "CLEAN", 8), ("medium", "CLEAN", 24), ("large", "DIRTY", 80)):
+        add_worker(
+            database, zone, name=name, device="GPU", memory_bytes=size * GIGABYTE, computes_bf16=name != "medium"
+        )
+    with closing(Scheduler(empty_broker.model_copy(update={"zones": zones}), clock=clock)) as scheduler:
+        yield scheduler
+
+
+def add_prepared_job(database: Database, needs: dict[str, Any], zone: str | None = None, **hyperparameters: Any) -> str:
+    estimate = {"full_flops": 1e9, "memory_needs": needs}
+    return add_job(database, zone=zone, hyperparameters=hyperparameters, estimate=estimate)
+
+
+def need(kept: int, recomputed: int | None = None) -> dict[str, int | None]:
+    return {"kept": kept * GIGABYTE, "recomputed": None if recomputed is None else recomputed * GIGABYTE}
+
+
+@pytest.mark.parametrize(
+    ("needs", "zone"),
+    [
+        ({}, "CLEAN"),
+        ({"bf16": need(5)}, "CLEAN"),
+        ({"bf16": need(30), "fp32": need(60)}, "DIRTY"),
+        ({"bf16": need(30, 20), "fp32": need(60, 23)}, "CLEAN"),
+        ({"bf16": need(20), "fp32": need(40)}, "DIRTY"),  # the medium GPU computes in float32
+    ],
+)
+def test_the_cleanest_zone_is_one_whose_device_holds_the_job(
+    scheduler: Scheduler, database: Database, broker: redis.Redis, needs: dict[str, Any], zone: str
+) -> None:
+    job_id = add_prepared_job(database, needs)
+    scheduler.tick()
+    assert read_job(database, job_id).zone == zone
+    assert broker.llen(f"train.{zone}") == 1
+
+
+def test_a_job_that_no_live_device_holds_waits_with_the_figures(
+    scheduler: Scheduler, database: Database, broker: redis.Redis
+) -> None:
+    asked = add_prepared_job(database, {"bf16": need(40, 30), "fp32": need(80, 60)}, zone="CLEAN")
+    anywhere = add_prepared_job(database, {"bf16": need(90, 85), "fp32": need(99, 99)})
+    scheduler.tick()
+    assert [read_job(database, job_id).reason for job_id in (asked, anywhere)] == [
+        "waits for a worker whose device holds the 30 GB of its steps: the largest that is alive (GPU) has 24 GB",
+        "waits for a worker whose device holds the 85 GB of its steps: the largest that is alive (GPU) has 80 GB",
+    ]
+    assert (broker.llen("train.CLEAN"), broker.llen("train.DIRTY")) == (0, 0)
+
+
+def test_where_auto_was_not_traced_the_largest_device_decides(scheduler: Scheduler, database: Database) -> None:
+    auto = add_prepared_job(database, {"bf16": need(90), "fp32": need(99)})
+    scheduler.tick()
+    assert read_job(database, auto).zone == "DIRTY"
+    off = add_prepared_job(database, {"bf16": need(90), "fp32": need(99)}, gradient_checkpointing=False)
+    scheduler.tick()
+    assert "whose device holds the 90 GB of its steps" in str(read_job(database, off).reason)
+
+
+def test_a_job_waits_for_the_device_that_holds_it_while_a_smaller_one_is_free(
+    scheduler: Scheduler, database: Database, broker: redis.Redis, clock: ManualClock
+) -> None:
+    add_worker(database, "CLEAN", name="big", device="GPU", memory_bytes=90 * GIGABYTE, computes_bf16=True)
+    running = add_prepared_job(database, {"bf16": need(85), "fp32": need(85)})
+    scheduler.tick()
+    claim_as_worker(database, running, at=clock(), worker="big")
+    broker.flushdb()
+    waiting = add_prepared_job(database, {"bf16": need(85), "fp32": need(85)})
+    scheduler.tick()
+    assert broker.llen("train.CLEAN") == 0
+    assert read_job(database, waiting).reason == "waits for a free worker: it is next"
+
+
+def test_blocks_recompute_by_the_memory_of_the_device_where_a_job_runs() -> None:
+    def choose(size: int, setting: Any = "auto", needs: Any = None) -> Any:
+        known = needs if needs is not None else {"fp32": need(30, 20)}
+        job = Job(hyperparameters={"gradient_checkpointing": setting}, estimate={"memory_needs": known})
+        return choose_recomputation(job, Device("cpu", size * GIGABYTE))
+
+    assert (choose(30), choose(29), choose(19)) == (False, True, True)
+    assert (choose(10, setting=False), choose(90, setting=True)) == (False, True)
+    assert (
+        choose(29, needs={"fp32": need(30)}) == choose(29, needs={}) == choose(29, needs={"bf16": need(30)}) == "auto"
+    )

@@ -1,0 +1,37 @@
+"""A worker returns a job that its device does not hold, where another of its zone does."""
+
+from pathlib import Path
+
+import pytest
+
+from runtime.settings import Settings
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.tables import Job
+from tests.scheduler.stage import add_worker, read_job
+from tests.worker.stage import queued_job
+from worker.training.claim import train_job
+
+
+@pytest.mark.parametrize(("worker", "status"), [("small", JobStatus.QUEUED), ("large", JobStatus.SUCCEEDED)])
+def test_a_job_is_claimed_by_a_worker_whose_device_holds_it(
+    worker: str,
+    status: JobStatus,
+    database: Database,
+    worker_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("GREENTUNE_WORKER_ID", worker)
+    for name, size in (("small", 10**6), ("large", 10**12)):
+        add_worker(database, "X", name=name, memory_bytes=size, computes_bf16=False)
+    job_id = queued_job(database, worker_settings, epochs=1)
+    with database.session() as session:
+        job = session.get_one(Job, job_id)
+        job.zone, job.epochs = "X", 1
+        job.dispatched_at = job.created_at
+        job.estimate = {"full_flops": 1e9, "memory_needs": {"fp32": {"kept": 10**9, "recomputed": 10**9}}}
+    train_job(job_id, settings=worker_settings)
+    job = read_job(database, job_id)
+    assert job.status is status, job.error
+    assert (job.dispatched_at is None) is (status is JobStatus.QUEUED)
