@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PrinterCallback
 
 from benchmarks.report import publish
+from greencore.device import RunPrecision
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
@@ -35,12 +36,14 @@ from greencore.training.run import Method
 
 TOLERANCE = 0.15
 ROWS, LENGTH, STEPS, STEPS_OF_AN_EPOCH = 4, 128, 3, 2
-CONFIGURATIONS: tuple[tuple[str, Method, float, bool], ...] = (
-    ("full", "full", 1.0, False),
-    ("full, recomputed", "full", 1.0, True),
-    ("GT-0.5", "greentrainer", 0.5, False),
-    ("GT-0.5, recomputed", "greentrainer", 0.5, True),
-    ("LoRA", "lora", 1.0, False),
+CONFIGURATIONS: tuple[tuple[str, Method, float, bool, RunPrecision], ...] = (
+    ("full", "full", 1.0, False, "fp32"),
+    ("full, recomputed", "full", 1.0, True, "fp32"),
+    ("GT-0.5", "greentrainer", 0.5, False, "fp32"),
+    ("GT-0.5, recomputed", "greentrainer", 0.5, True, "fp32"),
+    ("LoRA", "lora", 1.0, False, "fp32"),
+    ("GT-0.5, bf16", "greentrainer", 0.5, False, "bf16"),
+    ("GT-0.95, bf16, recomputed", "greentrainer", 0.95, True, "bf16"),
 )
 
 
@@ -59,7 +62,9 @@ def build_model() -> PreTrainedModel:
     )
 
 
-def compare(build: Callable[[], PreTrainedModel], method: Method, rho: float, recomputed: bool) -> dict[str, float]:
+def compare(
+    build: Callable[[], PreTrainedModel], method: Method, rho: float, recomputed: bool, precision: RunPrecision
+) -> dict[str, float]:
     """Return the measured and the predicted peak memory of a run's steps, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Hyperparameters(batch_size=ROWS, max_steps=STEPS)
@@ -76,8 +81,9 @@ def compare(build: Callable[[], PreTrainedModel], method: Method, rho: float, re
         elif method == "lora":
             meta = cast(PreTrainedModel, with_adapter("lora", meta))
             names = [name for name, parameter in meta.named_parameters() if parameter.requires_grad]
-        predicted = predict_step_memory(meta, shapes, settings, names=names, probed=probed)
+        predicted = predict_step_memory(meta, shapes, settings, names=names, probed=probed, precision=precision)
         model = build()
+        model.to(torch.bfloat16 if precision == "bf16" else torch.float32)  # type: ignore[arg-type]
         if recomputed:
             enable_gradient_checkpointing(model)
         measured = measure_training(model, method, rho, settings, Path(folder))
@@ -127,14 +133,17 @@ def measure_training(
 
 def main() -> int:
     transformers.utils.logging.disable_progress_bar()
-    measured = [compare(build_model, method, rho, recomputed) for _, method, rho, recomputed in CONFIGURATIONS]
+    measured = [
+        compare(build_model, method, rho, recomputed, precision)
+        for _, method, rho, recomputed, precision in CONFIGURATIONS
+    ]
     rows = [{"run": name, **found} for (name, *_), found in zip(CONFIGURATIONS, measured, strict=True)]
     return publish(
         "peak_memory",
         f"Peak memory of training 26 million parameters, {ROWS} rows of {LENGTH} tokens",
         rows,
         notes=[
-            "measured: weights, and what PyTorch's CPU allocator held besides, in fp32, over three steps in two epochs,"
+            "measured: weights, and what PyTorch's CPU allocator held besides, over three steps in two epochs,"
             " each with its probe",
             "GT is predicted for the largest tensors within ρ, before it is known which ones are selected",
         ],

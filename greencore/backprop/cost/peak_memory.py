@@ -19,8 +19,10 @@ from torch.utils._pytree import tree_iter
 
 from greencore.backprop.cost.expert_routing import make_grouped_matmul_output
 from greencore.backprop.cost.trace import Batch, TraceError, disable_root_hooks, replace_tensors
+from greencore.backprop.optimizer_dry_run import OptimizerDryRun
 
-DRY_RUN_COPIES = 3  # of a tensor: its weights and AdamW's two moments (`greencore.backprop.optimizer_dry_run`)
+CLIPPED = 0.5  # a factor of gradients whose norm is clipped: any but 1 needs a copy of them
+NEARLY_ALL = 0.9
 OptimizerFactory = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
 LossFunction = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 
@@ -94,9 +96,9 @@ def predict_peak_memory(
 
     Forward and backward run `micro_batches` times before the optimiser's step, on batches of `batch`'s shapes, on the
     kernels of a CPU. An importance probe of the `probed` parameters runs in addition, while the optimiser holds its
-    state: its gradients are used and freed as they arrive. With `dtype` the weights have another type than the model's.
-    The model, which may be on the meta device, runs in its current mode and is left unchanged. Raises
-    `greencore.backprop.TraceError` for a step that cannot run on tensors without data.
+    state: its gradients are used by dry runs of the optimiser and freed as they arrive. With `dtype` the weights have
+    another type than the model's. The model, which may be on the meta device, runs in its current mode and is left
+    unchanged. Raises `greencore.backprop.TraceError` for a step that cannot run on tensors without data.
     """
     try:
         return _predict(model, batch, frozenset(names), optimizer, compute_loss, probed, micro_batches, autocast, dtype)
@@ -128,7 +130,8 @@ def _predict(
         inputs = {key: torch.empty(value.shape, dtype=value.dtype) for key, value in batch.items()}
         for context in (disable_root_hooks(model), replace_tensors(model, replaced), tracker, torch.enable_grad()):
             stack.enter_context(context)
-        stepper = optimizer(trained)
+        also_probed = [fakes[name] for name in parameters if name in probed and name not in names]
+        stepper = optimizer([*trained, *also_probed])
         for tensor in trained:  # a first step, after which there is optimiser state
             tensor.grad = torch.empty_like(tensor)
         before = tracker.alive
@@ -144,7 +147,10 @@ def _predict(
             loss.backward()
 
         if probed:
-            with _train_as_probe(trained, [fakes[name] for name in probed]):
+            with _train_as_probe(stepper, trained, [fakes[name] for name in probed]) as last_part:
+                if micro_batches > 1:
+                    run_pass()
+                last_part.append(True)
                 run_pass()
         for _ in range(min(micro_batches, 2)):  # from the second on, all have the same peak
             run_pass()
@@ -155,19 +161,41 @@ def _predict(
 
 
 @contextmanager
-def _train_as_probe(trained: Collection[torch.Tensor], probed: Collection[torch.Tensor]) -> Iterator[None]:
-    """Train the probed tensors alone, and free each gradient after an optimizer dry run on it."""
+def _train_as_probe(
+    optimizer: torch.optim.Optimizer, trained: Collection[torch.Tensor], probed: Collection[torch.Tensor]
+) -> Iterator[list[Any]]:
+    """Train the probed tensors alone; once the yielded list has an entry, free each gradient after a dry run on it.
+
+    Gradients of earlier micro-batches are kept, as in a probe, and so are the buffers of its dry runs: a probe whose
+    gradients are clipped runs its passes twice, and the second has them from the start. Those of the largest tensor's
+    optimiser state are there where it is sure to have one: where nearly all of what is probed is trained.
+    """
+    dry_run = OptimizerDryRun(optimizer)
+    last_part: list[Any] = []
+
+    def try_step(tensor: torch.Tensor, gradient: torch.Tensor) -> None:
+        with torch.no_grad():
+            dry_run.compute_update(tensor, gradient, CLIPPED).mul_(gradient).sum()
 
     def arrive(tensor: torch.Tensor) -> None:
-        gradient, tensor.grad = tensor.grad, None
-        assert gradient is not None
-        [torch.empty_like(gradient) for _ in range(DRY_RUN_COPIES)]
+        if last_part:
+            gradient, tensor.grad = tensor.grad, None
+            assert gradient is not None
+            try_step(tensor, gradient)
+
+    largest = max(probed, key=torch.Tensor.numel)
+    state = optimizer.state.get(largest)
+    if state is not None and sum(map(torch.Tensor.numel, trained)) < NEARLY_ALL * sum(map(torch.Tensor.numel, probed)):
+        del optimizer.state[largest]
+    try_step(largest, torch.empty_like(largest))
+    if state is not None:
+        optimizer.state[largest] = state
 
     for tensor in trained:
         tensor.requires_grad_(False)
     hooks = [tensor.requires_grad_().register_post_accumulate_grad_hook(arrive) for tensor in probed]
     try:
-        yield
+        yield last_part
     finally:
         for hook in hooks:
             hook.remove()

@@ -5,6 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.training.peak_memory import CONFIGURATIONS, TOLERANCE, compare
+from greencore.device import RunPrecision
 from greencore.training.run import Method
 
 
@@ -16,7 +17,13 @@ def build() -> PreTrainedModel:
     return LlamaForCausalLM(config)
 
 
-@pytest.mark.parametrize(("name", "method", "rho", "recomputed"), CONFIGURATIONS, ids=lambda value: str(value))
-def test_the_predicted_peak_is_the_measured_one(name: str, method: Method, rho: float, recomputed: bool) -> None:
-    found = compare(build, method, rho, recomputed)
+@pytest.mark.parametrize(
+    ("method", "rho", "recomputed", "precision"),
+    [configuration for _, *configuration in CONFIGURATIONS],
+    ids=[name for name, *_ in CONFIGURATIONS],
+)
+def test_the_predicted_peak_is_the_measured_one(
+    method: Method, rho: float, recomputed: bool, precision: RunPrecision
+) -> None:
+    found = compare(build, method, rho, recomputed, precision)
     assert found["predicted MiB"] == pytest.approx(found["measured MiB"], rel=TOLERANCE), found
