@@ -5,6 +5,7 @@ from typing import Literal
 
 from greencore.hyperparameters import Hyperparameters, PrecisionName
 
+CPU = "cpu"  # the name of the device of a machine without a GPU
 RunPrecision = Literal["bf16", "mixed", "fp32"]
 
 

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon import Basis
 from greencore.policy.gate.evaluate import GateDecision
+from planning.device_fit import explain_unfit_devices, list_fitting_workers
 from planning.epoch_estimate import estimate_epoch
 from planning.eta import compute_waiting_eta, update_eta
-from planning.memory_fit import explain_missing_memory, list_fitting_workers
 from planning.placement import choose_zone, list_worker_zones
 from runtime.settings import Settings
 from runtime.site import explain_missing_worker
@@ -79,7 +79,7 @@ def evaluate_waiting_job(
     possible = [worker for worker in fleet.workers if job.zone_asked in (None, worker.zone)]
     fitting = list_fitting_workers(job, possible)
     if possible and not fitting:
-        job.reason = explain_missing_memory(job, possible)
+        job.reason = explain_unfit_devices(job, possible)
         return None
     fleet = replace(fleet, workers=fitting) if possible else fleet
     # A job that was priced on one basis keeps it.

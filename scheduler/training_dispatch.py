@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from greencore.policy.gate.evaluate import GateDecision
-from planning.memory_fit import list_fitting_workers
+from planning.device_fit import list_fitting_workers
 from runtime.settings import Settings
 from scheduler.broker import Broker
 from scheduler.job_gate import is_gated

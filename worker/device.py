@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
+from greencore.device import CPU
 from greencore.energy.devices import Gpu, find_mig_parent, select_visible_gpus
 from greencore.host_memory import read_host_memory
 
@@ -24,7 +25,7 @@ class VisibleGpu:
 def device_name() -> str:
     """Return the name of the first visible GPU, or "cpu"."""
     gpu = _read_gpu_once()
-    return "cpu" if gpu is None else gpu.name
+    return CPU if gpu is None else gpu.name
 
 
 def device_memory() -> int:

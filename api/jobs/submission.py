@@ -12,6 +12,7 @@ from api.http.problems import FieldProblem, Problem, invalid_fields, join_names
 from api.jobs.base_model import ModelChoice, ModelRefused, resolve_model
 from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
+from greencore.device import CPU
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.policy import Policy
 from greencore.run_length import check_epoch_count, compute_run_length, count_warmup_steps
@@ -49,7 +50,7 @@ def validate_submission(
     except Problem as problem:
         raise invalid_fields([*errors, *problem.errors]) from problem
     errors += _model_errors(request, base.name, policy, session)
-    errors += _memory_errors(request, base.name, policy, context, session)
+    errors += _device_errors(request, base.name, policy, context, session)
     if errors:
         raise invalid_fields(errors)
     dataset = DatasetRepository(session).get(request.dataset)
@@ -161,12 +162,17 @@ def _model_errors(request: JobRequest, name: str, policy: Policy, session: Sessi
         yield FieldProblem(field="hyperparameters.max_length", message=message)
 
 
-def _memory_errors(
+def _device_errors(
     request: JobRequest, name: str, policy: Policy, context: AppContext, session: Session
 ) -> Iterator[FieldProblem]:
-    """Yield the fault of a job that fits no live device even without activations; preparation predicts the others."""
+    """Yield the faults of a job that no live device can run, whatever its rows are; preparation predicts the others."""
     devices = list_live_devices(session, zone=request.zone, within=timedelta(seconds=context.settings.lease_seconds))
     wanted = JobSettings.of(name, request.method, policy, request.hyperparameters)
     reason = explain_impossible_job(session, devices, wanted)
     if reason is not None:
         yield FieldProblem(field="model", message=f"given {name!r}: {reason}")
+    on_cpu = devices and all(device is not None and device.name == CPU for device in devices)
+    if request.hyperparameters.attention == "flash" and on_cpu:
+        zone = "" if request.zone is None else f" in zone {request.zone}"
+        message = f"given 'flash', which needs a GPU, and every live worker{zone} trains on a CPU"
+        yield FieldProblem(field="hyperparameters.attention", message=message)

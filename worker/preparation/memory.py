@@ -8,7 +8,7 @@ from greencore.device import Device, RunPrecision
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.micro_batch_choice import list_sizes
 from greencore.training.run_memory import RunMemory
-from planning.memory_fit import MemoryNeed
+from planning.device_fit import MemoryNeed
 from planning.peak_memory import GIGABYTE, TracedStep, find_largest_device
 
 

@@ -36,7 +36,7 @@ from greencore.training.models.loading import (
     load_tokenizer,
 )
 from greencore.training.run_memory import RunMemory
-from planning.memory_fit import MemoryNeed
+from planning.device_fit import MemoryNeed
 from planning.peak_memory import TracedStep, list_live_devices
 from runtime.catalogue import read_catalogue
 from runtime.settings import Settings, get_settings

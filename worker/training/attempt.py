@@ -25,7 +25,7 @@ from greencore.training.evaluation.ledger import EvaluationReport
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.run import Method, TrainingResult, fine_tune
-from planning.memory_fit import choose_recomputation
+from planning.device_fit import choose_recomputation
 from runtime.private_files import make_private_folder
 from runtime.settings import Settings
 from runtime.tracing import record_span

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from greencore.clock import utc_now
-from planning.memory_fit import list_fitting_workers
+from planning.device_fit import list_fitting_workers
 from runtime.settings import Settings, get_settings
 from runtime.tracing import span
 from store.database import Database, wake_scheduler

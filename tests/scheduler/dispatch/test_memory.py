@@ -1,4 +1,4 @@
-"""A job goes only to workers whose device holds its steps, as preparation predicted them."""
+"""A job goes only to workers whose device holds its steps, as predicted, and computes its attention."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from greencore.device import Device
-from planning.memory_fit import choose_recomputation
+from planning.device_fit import choose_recomputation
 from runtime.settings import Settings
 from scheduler import Scheduler
 from store.database import Database
@@ -97,6 +97,17 @@ def test_a_job_waits_for_the_device_that_holds_it_while_a_smaller_one_is_free(
     scheduler.tick()
     assert broker.llen("train.CLEAN") == 0
     assert read_job(database, waiting).reason == "waits for a free worker: it is next"
+
+
+def test_flash_attention_goes_to_a_worker_with_a_gpu_alone(scheduler: Scheduler, database: Database) -> None:
+    for name in ("tiny", "medium"):
+        add_worker(database, "CLEAN", name=name, memory_bytes=90 * GIGABYTE)
+    anywhere, clean = (
+        add_prepared_job(database, {}, zone=zone, attention="flash", precision="bf16") for zone in (None, "CLEAN")
+    )
+    scheduler.tick()
+    assert read_job(database, anywhere).zone == "DIRTY"
+    assert "waits for a worker with a GPU" in str(read_job(database, clean).reason)
 
 
 def test_blocks_recompute_by_the_memory_of_the_device_where_a_job_runs() -> None:

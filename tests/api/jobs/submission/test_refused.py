@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from runtime.site import Site
 from store.database import Database
 from store.repositories.jobs import JobRepository
 from store.repositories.models import ModelRepository
+from store.repositories.workers import WorkerRepository
 from store.tables import Model
 from tests.api.conftest import MODEL, NOW
 from tests.api.jobs.submission.submissions import STEPS, error_fields, error_message
@@ -181,3 +183,28 @@ def test_a_refused_submission_stores_nothing(submit: Any, database: Database) ->
 
     with database.session() as session:
         assert JobRepository(session).page(limit=10).data == []
+
+
+@pytest.mark.parametrize("zone", [None, "FR"])
+def test_flash_attention_is_refused_while_only_processors_are_alive(
+    submit: Any, database: Database, zone: str | None
+) -> None:
+    flash = {"zone": zone, "hyperparameters": {"attention": "flash"}}
+    assert submit(**flash).status_code == 201  # a worker with a GPU may come
+
+    def add_worker(name: str, where: str, device: str, memory_bytes: int | None = 10**12) -> None:
+        with database.session() as session:
+            WorkerRepository(session).record_heartbeat(
+                name, site=Site(zone=where), device=device, memory_bytes=memory_bytes
+            )
+
+    add_worker("processor", "FR", "cpu")
+    response = submit(**flash)
+    assert error_fields(response) == ["hyperparameters.attention"]
+    where = "" if zone is None else " in zone FR"
+    assert error_message(response) == f"given 'flash', which needs a GPU, and every live worker{where} trains on a CPU"
+    assert submit(zone=zone, hyperparameters={"attention": "sdpa"}).status_code == 201
+    add_worker("gpu", "ES", "NVIDIA H200")
+    assert submit(**flash).status_code == (422 if zone else 201)
+    add_worker("gpu", "FR", "NVIDIA H200")
+    assert submit(**flash).status_code == 201

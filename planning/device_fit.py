@@ -1,13 +1,15 @@
-"""Which live workers hold the steps of a prepared job, and whether its blocks recompute on a device."""
+"""Which live workers' devices can run a prepared job, and whether its blocks recompute on one of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from greencore.device import Device
+from greencore.device import CPU, Device
 from greencore.hyperparameters import Hyperparameters
 from planning.peak_memory import GIGABYTE, get_device
 from store.tables import Job, Worker
+
+FLASH_NEEDS_GPU = "flash attention needs one, and every live worker trains on a CPU"
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ class MemoryNeed:
 
 
 def list_fitting_workers(job: Job, workers: Sequence[Worker]) -> list[Worker]:
-    """List the workers whose device holds the job's steps, as far as is known; the job's zone is not looked at.
+    """List the workers whose device holds the job's steps and computes its attention, as far as is known.
 
-    Where no worker does, and `auto` may recompute but was not traced, they are those with the most memory: there the
-    run itself decides.
+    The job's zone is not looked at. Where no device holds them, and `auto` may recompute but was not traced, they are
+    those with the most memory: there the run itself decides.
     """
+    if job.hyperparameters.get("attention") == "flash":
+        workers = [worker for worker in workers if worker.device != CPU]
     fitting = [worker for worker in workers if _fits(job, worker)]
     if fitting or Hyperparameters.model_validate(job.hyperparameters).gradient_checkpointing != "auto":
         return fitting
@@ -41,8 +45,10 @@ def list_fitting_workers(job: Job, workers: Sequence[Worker]) -> list[Worker]:
     return [worker for worker in untraced if worker.memory_bytes == most]
 
 
-def explain_missing_memory(job: Job, workers: Sequence[Worker]) -> str:
-    """Return the reason of a job whose steps none of these workers' devices holds."""
+def explain_unfit_devices(job: Job, workers: Sequence[Worker]) -> str:
+    """Return the reason of a job that none of these workers' devices can run."""
+    if job.hyperparameters.get("attention") == "flash" and all(worker.device == CPU for worker in workers):
+        return f"waits for a worker with a GPU: {FLASH_NEEDS_GPU}"
     least = min(need.least for need in _read_needs(job).values())
     largest = max(workers, key=lambda worker: worker.memory_bytes or 0)
     return (
