@@ -76,14 +76,16 @@ class EpochWorkload:
 
     `length` is that of the whole run. The job's method takes `share` of the FLOPs (1 for GreenTrainer, whose ρ is
     applied besides). `exact`: a job with the same rows and batches was prepared. `basis` describes the source of the
-    figures. A conversation may be tokenised to several examples. `dropped_rows` are those of the dataset of which
-    nothing is learned; None where no row was tokenised yet.
+    figures. A conversation may be tokenised to several examples. `held_out_rows` are a share of the dataset's, without
+    those of a validation dataset, and `dropped_rows` those of the dataset of which nothing is learned; None where no
+    row was tokenised yet.
     """
 
     epoch_flops: float
     epoch_tokens: float
     training_rows: int
     training_examples: int
+    held_out_rows: int
     dropped_rows: int | None
     length: RunLength
     share: float
@@ -111,11 +113,15 @@ def estimate_workload(
     if prepared is not None:
         estimate, alike = prepared
         examples = estimate.get("training_examples") or estimate["training_rows"]
+        held_out = _count_held_out_rows(dataset.rows, hyperparameters.eval_share)
+        if held_out:  # else its own may be those of a validation dataset
+            held_out = estimate.get("held_out_rows", held_out)
         return EpochWorkload(
             epoch_flops=estimate["full_flops"] / estimate["whole_epochs"],
             epoch_tokens=estimate["tokens_per_epoch"],
             training_rows=estimate["training_rows"],
             training_examples=examples,
+            held_out_rows=held_out,
             length=compute_run_length(hyperparameters, training_rows=examples),
             dropped_rows=estimate.get("dropped_rows", 0),
             share=share,
@@ -133,7 +139,9 @@ def estimate_workload(
     counted = None if statistics is None else statistics.counts
     alike = statistics is not None and statistics.train_on == hyperparameters.train_on
     dropped = counted.get("dropped_rows", 0) if counted and alike else None
-    rows = _training_rows(max(dataset.rows - (dropped or 0), 1), hyperparameters.eval_share)
+    known = max(dataset.rows - (dropped or 0), 1)
+    held_out = _count_held_out_rows(known, hyperparameters.eval_share)
+    rows = known - held_out
     examples = rows
     if counted and alike and "examples" in counted:
         examples = max(round(rows * counted["examples"] / counted["rows"]), 1)
@@ -144,6 +152,7 @@ def estimate_workload(
         epoch_tokens=examples * lengths.mean,
         training_rows=rows,
         training_examples=examples,
+        held_out_rows=held_out,
         dropped_rows=dropped,
         length=compute_run_length(hyperparameters, training_rows=examples),
         share=share,
@@ -305,7 +314,7 @@ def _lengths_from_histogram(counts: Json, max_length: int) -> _LengthDistributio
     return _LengthDistribution(cut, counts["completion"]["total"] / total)
 
 
-def _training_rows(rows: int, eval_share: float) -> int:
-    """Number of training rows that `greencore.training.data.held_out_rows.split_rows` leaves without equal rows."""
+def _count_held_out_rows(rows: int, eval_share: float) -> int:
+    """Count the rows that `greencore.training.data.held_out_rows.split_rows` holds out of rows without equal ones."""
     held_out = min(round(rows * eval_share), rows - 1)
-    return rows - (1 if eval_share > 0 and held_out == 0 and rows > 1 else held_out)
+    return 1 if eval_share > 0 and held_out == 0 and rows > 1 else held_out

@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from greencore.dataset import PromptRow
 from greencore.hyperparameters import Hyperparameters
 from greencore.length_statistics import LengthCounter
+from greencore.training.data.held_out_rows import split_rows
 from planning.compute_costs import RowCosts, estimate_workload
 from store.database import Database
 from store.repositories.models import ModelRepository
@@ -56,3 +58,29 @@ def test_flops_by_token_counts_equal_those_of_shuffled_batches(
     assert found.epoch_flops == pytest.approx(shuffled, rel=0.1)
     assert found.epoch_tokens == pytest.approx(sum(min(row, max_length) for row in rows), rel=0.04)
     assert shuffled / found.spread < found.epoch_flops < shuffled * found.spread
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 40])
+@pytest.mark.parametrize("eval_share", [0.0, 0.01, 0.1, 0.5])
+def test_as_many_rows_are_held_out_as_the_split_holds_out(database: Database, rows: int, eval_share: float) -> None:
+    training, held_out, _ = split_rows(
+        [PromptRow(f"row {index}", "yes") for index in range(rows)], eval_share=eval_share, seed=0
+    )
+    dropped = 3  # rows of which nothing is learned are neither trained on nor held out
+    lengths = {
+        "rows": rows,
+        "dropped_rows": dropped,
+        "tokens": {"total": 8 * rows, "max": 8},
+        "completion": {"total": 4 * rows},
+        "histogram": [{"up_to": 8, "rows": rows}],
+    }
+    dataset = Dataset(
+        id="ds", name="rows", format="jsonl", rows=rows + dropped, bytes=1, sha256="0", blob="0", created_at=NOW
+    )
+    with database.session() as session:
+        session.add(dataset)
+        session.flush()
+        session.add(TokenStatistics(dataset_id="ds", model="m", asked_at=NOW, counts=lengths))
+        ModelRepository(session).put("m", parameters=1, tensors=1, rho_floor=0.3, costs=COSTS.to_json(), at=NOW)
+        found = estimate_workload(session, dataset, "m", "full", Hyperparameters(eval_share=eval_share))
+    assert (found.training_rows, found.held_out_rows) == (len(training), len(held_out))

@@ -76,7 +76,9 @@ def predict_placement(
     evaluations = count_evaluations(
         Hyperparameters.model_validate(new.hyperparameters),
         length=epoch_workload.length,
-        held_out_rows=_count_held_out_rows(session, new, epoch_workload),
+        held_out_rows=epoch_workload.held_out_rows
+        if new.validation_dataset_id is None
+        else session.get_one(Dataset, new.validation_dataset_id).rows,
         training_rows=epoch_workload.training_rows,
         epoch_flops=epoch_workload.epoch_flops,
     )
@@ -123,14 +125,6 @@ def predict_placement(
         past=past,
     )
     return placement, estimate_on(device)
-
-
-def _count_held_out_rows(session: Session, new: NewJob, workload: EpochWorkload) -> int:
-    if new.validation_dataset_id is not None:
-        return session.get_one(Dataset, new.validation_dataset_id).rows
-    dataset = session.get_one(Dataset, new.dataset_id)
-    share = new.hyperparameters["eval_share"]
-    return max(1, round(dataset.rows * share)) if share and workload.training_rows < dataset.rows else 0
 
 
 def _extend_to_now(
