@@ -3,53 +3,24 @@
 import json
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import func, select
 
-from planning.compute_costs import RowCosts
 from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository
-from store.repositories.models import ModelRepository
 from store.tables import Artifact, Job
 from tests.browser.accessible import check_accessible
 from tests.browser.conftest import Dashboard, SignIn
 from tests.browser.keyboard import tab_to, type_over
+from tests.browser.pages.conftest import MODEL, REFUSED, estimate, measure
 from tests.browser.pictures import take_pictures
-from tests.browser.stage import stage_dataset, stage_grid, stage_job, stage_policies, stage_workers
+from tests.browser.stage import stage_dataset, stage_job
 from tests.browser.watch import monitor_of
 from tests.stand_in_settings import StandIn
-
-MODEL = "SmolLM2-135M-Instruct"
-REFUSED = "status of 422"
-
-
-def measure(database: Database) -> None:
-    """Store the model's measurements, as a prepare worker does."""
-    costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0, "lora": 0.7, "bitfit": "has no biases"})
-    with database.session() as session:
-        ModelRepository(session).put(
-            MODEL, parameters=134_515_008, tensors=272, rho_floor=0.35, costs=costs.to_json(), at=datetime.now(UTC)
-        )
-
-
-@pytest.fixture
-def dataset(dashboard: Dashboard) -> str:
-    """Id of a dataset, with a staged grid, workers, policies and a measured model."""
-    now = datetime.now(UTC)
-    measure(dashboard.database)
-    stage_grid(dashboard.database, now=now)
-    stage_workers(dashboard.database, now=now)
-    stage_policies(dashboard.database, now=now)
-    return stage_dataset(dashboard.database, dashboard.settings, now=now)
-
-
-def estimate(page: Page) -> Locator:
-    return page.get_by_role("region", name="Estimate")
 
 
 def jobs(database: Database) -> int:
@@ -158,54 +129,6 @@ def test_a_double_click_and_a_retry_make_one_job(page: Page, dashboard: Dashboar
     page.get_by_role("button", name="Submit").click()
     submitted(page, dashboard.database)
     assert jobs(dashboard.database) == 2
-
-
-def test_errors_of_an_upload_name_their_lines_and_a_valid_file_is_chosen(
-    page: Page, dashboard: Dashboard, dataset: str, tmp_path: Path
-) -> None:
-    monitor_of(page).expect(REFUSED)
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"text": "good"}\n{"prompt": "no completion"}\n{broken\n')
-    page.goto("/dashboard/submit")
-
-    page.get_by_label("Upload a file", exact=True).set_input_files(rows)
-    expect(page.locator("#file-error")).to_contain_text("2 faults")
-    expect(page.locator("#file-error li")).to_have_count(2)
-    expect(page.locator("#file-error")).to_contain_text("line 2")
-    expect(page.locator("#file-error")).to_contain_text("line 3")
-    expect(page.get_by_label("Upload a file", exact=True)).to_have_attribute("aria-invalid", "true")
-
-    rows.write_text('{"text": "good"}\n' * 1000)
-    page.get_by_label("Upload a file", exact=True).set_input_files(rows)
-    expect(page.locator("#dataset option:checked")).to_have_text("rows.jsonl (1,000 rows)")
-    expect(page.locator("#file-error")).to_be_hidden()
-    expect(estimate(page)).to_contain_text("gCO2e")
-
-
-def test_each_file_has_its_own_columns(page: Page, dashboard: Dashboard, dataset: str, tmp_path: Path) -> None:
-    monitor_of(page).expect(REFUSED)
-    rows, held_out = tmp_path / "rows.csv", tmp_path / "held-out.jsonl"
-    rows.write_text("question,answer\n1 + 1 =,2\n2 + 2 =,4\n")
-    held_out.write_text('{"q": "3 + 3 =", "a": {"text": "6"}}\n')
-    page.goto("/dashboard/submit")
-
-    page.locator("#file-columns").fill("prompt=question, completion=answer")
-    page.get_by_label("Upload a file", exact=True).set_input_files(rows)
-    expect(page.locator("#dataset option:checked")).to_have_text("rows.csv (2 rows)")
-    page.get_by_label("Upload a file to evaluate on").set_input_files(held_out)
-    expect(page.locator("#validation-file-error")).to_contain_text("line 1")
-    page.locator("#validation-file-columns").fill("prompt=q, completion=a.text")
-    page.locator("#validation-file-columns").press("Enter")
-    expect(page.locator("#validation_dataset option:checked")).to_have_text("held-out.jsonl (1 row)")
-    expect(page.locator("#validation-file-error")).to_be_hidden()
-    expect(estimate(page)).to_contain_text("gCO2e")
-
-    page.get_by_label("Upload a file to evaluate on").set_input_files(rows)
-    expect(page.locator("#validation-file-error")).to_be_visible()
-    page.get_by_role("button", name="Start over").click()
-    expect(page.locator("#validation-file-error")).to_be_hidden()
-    expect(page.get_by_role("button", name="Upload rows.csv again")).to_be_hidden()
-    expect(page.locator("#file-columns")).to_have_value("")
 
 
 def test_each_error_is_shown_at_its_field(page: Page, dashboard: Dashboard, dataset: str) -> None:
