@@ -4,9 +4,10 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from cli.commands import datasets, inventory, jobs, keys, policies, results, standalone, submission, zones
-from cli.errors import EXIT_CODE_DESCRIPTIONS, CommandError
+from cli.errors import EXIT_CODE_DESCRIPTIONS, CommandError, ExitCode
 from cli.remote.connection import to_command_error
 from greentune.errors import ServiceError
 
@@ -21,6 +22,24 @@ class CommandGroup(TyperGroup):
             shown = to_command_error(error) if isinstance(error, ServiceError) else error
             typer.echo(f"greentune: {shown}", err=True)
             raise typer.Exit(shown.exit_code) from error
+        except TyperException as error:
+            line = _format_usage_error(error)
+            if line is None:
+                raise
+            typer.echo(f"greentune: {line}", err=True)
+            raise typer.Exit(ExitCode.USAGE) from error
+
+
+def _format_usage_error(error: Any) -> str | None:
+    """Return one line about arguments that a command does not take; None for an error that shows its help."""
+    if not hasattr(error, "ctx") or type(error).__name__ == "NoArgsIsHelpError":  # which Typer does not export
+        return None
+    parameter, message = getattr(error, "param", None), str(error.message).removeprefix("Value error, ")
+    if parameter is not None and message:
+        name = parameter.opts[-1] if parameter.param_type_name == "option" else parameter.make_metavar(error.ctx)
+        return f"{name.strip('{}')}: {message[:1].lower()}{message[1:].rstrip('.')}"
+    help_command = f": `{error.ctx.command_path} --help` shows what it takes" if error.ctx else ""
+    return f"{error.format_message().rstrip('.')}{help_command}"
 
 
 app = typer.Typer(

@@ -39,3 +39,30 @@ def test_the_help_imports_no_heavy_module() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("jobs", "--limit", "0"), "--limit: input should be greater than or equal to 1"),
+        (("submit", "--scheduler", "cosinus"), "--scheduler: 'cosinus' is not one of 'linear', "),
+        (("submit", "--eval-every", "often"), "--eval-every: input should be a valid integer"),
+        (("submit", "--epoch", "3"), "No such option: --epoch"),
+        (("submit", "--epochs"), "Option '--epochs' requires an argument"),
+        (("datasets", "preview"), "Missing argument 'ID': `root datasets preview --help` shows what it takes"),
+        (("datasets", "look"), "No such command 'look'"),
+    ],
+    ids=str,
+)
+def test_arguments_that_a_command_does_not_take_are_one_line(arguments: tuple[str, ...], line: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr.startswith(f"greentune: {line}"), result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_a_group_without_a_command_shows_its_help() -> None:
+    result = CliRunner().invoke(app, ["datasets"])
+    assert result.exit_code == ExitCode.USAGE
+    assert "preview" in result.output
