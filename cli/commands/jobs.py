@@ -88,7 +88,10 @@ def show(
         if as_json:
             show_json(found)
         else:
-            show_table(("", found.id), [(name, column(found)) for name, column in COLUMNS.items() if name != "job"])
+            from cli.remote.watch_view import Snapshot, list_figures
+
+            figures = [*_list_request(found), *list_figures(Snapshot(found, epoch=None, intensity=None))]
+            show_table(("", found.id), [(name, text) for name, text in figures if text != UNKNOWN])
         return
     body = to_job_body(found, stored_policy=_stored_policy(client, found))
     passed = found.deadline is not None and found.deadline <= datetime.now(UTC)
@@ -146,6 +149,23 @@ def resume(client: "Client", jobs: JobArguments, as_json: AsJson = False) -> Non
 def retry(client: "Client", jobs: JobArguments, as_json: AsJson = False) -> None:
     """Retry jobs that failed or were cancelled."""
     _apply_to_each(client.retry, jobs, as_json=as_json)
+
+
+def _list_request(job: "Job") -> list[tuple[str, str]]:
+    """Return what was submitted, as (name, text); hyperparameters and metadata are in the file of settings."""
+    deadline = None if job.deadline is None else f"{format_short_time(job.deadline)} UTC"
+    texts = {
+        "name": job.name,
+        "owner": job.owner,
+        "model": f"{job.model}, as {job.base_job} left it" if job.base_job else job.model,
+        "method": job.method,
+        "dataset": job.dataset,
+        "validation dataset": job.validation_dataset,
+        "policy": job.policy_name or job.policy["kind"],
+        "zone": job.zone,
+        "deadline": deadline,
+    }
+    return [(name, text or UNKNOWN) for name, text in texts.items()]
 
 
 def _was_given(context: typer.Context, name: str | None) -> bool:

@@ -17,7 +17,7 @@ from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions
 from cli.job_file import ConfigOption, read_job_file
 from cli.local.policy_source import read_policy_choice
 from cli.options import AsJson, ColumnOptions, Metadata, with_client, with_options_of
-from cli.remote.connection import field_to_option, format_field_errors, report_field_errors
+from cli.remote.connection import field_to_option, report_field_errors
 from cli.remote.figures import format_figure
 from cli.remote.output import format_short_time, replace_unprintable, show_json, show_table
 from greencore.clock import parse_utc
@@ -100,7 +100,8 @@ def upload_if_file(
     except Problem as problem:
         if not problem.errors:
             raise
-        raise SettingError(f"{option}: {dataset}: {format_field_errors(problem)}") from problem
+        faults = (each.message if each.field == "file" else f"{each.field}: {each.message}" for each in problem.errors)
+        raise SettingError(f"{option}: {dataset}: {'; '.join(faults)}") from problem
     contents = uploaded.contents
     forms = f" ({format_forms(contents.forms)})" if contents else ""
     typer.echo(f"uploaded {file.name}: {uploaded.rows:,} rows{forms}, {uploaded.id}", err=True)

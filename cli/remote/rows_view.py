@@ -14,8 +14,8 @@ OPENING, CLOSING = "⟦", "⟧"
 def show_rows(rows: list[Row]) -> None:
     """Print rows as they were uploaded, each text below its field or role."""
     console = create_console()
-    for row in rows:
-        _print(console, _title(f"row {row.number}", row.form))
+    for place, row in enumerate(rows):
+        _print(console, _title(place, f"row {row.number}", row.form))
         for text in row.texts:
             name = text.role or text.field
             if text.role and not text.field.endswith(".content"):
@@ -28,8 +28,8 @@ def show_rows(rows: list[Row]) -> None:
 def show_learned_text(learned: LearnedText) -> None:
     """Print rows as a model reads them: learned tokens are styled in a terminal, and within brackets elsewhere."""
     console = create_console()
-    for row in learned.rows:
-        _print(console, _title(f"row {row.line}", _describe(row)))
+    for place, row in enumerate(learned.rows):
+        _print(console, _title(place, f"row {row.line}", _describe(row)))
         for number, example in enumerate(row.examples, start=1):
             if len(row.examples) > 1:
                 _print(console, Text(f"example {number} of {len(row.examples)}:", style="dim"))
@@ -56,8 +56,9 @@ def _mark(example: list[Segment], *, styled: bool) -> Text:
     return text
 
 
-def _title(name: str, description: str) -> Text:
-    return Text.assemble((name, "bold"), ": ", replace_unprintable(description))
+def _title(place: int, name: str, description: str) -> Text:
+    """Return the title of a row, after a blank line except for the first."""
+    return Text.assemble("\n" if place else "", (name, "bold"), ": ", replace_unprintable(description))
 
 
 def _print(console: Console, text: Text) -> None:

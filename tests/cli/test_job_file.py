@@ -12,7 +12,11 @@ from cli.job_file import KEYS, MAX_BYTES, JobFile, read_constant_rho, read_job_f
 from cli.yaml_text import format_yaml
 from greentune.client import Client
 from greentune.models import Job
-from tests.api.conftest import MODEL
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository
+from tests.api.conftest import MODEL, NOW
 from tests.cli.service import CommandRunner
 
 HALF: dict[str, Any] = {"kind": "constant", "rho": 0.5}
@@ -159,7 +163,20 @@ def test_a_policy_that_has_changed_since_is_written_out(greentune: CommandRunner
     assert greentune.json("jobs", "show", named.id, "--as-config")["policy"]["rho"] == 0.5
 
 
-def test_a_job_is_shown_with_its_figures(greentune: CommandRunner, job: Job) -> None:
+def test_a_job_is_shown_with_its_request_and_its_figures(
+    greentune: CommandRunner, client: Client, job: Job, database: Database, file: Path
+) -> None:
+    other = client.upload_dataset(rows_of_another_text(file)).id
+    named = client.submit(MODEL, job.dataset, name="Tickets", validation_dataset=other, method="lora")
+    with database.session() as session:
+        row = JobRepository(session).lock(named.id)
+        assert row is not None
+        transition(session, row, JobStatus.FAILED, at=NOW, reason="'x' matches no module")
+    shown = [line.split(maxsplit=1) for line in greentune.shown("jobs", "show", named.id).splitlines()[1:]]
+    lines = {line[0]: line[1].strip() for line in shown}
+    assert (lines["name"], lines["model"], lines["method"]) == ("Tickets", MODEL, "lora")
+    assert lines["validation"] == f"dataset  {other}"
+    assert lines["state"] == "failed: 'x' matches no module"
     assert "validating" in greentune.shown("jobs", "show", job.id)
     assert greentune.json("jobs", "show", job.id)["id"] == job.id
     greentune.refused("jobs", "show", "job_none", code=4)

@@ -43,6 +43,7 @@ def test_the_columns_of_a_file_are_mapped_and_of_an_upload_are_not(
         (("--dataset", str(file), "--column", "promt=q"), "--column: 'promt' is no key of a row"),
         (("--dataset", str(file), *columns[:2], *columns[:2]), "--column: prompt is given twice"),
         (("--dataset", str(file), *columns[:2]), f"--dataset: {file}: line 2: completion: is missing"),
+        (("--dataset", str(file)), f"--dataset: {file}: has no column of "),
     ):
         refused = greentune("submit", "--model", MODEL, *options)
         assert refused.exit_code == ExitCode.USAGE

@@ -63,8 +63,8 @@ def test_rows_are_shown_as_they_were_uploaded(greentune: CommandRunner, dataset:
         "assistant tool_calls:",
         '[{"type":"function","function":{"name":"wave","arguments":{}}}]',
     ]
-    assert shown[5:8] == ["row 2: text", "text:", "a       b�[2J"]
-    assert shown[8:10] == ["row 4: text", "text (the first 500 of 600 characters):"]
+    assert shown[5:9] == ["", "row 2: text", "text:", "a       b�[2J"]
+    assert shown[9:12] == ["", "row 4: text", "text (the first 500 of 600 characters):"]
 
     assert [row["number"] for row in greentune.json("datasets", "preview", dataset)] == [1, 2, 4]
     assert [row["form"] for row in greentune.json("datasets", "preview", dataset, "--row", "4")] == ["text"]
@@ -105,7 +105,9 @@ def test_learned_tokens_are_in_brackets_or_styled_in_a_terminal(
         "Hi�[2J⟦Hello</s>⟧",
         "example 2 of 2:",
         "<user>",
+        "",
         "row 2: nothing of it is learned: it is left out",
+        "",
         "row 4: messages: refused",
     ]
 
