@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from greencore.device import Device, RunPrecision, count_bytes_per_weight
+from greencore.device import CPU, Device, RunPrecision, count_bytes_per_weight
 from greencore.hyperparameters import Hyperparameters
 from greencore.method_settings import AdaptiveSettings
 from greencore.policy import Policy, parse_stored_policy
@@ -141,6 +141,26 @@ def predict_memory(
         parts = "weights, gradients and optimiser state" if wanted.trains_every_tensor else "weights"
         basis = f"the {parts} alone; {basis}"
     return PredictedMemory(None, least, device_bytes, basis)
+
+
+def list_possible_workers(
+    session: Session, workers: Sequence[Worker], dataset: Dataset, wanted: JobSettings
+) -> list[Worker]:
+    """List the workers whose device may hold a job that is not prepared yet; all of them where none may.
+
+    Left out are those that the predicted peak exceeds, or the least that is certain where `auto` may recompute, and for
+    flash attention those without a GPU.
+    """
+    recomputes = wanted.hyperparameters.gradient_checkpointing == "auto"
+    unfit: set[Device | None] = set()
+    for device in {get_device(worker) for worker in workers}:
+        if device is not None:
+            found = predict_memory(session, [device], dataset, wanted)
+            needed = found.least_bytes if recomputes or found.peak_bytes is None else found.peak_bytes
+            on_cpu = device.name == CPU and wanted.hyperparameters.attention == "flash"
+            if on_cpu or (needed is not None and needed > device.memory_bytes):
+                unfit.add(device)
+    return [worker for worker in workers if get_device(worker) not in unfit] or list(workers)
 
 
 @dataclass(frozen=True)

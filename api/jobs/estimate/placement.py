@@ -14,6 +14,7 @@ from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS
 from planning.compute_costs import EpochWorkload
 from planning.epoch_estimate import EpochEstimate, estimate_epoch_from_flops
 from planning.evaluation_work import count_evaluations
+from planning.peak_memory import JobSettings, list_possible_workers
 from planning.placement import choose_zone, list_worker_zones
 from runtime.settings import Settings
 from store.intensity.readings import GridRepository
@@ -70,11 +71,17 @@ def predict_placement(
     session: Session, settings: Settings, new: NewJob, policy: Policy, epoch_workload: EpochWorkload, *, at: datetime
 ) -> tuple[ExpectedPlacement, EpochEstimate]:
     """Return the placement that the scheduler would choose, and the epoch estimate on a worker there."""
-    workers = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
+    hyperparameters = Hyperparameters.model_validate(new.hyperparameters)
+    workers = list_possible_workers(
+        session,
+        WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds)),
+        session.get_one(Dataset, new.dataset_id),
+        JobSettings.of(new.model, new.method, policy, hyperparameters),
+    )
     grid = GridRepository(session)
 
     evaluations = count_evaluations(
-        Hyperparameters.model_validate(new.hyperparameters),
+        hyperparameters,
         length=epoch_workload.length,
         held_out_rows=epoch_workload.held_out_rows
         if new.validation_dataset_id is None

@@ -76,3 +76,16 @@ def test_the_start_is_delayed_by_jobs_ahead_in_the_queue(
 
     assert (queue["running"], queue["ahead"]) == (1, 0)
     assert datetime.fromisoformat(queue["starts_at"]) == NOW + 3 * HOUR
+
+
+def test_a_job_is_estimated_on_a_device_that_holds_it(estimate: Any, database: Database, measured: None) -> None:
+    """Of 10^8 weights, each with gradient and moments, no step takes less than 1.6 GB."""
+    store_intensities(database, [300] * 24, zone="FR")
+    store_intensities(database, [40] * 24, zone="NO")
+    with database.session() as session:
+        for zone, size in (("FR", 2 * 10**9), ("NO", 10**9)):
+            WorkerRepository(session).record_heartbeat(
+                f"worker_{zone}", site=Site(zone=zone), device="cpu", memory_bytes=size, at=NOW
+            )
+    assert estimate(zone=None).json()["place"]["zone"] == "FR"
+    assert estimate(zone=None, method="lora").json()["place"]["zone"] == "NO"
