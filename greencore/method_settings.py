@@ -85,8 +85,8 @@ class LoraSettings(BaseModel):
     )
     rank_stabilised: bool = Field(
         default=False,
-        description="Whether the update is scaled by alpha / √rank, which keeps its size as the rank grows; false, as "
-        "in the paper",
+        description="Whether the update is scaled by alpha / √rank, which keeps its size as the rank grows; off, as in "
+        "the paper",
     )
     result: Literal["merged", "adapter"] = Field(
         default="merged",

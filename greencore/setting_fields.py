@@ -4,6 +4,7 @@ A setting's group is `json_schema_extra={"group": TITLE}`; settings without one 
 group of its own, and `{"method": NAME}` says that it applies to one method alone.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ Schema = Mapping[str, Any]
 
 SWITCH_WORDS = {"on": True, "off": False, "true": True, "false": False}
 MAX_SHOWN_BOUND = 1e6
+_NULL = re.compile(r"\bnull\b")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class SettingField:
         notation = [f"or “{word}”" for word in self.words] if not self.choices else []
         if "array" in self.types:
             notation.insert(0, "separated by commas")
-        return "; ".join(part for part in (self.description, self.bounds, " ".join(notation)) if part)
+        return "; ".join(part for part in (without_null(self.description), self.bounds, " ".join(notation)) if part)
 
     def parse(self, text: str) -> Any:
         """Return the value of a text; one of a wrong type stays a text, which the model's validation then refuses.
@@ -135,6 +137,11 @@ def read_setting(schema: Schema, *, path: tuple[str, ...]) -> SettingField:
         minimum=limits.get("minimum", limits.get("exclusiveMinimum")),
         maximum=limits.get("maximum", limits.get("exclusiveMaximum")),
     )
+
+
+def without_null(description: str) -> str:
+    """Return a description for an option or an input, where null is a value that is not set."""
+    return _NULL.sub("not set", description)
 
 
 def label_of(name: str) -> str:

@@ -3,7 +3,15 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from greencore.setting_fields import Schema, SettingField, SettingGroup, format_value, label_of, read_setting
+from greencore.setting_fields import (
+    Schema,
+    SettingField,
+    SettingGroup,
+    format_value,
+    label_of,
+    read_setting,
+    without_null,
+)
 
 __all__ = ["FieldGroup", "FormField", "Schema", "field_groups", "fields_of", "form_field"]
 
@@ -67,7 +75,7 @@ def field_groups(groups: tuple[SettingGroup, ...], *, prefix: str) -> list[Field
         FieldGroup(
             path=prefix + ".".join(group.path) if group.path else "",
             title=group.title,
-            description=group.description,
+            description=without_null(group.description),
             method=group.method,
             fields=tuple(
                 replace(_of_setting(field, path=prefix + ".".join(field.path)), optional=group.optional)

@@ -90,6 +90,15 @@ def test_a_text_keeps_the_white_space_around_it() -> None:
     assert prompt.parse(" Translate: \n") == " Translate: \n"
 
 
+def test_null_is_not_a_word_of_options_and_inputs() -> None:
+    fields = list_settings(Hyperparameters)
+    assert any("null" in field.description for field in fields)
+    assert not [field.name for field in fields if "null" in field.hint]
+    assert next(field.hint for field in fields if field.name == "attention").startswith(
+        "Implementation of attention; not set: the model's default"
+    )
+
+
 def test_each_default_of_the_hyperparameters_can_be_given_as_its_text() -> None:
     fields = list_settings(Hyperparameters)
     assert {field.path[0] for field in fields} == set(Hyperparameters.model_fields)
