@@ -109,9 +109,10 @@ def load_or_choose_recomputation(
 ) -> bool:
     """Return whether the blocks of a run under `auto` recompute: where a step would not fit into the memory otherwise.
 
-    The memory is that of the model's device. The choice is stored in the run's folder, so that a step is traced once,
-    and only where a bound without a trace does not fit; it is made again on another device.
+    The memory is that of the model's device. A step is traced where a bound without a trace does not fit; that choice
+    is stored in the run's folder, and is made again on another device.
     """
+    file = folder / FILE_NAME
     device = next(model.parameters()).device
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else device.type
@@ -123,15 +124,15 @@ def load_or_choose_recomputation(
         return bool(stored["recomputes"])
 
     def choose() -> dict[str, Any]:
-        recomputes, peak = False, None
-        if memory.bound(model, hyperparameters) > available:
-            kept, *recomputed = memory.list_levels(hyperparameters)
-            traced = memory.predict(kept, precision)
-            peak = None if traced is None else traced.peak
-            recomputes = bool(recomputed) and peak is not None and peak > available
+        kept, *recomputed = memory.list_levels(hyperparameters)
+        traced = memory.predict(kept, precision)
+        peak = None if traced is None else traced.peak
+        recomputes = bool(recomputed) and peak is not None and peak > available
         return {"device": name, "recomputes": recomputes, "peak_bytes": peak, "device_bytes": available}
 
-    return load_or_create(folder / FILE_NAME, choose, parse)
+    if not file.is_file() and memory.bound(model, hyperparameters) <= available:
+        return False
+    return load_or_create(file, choose, parse)
 
 
 def _prepare_method(model: PreTrainedModel, method: str, hyperparameters: Hyperparameters) -> tuple[Any, Sequence[str]]:

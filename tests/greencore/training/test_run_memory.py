@@ -39,8 +39,8 @@ def test_blocks_recompute_where_a_step_does_not_fit_otherwise(
         flops = train(model_folder, rows, folder).epochs[0].full_flops
         return flops, json.loads((folder / FILE_NAME).read_text())
 
-    flops, stored = run("plenty")
-    assert (flops, stored["recomputes"], stored["peak_bytes"]) == (kept, False, None)  # nothing had to be traced
+    assert train(model_folder, rows, tmp_path / "plenty").epochs[0].full_flops == kept
+    assert not (tmp_path / "plenty" / FILE_NAME).exists()  # nothing had to be traced
     monkeypatch.setattr(MEMORY, lambda: 1)
     flops, stored = run("tight")
     assert (flops, stored["recomputes"], stored["device"]) == (recomputed, True, "cpu")
@@ -52,7 +52,14 @@ def test_blocks_recompute_where_a_step_does_not_fit_otherwise(
 def test_a_run_keeps_its_choice_when_it_goes_on(
     model_folder: Path, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with monkeypatch.context() as tight:
+        tight.setattr(MEMORY, lambda: 1)
+        train(model_folder, rows, tmp_path)
+    stored = (tmp_path / FILE_NAME).read_text()
     train(model_folder, rows, tmp_path)
-    monkeypatch.setattr(MEMORY, lambda: 1)
+    assert (tmp_path / FILE_NAME).read_text() == stored
+    (tmp_path / FILE_NAME).write_text(stored.replace('"cpu"', '"another device"'))
+    monkeypatch.setattr(MEMORY, lambda: 10**12)
     train(model_folder, rows, tmp_path)
-    assert not json.loads((tmp_path / FILE_NAME).read_text())["recomputes"]
+    chosen = json.loads((tmp_path / FILE_NAME).read_text())
+    assert (chosen["device"], chosen["recomputes"]) == ("cpu", False)
