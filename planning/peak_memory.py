@@ -222,7 +222,8 @@ def _list_similar_jobs(session: Session, wanted: JobSettings, precisions: Set[Ru
     """List the newest prepared jobs whose activations of a token are those of the wanted one, newest first."""
     query = (
         select(Job)
-        .where(Job.model == wanted.model, Job.method == wanted.method, Job.estimate.has_key("step_memory"))
+        .where(Job.model == wanted.model, Job.method == wanted.method)
+        .where(Job.estimate["step_memory"]["precision"].astext.in_(precisions))  # null where it was not predicted
         .order_by(Job.id.desc())
         .limit(MAX_COMPARED_JOBS)
     )
@@ -237,7 +238,6 @@ def _list_similar_jobs(session: Session, wanted: JobSettings, precisions: Set[Ru
         return (
             all(dumped[name] == settings[name] for name in ACTIVATION_PARAMETERS)
             and traced.highest_rho == wanted.highest_rho
-            and estimate["step_memory"]["precision"] in precisions
             and recomputes in ("auto", estimate["gradient_checkpointing"])
         )
 

@@ -128,6 +128,14 @@ def test_without_a_similar_job_the_least_is_told(estimate: Callable[..., Any], c
     assert "as the job is prepared" in found["basis"]
 
 
+def test_a_job_whose_step_could_not_be_traced_predicts_no_other(
+    estimate: Callable[..., Any], database: Database
+) -> None:
+    with database.session() as session:
+        session.get_one(Job, "job_prepared").estimate = {**ESTIMATE, "peak_memory_bytes": None, "step_memory": None}
+    assert read_memory(estimate())["peak_bytes"] is None
+
+
 def test_a_job_that_fits_no_live_device_is_refused_with_the_figure_and_what_would_fit(
     estimate: Callable[..., Any], client: TestClient, database: Database, dataset_id: str
 ) -> None:
