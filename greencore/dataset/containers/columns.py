@@ -79,6 +79,8 @@ class ColumnMapping:
     def locate_error(self, error: InvalidRow, value: Mapping[str, object]) -> InvalidRow:
         """Return the error of a mapped object, by the source that `value` lacks or that is at fault."""
         key = re.split(r"[.\[]", error.field or "", maxsplit=1)[0]
+        if key in self._keys_of_other_forms:  # no source has a value, so that the row was taken for another form
+            key = ""
         for mapped, source in self.sources.items():
             column = ascii(source)[1:-1]
             if key in ("", mapped) and _find(value, source) is None:

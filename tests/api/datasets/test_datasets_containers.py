@@ -159,6 +159,15 @@ def test_columns_may_be_paths_and_may_be_a_field_of_the_form(client: TestClient,
     ]
 
 
+def test_rows_of_another_form_than_the_columns_lack_the_columns(client: TestClient) -> None:
+    chat = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    refused = upload_file(client, chat + b'\n{"text": "a"}', columns='{"prompt": "question", "completion": "answer"}')
+    assert [(fault["field"], fault["message"]) for fault in refused.json()["errors"]] == [
+        ("line 1: question", "is missing: prompt is to be taken from it"),
+        ("line 2: question", "is missing: prompt is to be taken from it"),
+    ]
+
+
 UNUSABLE_COLUMNS = [
     ("{", "is not JSON"),
     ("[" * 4000, "recursion"),
