@@ -110,22 +110,18 @@ def validate_hyperparameters(
     """
     from pydantic import ValidationError
 
-    from greencore.validation_faults import merge_union_faults
+    from greencore.validation_faults import describe_fault, merge_union_faults
 
     try:
         return _schema().model_validate(given)
     except ValidationError as error:
         name = name_path or (lambda path: option_of(path) or path or PARAMETER)
-        faults = (f"{name(_path_of(fault))}: {_message_of(fault)}" for fault in merge_union_faults(error.errors()))
+        faults = (f"{name(_path_of(fault))}: {describe_fault(fault)}" for fault in merge_union_faults(error.errors()))
         raise SettingError("\n".join(faults)) from error
 
 
 def _path_of(fault: Mapping[str, Any]) -> str:
     return ".".join(part for part in fault["loc"] if isinstance(part, str))
-
-
-def _message_of(fault: Mapping[str, Any]) -> str:
-    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 @cache

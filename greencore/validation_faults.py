@@ -1,5 +1,6 @@
-"""Faults of pydantic on a union with named words, such as `int | Literal["auto"]`, as one fault of its field."""
+"""Faults of pydantic as faults of fields: those of a union such as `int | Literal["auto"]` as one, in plain words."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,11 @@ Location = tuple[int | str, ...]
 
 LITERAL = "literal["
 EXPECTED = "Input should be "
+# pydantic's message says "items" of a text that is measured after a custom validator.
+LENGTH_FAULTS = {"too_long": ("at most", "max_length"), "too_short": ("at least", "min_length")}
+_ITEMS = re.compile(
+    r"(?:Tuple|List|Set|Dictionary) should have (at (?:most|least) \d+) items? after validation, not (\d+)"
+)
 
 
 def merge_union_faults(faults: Sequence[Fault]) -> list[Fault]:
@@ -34,6 +40,15 @@ def merge_union_faults(faults: Sequence[Fault]) -> list[Fault]:
             found.append(by_field[field])
     described_within = {field[:size] for field in by_field for size in range(len(field))}
     return [fault for fault in found if fault["loc"] not in described_within or fault["loc"] not in unions]
+
+
+def describe_fault(fault: Fault) -> str:
+    """Return what is wrong, without the names that Python and pydantic have for it."""
+    if fault["type"] in LENGTH_FAULTS and isinstance(given := fault["input"], str):
+        bound, name = LENGTH_FAULTS[fault["type"]]
+        return f"given {len(given):,} characters: expected {bound} {fault['ctx'][name]:,}"
+    message = _ITEMS.sub(r"given \2 items: expected \1", fault["msg"].removeprefix("Value error, "))
+    return f"{message[0].lower()}{message[1:]}"
 
 
 def _literal_place(location: Location) -> int | None:

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from api.http.content_negotiation import prefers_html
 from api.http.security_headers import HEADERS as SECURITY_HEADERS
 from api.templating import render_page
-from greencore.validation_faults import merge_union_faults
+from greencore.validation_faults import describe_fault, merge_union_faults
 from store.database import describe_outage
 
 log = structlog.get_logger()
@@ -33,8 +33,6 @@ RETRY_AFTER_SECONDS = 5
 MAX_FAULTS = 100
 LONGEST_FIELD = 200
 LONGEST_MESSAGE = 1000
-# pydantic's message says "items" of a text that is measured after a custom validator.
-LENGTH_FAULTS = {"too_long": ("at most", "max_length"), "too_short": ("at least", "min_length")}
 
 STATUS_DESCRIPTIONS: Mapping[HTTPStatus, str] = {
     HTTPStatus.BAD_REQUEST: "The request cannot be read",
@@ -273,11 +271,7 @@ def _field_problem(details: Mapping[str, Any]) -> FieldProblem:
         return FieldProblem(field="body", message=message)
     if source == "body" and not location and details["type"] != "value_error":
         return FieldProblem(field="body", message="expected a JSON object, sent as application/json")
-    message = details["msg"].removeprefix("Value error, ")
-    if details["type"] in LENGTH_FAULTS and isinstance(given := details["input"], str):
-        bound, name = LENGTH_FAULTS[details["type"]]
-        message = f"given {len(given):,} characters: expected {bound} {details['ctx'][name]:,}"
-    return FieldProblem(field=field_path(location) or str(source), message=message[0].lower() + message[1:])
+    return FieldProblem(field=field_path(location) or str(source), message=describe_fault(details))
 
 
 def _respond_always(status: HTTPStatus, detail: str) -> Callable[[Request, Exception], Response]:

@@ -70,7 +70,7 @@ def test_each_fault_is_named_by_its_option(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(SettingError, match=r"^--epochs: .*1\n--seed: .*0$"):
         validate_hyperparameters({"epochs": 0, "seed": -1})
     monkeypatch.setattr("cli.hyperparameters._schema", lambda: StandIn)
-    with pytest.raises(SettingError, match=r"^--size: .* or 'auto'\n--probe-targets: Input should be a valid string$"):
+    with pytest.raises(SettingError, match=r"^--size: .* or 'auto'\n--probe-targets: input should be a valid string$"):
         validate_hyperparameters({"size": "x", "probe": {"targets": [7]}})
 
 

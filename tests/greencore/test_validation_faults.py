@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from greencore.validation_faults import merge_union_faults
+from greencore.hyperparameters import Hyperparameters
+from greencore.validation_faults import describe_fault, merge_union_faults
 from tests.stand_in_settings import StandIn
 
 
@@ -36,3 +37,14 @@ def test_a_fault_of_an_item_replaces_those_of_other_branches() -> None:
 def test_other_faults_stay_as_they_are() -> None:
     found = faults({"rounds": 0, "probe": {"rank": 0}, "absent": 1, "size": "x"})
     assert list(found) == ["rounds", "size", "probe.rank", "absent"]
+
+
+def test_messages_are_in_plain_words() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Hyperparameters.model_validate({"adaptive": {"never_train": ["a"] * 65}, "lora": {"targets": []}, "epochs": 0})
+    found = {str(fault["loc"][-1]): describe_fault(fault) for fault in merge_union_faults(caught.value.errors())}
+    assert found == {
+        "never_train": "given 65 items: expected at most 64",
+        "targets": "given 0 items: expected at least 1, or 'all-linear'",
+        "epochs": "input should be greater than or equal to 1",
+    }
