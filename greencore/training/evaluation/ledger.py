@@ -73,9 +73,10 @@ class EvaluationLedger:
 
     def _explain_stop(self, stopping: EarlyStopping) -> str:
         gain = f" by more than {stopping.min_gain:g}" if stopping.min_gain else ""
+        evaluations = "1 evaluation" if self._without_gain == 1 else f"{self._without_gain} evaluations"
         return (
             f"stopped early after step {self.last_step}: the evaluation loss has not fallen{gain} in "
-            f"{self._without_gain} evaluations; it was lowest after step {self.best_step}, {self.best_loss:.4g}"
+            f"{evaluations}; it was lowest after step {self.best_step}, {self.best_loss:.4g}"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -77,6 +77,16 @@ def test_a_run_ends_after_its_patience_without_a_gain(
     assert stop_step(losses, **stopping) == expected
 
 
+def test_the_reason_of_an_early_end_counts_its_evaluations() -> None:
+    for patience, words in ((1, "in 1 evaluation;"), (2, "in 2 evaluations;")):
+        ledger = ledger_of(early_stopping={"patience": patience})
+        for step in range(1, 5):
+            ledger.add(step, 1.0 + step, max_steps=9)
+            if ledger.stopped_early:
+                break
+        assert words in str(ledger.stopped_early)
+
+
 def test_a_restored_ledger_continues_with_the_same_counters() -> None:
     settings = {"keep": "best", "early_stopping": {"patience": 3, "min_gain": 0.1}}
     losses = [3.0, 2.5, 2.45, 2.44, 2.43, 2.42]
