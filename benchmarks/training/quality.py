@@ -13,6 +13,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -23,6 +24,7 @@ from matplotlib import pyplot
 from transformers import PreTrainedModel
 
 from benchmarks.report import RESULTS, publish
+from benchmarks.training.bf16_products import Bf16Products
 from benchmarks.training.finetuning import MODEL, Arm, model_folder, run_fine_tuning
 from greencore.dataset import PromptRow
 from greencore.training.data.prompt_formats import TLDR
@@ -30,6 +32,7 @@ from greencore.training.data.tokenisation import tokenise_rows
 from greencore.training.evaluation.evaluate import evaluate, score_tokens
 from greencore.training.evaluation.rouge import ROUGE_METRICS
 from greencore.training.models.loading import load_model, load_tokenizer
+from greencore.training.models.precision import choose_device, supports_bf16
 
 # GT-0.45 replaces the paper's GT-0.4, which is at or below this model's floor, 0.400 to 0.404 by the rows' length: a
 # fifth of its FLOPs are the output embedding's, whose input gradient any other tensor needs.
@@ -104,23 +107,25 @@ class Comparison:
         if file.is_file():
             kept: dict[str, Any] = json.loads(file.read_text())
             return kept
-        model, cost = run_fine_tuning(
-            arm,
-            self._model_folder,
-            self._tokenizer,
-            self._train.examples,
-            learning_rate=learning_rate,
-            seed=seed,
-            steps=steps,
-            batch_size=self._scale.batch_size,
-        )
+        with Bf16Products() if arm.bf16_weights and not supports_bf16(choose_device()) else nullcontext():
+            model, cost = run_fine_tuning(
+                arm,
+                self._model_folder,
+                self._tokenizer,
+                self._train.examples,
+                learning_rate=learning_rate,
+                seed=seed,
+                steps=steps,
+                batch_size=self._scale.batch_size,
+            )
+            scores = self._score(model)
         record = {
             "arm": arm.name,
             "learning_rate": learning_rate,
             "seed": seed,
             **asdict(cost),
             "share": cost.share,
-            **self._score(model),
+            **scores,
         }
         self._work.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(record))
