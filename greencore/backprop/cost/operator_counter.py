@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -22,6 +23,8 @@ from greencore.backprop.cost.operator_flops import (
 )
 
 aten = torch.ops.aten
+# The autograd engine asks for a tensor's device more often than it runs operators, and FakeTensorMode is slow to answer.
+GET_DEVICE = torch.ops.prim.device.default
 
 
 class BackwardOperator:
@@ -94,6 +97,8 @@ class OperatorRecorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is GET_DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
         kwargs = kwargs or {}
         if func.namespace != "aten":
             return func(*args, **kwargs)
