@@ -35,12 +35,19 @@ def list_fitting_workers(job: Job, workers: Sequence[Worker]) -> list[Worker]:
     The job's zone is not looked at. Where no device holds them, and `auto` may recompute but was not traced, they are
     those with the most memory: there the run itself decides.
     """
-    if job.hyperparameters.get("attention") == "flash":
+    settings, needs = Hyperparameters.model_validate(job.hyperparameters), _read_needs(job)
+    if settings.attention == "flash":
         workers = [worker for worker in workers if worker.device != CPU]
-    fitting = [worker for worker in workers if _fits(job, worker)]
-    if fitting or Hyperparameters.model_validate(job.hyperparameters).gradient_checkpointing != "auto":
+    fitting, untraced = list[Worker](), list[Worker]()
+    for worker in workers:
+        device = get_device(worker)
+        need = None if device is None else needs.get(device.choose_precision(settings))
+        if device is None or need is None or need.least <= device.memory_bytes:
+            fitting.append(worker)
+        elif need.recomputed is None:
+            untraced.append(worker)
+    if fitting or settings.gradient_checkpointing != "auto":
         return fitting
-    untraced = [worker for worker in workers if (need := _find_need_on(job, worker)) and need.recomputed is None]
     most = max((worker.memory_bytes or 0 for worker in untraced), default=0)
     return [worker for worker in untraced if worker.memory_bytes == most]
 
@@ -59,31 +66,16 @@ def explain_unfit_devices(job: Job, workers: Sequence[Worker]) -> str:
 
 def choose_recomputation(job: Job, device: Device) -> bool | Literal["auto"]:
     """Return whether a job's blocks recompute on a device; `auto` where preparation did not trace that."""
-    setting = Hyperparameters.model_validate(job.hyperparameters).gradient_checkpointing
-    need = _find_need(job, device)
-    if setting != "auto" or need is None:
-        return setting
+    settings = Hyperparameters.model_validate(job.hyperparameters)
+    need = _read_needs(job).get(device.choose_precision(settings))
+    if settings.gradient_checkpointing != "auto" or need is None:
+        return settings.gradient_checkpointing
     if need.kept <= device.memory_bytes:
         return False
     return "auto" if need.recomputed is None else True
 
 
-def _fits(job: Job, worker: Worker) -> bool:
-    need = _find_need_on(job, worker)
-    return need is None or need.least <= (worker.memory_bytes or 0)
-
-
-def _find_need_on(job: Job, worker: Worker) -> MemoryNeed | None:
-    """Return what the job needs on a worker's device; None where that, or the device's memory, is not known."""
-    device = get_device(worker)
-    return None if device is None else _find_need(job, device)
-
-
-def _find_need(job: Job, device: Device) -> MemoryNeed | None:
-    """Return what the job needs in the precision that it would take on the device."""
-    return _read_needs(job).get(device.choose_precision(Hyperparameters.model_validate(job.hyperparameters)))
-
-
 def _read_needs(job: Job) -> Mapping[str, MemoryNeed]:
+    """Return what a prepared job needs in each precision that it would take on a device; nothing where unknown."""
     stored: Mapping[str, Any] = (job.estimate or {}).get("memory_needs") or {}
     return {precision: MemoryNeed(**need) for precision, need in stored.items()}
