@@ -23,7 +23,7 @@ from greencore.backprop.cost.operator_flops import (
 )
 
 aten = torch.ops.aten
-# The autograd engine asks for a tensor's device more often than it runs operators, and FakeTensorMode is slow to answer.
+# The autograd engine asks for a device more often than it runs operators, and FakeTensorMode is slow to answer.
 GET_DEVICE = torch.ops.prim.device.default
 
 
