@@ -24,6 +24,9 @@ PRODUCTS = {
 class Bf16Products(TorchDispatchMode):
     """Computes the products of bfloat16 tensors in float32, and rounds their results, within its context."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
