@@ -68,6 +68,7 @@ def estimate_job(
         _run_out(_project_run(one, new, workload, epoch, placement, start), new, workload, epoch, placement)
         for one in (ungated, deferred)
     )
+    memory = _memory_out(session, context, new, policy)
     pace_spread = _combine_spreads(epoch.spread, workload.spread)
     in_force = placement.in_force
     return EstimateOut(
@@ -90,7 +91,7 @@ def estimate_job(
             epoch_hours=Figure.of(epoch.epoch_hours, pace_spread),
             epoch_kwh=Figure.of(epoch.epoch_kwh, pace_spread),
         ),
-        memory=_memory_out(session, context, new, policy),
+        memory=memory,
         place=PlaceOut.from_row(
             placement,
             gco2e_per_kwh=in_force and in_force.reading.gco2e_per_kwh,
@@ -103,7 +104,7 @@ def estimate_job(
         queue=QueueOut(running=queue.running, ahead=queue.ahead, starts_at=start),
         pue=placement.pue,
         budget=budget_out(session, context.settings, new, policy, workload, epoch, at=now),
-        notes=_notes(new, policy, placement, gated=gated, dropped_rows=workload.dropped_rows),
+        notes=_notes(new, policy, placement, memory, gated=gated, dropped_rows=workload.dropped_rows),
     )
 
 
@@ -175,9 +176,19 @@ def _combine_spreads(*spreads: float) -> float:
 
 
 def _notes(
-    new: NewJob, policy: Policy, placement: ExpectedPlacement, *, gated: bool, dropped_rows: int | None
+    new: NewJob,
+    policy: Policy,
+    placement: ExpectedPlacement,
+    memory: MemoryOut,
+    *,
+    gated: bool,
+    dropped_rows: int | None,
 ) -> list[str]:
     notes = []
+    if memory.peak_bytes is not None and memory.device_bytes is not None and memory.peak_bytes > memory.device_bytes:
+        may = new.hyperparameters["gradient_checkpointing"] == "auto" and new.method != "prefix"
+        unless = ", unless recomputed blocks make it fit" if may else ""
+        notes.append(f"its steps are predicted not to fit any live device: its preparation refuses it then{unless}")
     if dropped_rows:
         notes.append(f"nothing is learned of {dropped_rows} of the dataset's rows: they are left out")
     if placement.live_workers == 0:

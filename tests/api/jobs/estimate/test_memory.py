@@ -29,7 +29,7 @@ STEP = {
 ESTIMATE = {
     "full_flops": 1e12,
     "training_rows": 1,
-    "training_examples": 4,
+    "training_examples": 32,
     "tokens_per_epoch": 16,
     "steps": 1,
     "gradient_checkpointing": False,
@@ -54,7 +54,7 @@ def estimate(client: TestClient, database: Database, dataset_id: str) -> Callabl
             )
         workers.record_heartbeat("elsewhere", site=Site(zone="ES"), memory_bytes=10**12)
         workers.record_heartbeat("prepares", role="prepare", memory_bytes=10**12)
-        session.get_one(Dataset, dataset_id).rows = 4
+        session.get_one(Dataset, dataset_id).rows = 32
         costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0}).to_json()
         ModelRepository(session).put(MODEL, parameters=WEIGHTS, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
         session.add(
@@ -108,6 +108,15 @@ def test_the_peak_of_a_similar_job_follows_from_its_settings(
     estimate: Callable[..., Any], changed: dict[str, Any], peak: float
 ) -> None:
     assert read_memory(estimate(**changed))["peak_bytes"] == pytest.approx(peak * 10**9, abs=1)
+
+
+@pytest.mark.parametrize(("setting", "end"), [("auto", ", unless recomputed blocks make it fit"), (False, "")])
+def test_a_peak_that_no_live_device_holds_is_noted(estimate: Callable[..., Any], setting: Any, end: str) -> None:
+    note = f"its steps are predicted not to fit any live device: its preparation refuses it then{end}"
+    assert note not in estimate(gradient_checkpointing=setting).json()["notes"]
+    answer = estimate(gradient_checkpointing=setting, batch_size=32)
+    assert read_memory(answer)["peak_bytes"] == (2 + 8 + 13 * 32 // 4) * 10**9
+    assert note in answer.json()["notes"]
 
 
 @pytest.mark.parametrize(
