@@ -155,6 +155,8 @@ def format_value(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
+    if isinstance(value, float) and abs(value) < MAX_SHOWN_BOUND and value.is_integer():
+        return str(int(value))  # 1.0 and 1 are one value of a setting, and one text
     return "" if value is None else str(value)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from greencore.hyperparameters import Hyperparameters
-from greencore.setting_fields import SettingField, list_setting_groups, list_settings
+from greencore.setting_fields import SettingField, format_value, list_setting_groups, list_settings
 from tests.stand_in_settings import StandIn
 
 FIELDS = {".".join(field.path): field for field in list_settings(StandIn)}
@@ -88,6 +88,10 @@ def test_a_text_is_parsed_by_the_types_of_its_field(name: str, text: str, value:
 def test_a_text_keeps_the_white_space_around_it() -> None:
     [prompt] = [field for field in list_settings(Hyperparameters) if field.name == "sample_prompt"]
     assert prompt.parse(" Translate: \n") == " Translate: \n"
+
+
+def test_a_whole_number_has_one_text() -> None:
+    assert [format_value(value) for value in (1, 1.0, 0.0, 2e-5, 0.5, 1e30)] == ["1", "1", "0", "2e-05", "0.5", "1e+30"]
 
 
 def test_null_is_not_a_word_of_options_and_inputs() -> None:

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 from sqlalchemy import func, select
 
+from greencore.hyperparameters import Hyperparameters
 from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository
@@ -270,9 +271,11 @@ def test_a_copy_of_a_job_can_be_submitted(page: Page, dashboard: Dashboard, data
         now=datetime.now(UTC),
         priority=7,
         zone_asked=None,
+        hyperparameters=Hyperparameters(epochs=8, learning_rate=1e-4).model_dump(mode="json"),
     )
 
     page.goto(f"/dashboard/submit?from={first}")
+    expect(page.locator("details.group[open]")).to_have_count(0)  # their settings are the defaults
     expect(page.get_by_label("Policy")).to_have_value("follow-the-grid")
     expect(page.get_by_label("Epochs")).to_have_value("8")
     expect(page.get_by_label("Learning rate")).to_have_value("0.0001")
