@@ -32,21 +32,24 @@ TOLERANCE = 0.001  # of the importance: an answer proven to be closer to the opt
 
 
 class BudgetTooSmall(ValueError):
-    """ρ is too small to train any tensor, or all that have to be trained (`always`); `floor` is the smallest ρ."""
+    """ρ is too small to train any tensor, or all that have to be trained (`always`); `floor` is the smallest ρ.
 
-    def __init__(self, rho: float, floor: float, *, always: bool = False) -> None:
+    `charge` is the part of the floor that a probe takes, where probes are charged to the budget.
+    """
+
+    def __init__(self, rho: float, floor: float, *, always: bool = False, charge: float = 0.0) -> None:
         what, gradients = ("any tensor", "the cheapest gradient")
         if always:
             what, gradients = ("the tensors that are always trained", "their gradients")
-        super().__init__(
-            f"ρ = {rho:g} is too small for {what}: the forward pass and {gradients} take {floor:.4f}"
-            " of full fine-tuning's FLOPs"
-        )
+        work = f"the forward pass and {gradients}"
+        if charge:
+            work = f"the forward pass, {gradients} and the charged probes ({charge:.4f})"
+        super().__init__(f"ρ = {rho:g} is too small for {what}: {work} take {floor:.4f} of full fine-tuning's FLOPs")
         self.rho, self.floor, self.always = rho, floor, always
 
     def charged(self, rho: float, charge: float) -> "BudgetTooSmall":
         """Return the error for `rho` of which a probe takes the share `charge`."""
-        return BudgetTooSmall(rho, self.floor + charge, always=self.always)
+        return BudgetTooSmall(rho, self.floor + charge, always=self.always, charge=charge)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,10 @@ def test_the_floor_is_that_of_the_jobs_own_constraints(small_settings: Settings,
     ("adaptive", "reason"),
     [
         ({"always_train": ["model.layers.0.*"]}, "the tensors that are always trained"),
-        ({"charge_probe": True, "reselect_every": 1}, "too small for any tensor"),
+        (
+            {"charge_probe": True, "reselect_every": 1},
+            r"too small for any tensor: .*, the cheapest gradient and the charged probes \(\d",
+        ),
     ],
 )
 def test_a_policy_below_the_jobs_own_floor_is_refused(
