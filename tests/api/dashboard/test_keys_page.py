@@ -28,6 +28,7 @@ def test_operators_see_every_key_without_its_text(client: TestClient) -> None:
     page = client.get(PAGE, headers=HTML).text
     assert "&lt;b&gt;Notebook&lt;/b&gt;" in page
     assert key["key"] not in page
+    assert "Time of expiry; not set: valid until it is revoked" in page
     assert f"gtk_{key['hint']}…" in page
     row = re.search(rf'<tr data-key="{key["id"]}">.*?</tr>', page, re.DOTALL)
     assert row is not None
