@@ -44,8 +44,8 @@ def count_bytes_per_weight(hyperparameters: Hyperparameters, precision: RunPreci
     """Count the bytes of a run's weights and of what its optimiser needs of those that it trains.
 
     Adafactor's state, a number for each row and column, counts as none. The state of bfloat16 weights is in float32,
-    their master copies included.
+    their master copies included, and so are their gradients where those of several micro-batches add up.
     """
     numbers = {"adamw": 2, "adafactor": 0, "sgd": 1 if hyperparameters.sgd_momentum else 0}[hyperparameters.optimizer]
-    half = precision == "bf16"
-    return BytesPerWeight(weight=2 if half else 4, gradient=2 if half else 4, state=4 * (numbers + half))
+    half, split = precision == "bf16", hyperparameters.batch_size > hyperparameters.rows_at_once
+    return BytesPerWeight(weight=2 if half else 4, gradient=2 if half and not split else 4, state=4 * (numbers + half))

@@ -196,12 +196,12 @@ class TracedStep:
         share = rows * tokens / (self.rows * self.tokens)
         kept = self.gradients if self.several else 0
         several = wanted.batch_size > wanted.rows_at_once
-        passes = max((self.passes - kept) * share, 0 if several else self.gradients) + (
-            self.gradients if several else 0
-        )
         traced, changed = (count_bytes_per_weight(one, self.precision) for one in (given, wanted))
+        gradients = self.gradients / traced.gradient * changed.gradient
+        passes = max((self.passes - kept) * share, 0 if several else gradients) + (gradients if several else 0)
+        step = self.step - self.gradients + gradients
         state = self.optimizer_state + self.gradients / traced.gradient * (changed.state - traced.state)
-        return round(self.weights + state + max(passes, self.step))
+        return round(self.weights + state + max(passes, step))
 
 
 def _exceeds(session: Session, device: Device, wanted: JobSettings) -> bool:

@@ -10,6 +10,7 @@ import gc
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,14 +37,31 @@ from greencore.training.run import Method
 
 TOLERANCE = 0.15
 ROWS, LENGTH, STEPS, STEPS_OF_AN_EPOCH = 4, 128, 3, 2
-CONFIGURATIONS: tuple[tuple[str, Method, float, bool, RunPrecision], ...] = (
-    ("full", "full", 1.0, False, "fp32"),
-    ("full, recomputed", "full", 1.0, True, "fp32"),
-    ("GT-0.5", "greentrainer", 0.5, False, "fp32"),
-    ("GT-0.5, recomputed", "greentrainer", 0.5, True, "fp32"),
-    ("LoRA", "lora", 1.0, False, "fp32"),
-    ("GT-0.5, bf16", "greentrainer", 0.5, False, "bf16"),
-    ("GT-0.95, bf16, recomputed", "greentrainer", 0.95, True, "bf16"),
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a run trains, and in what: its precision, with or without recomputation, `rows` at once."""
+
+    name: str
+    method: Method
+    rho: float = 1.0
+    recomputed: bool = False
+    precision: RunPrecision = "fp32"
+    rows: int = ROWS
+
+
+CONFIGURATIONS = (
+    Configuration("full", "full"),
+    Configuration("full, recomputed", "full", recomputed=True),
+    Configuration("GT-0.5", "greentrainer", 0.5),
+    Configuration("GT-0.5, recomputed", "greentrainer", 0.5, recomputed=True),
+    Configuration("LoRA", "lora"),
+    Configuration("GT-0.5, bf16", "greentrainer", 0.5, precision="bf16"),
+    Configuration("GT-0.95, bf16, recomputed", "greentrainer", 0.95, recomputed=True, precision="bf16"),
+    Configuration("full, bf16, row by row", "full", precision="bf16", rows=1),
+    Configuration("GT-0.5, two rows at once", "greentrainer", 0.5, rows=2),
+    Configuration("GT-0.5, bf16, two rows at once", "greentrainer", 0.5, precision="bf16", rows=2),
 )
 
 
@@ -62,17 +80,16 @@ def build_model() -> PreTrainedModel:
     )
 
 
-def compare(
-    build: Callable[[], PreTrainedModel], method: Method, rho: float, recomputed: bool, precision: RunPrecision
-) -> dict[str, float]:
+def compare(build: Callable[[], PreTrainedModel], given: Configuration) -> dict[str, float]:
     """Return the measured and the predicted peak memory of a run's steps, in MiB."""
+    method, rho = given.method, given.rho
     with tempfile.TemporaryDirectory() as folder:
-        settings = Hyperparameters(batch_size=ROWS, max_steps=STEPS)
+        settings = Hyperparameters(batch_size=ROWS, micro_batch_size=given.rows, max_steps=STEPS)
         with torch.device("meta"):
             meta = build()
-        if recomputed:
+        if given.recomputed:
             enable_gradient_checkpointing(meta)
-        shapes = BatchShapes(ROWS, (LENGTH,), (LENGTH,))
+        shapes = BatchShapes(given.rows, (LENGTH,), (LENGTH,))
         probed: tuple[str, ...] = ()
         names: Any = [name for name, _ in meta.named_parameters()]
         if method == "greentrainer":
@@ -81,10 +98,11 @@ def compare(
         elif method == "lora":
             meta = cast(PreTrainedModel, with_adapter("lora", meta))
             names = [name for name, parameter in meta.named_parameters() if parameter.requires_grad]
-        predicted = predict_step_memory(meta, shapes, settings, names=names, probed=probed, precision=precision)
+        predicted = predict_step_memory(meta, shapes, settings, names=names, probed=probed, precision=given.precision)
         model = build()
-        model.to(torch.bfloat16 if precision == "bf16" else torch.float32)  # type: ignore[arg-type]
-        if recomputed:
+        if given.precision == "bf16":
+            model.to(dtype=torch.bfloat16)  # type: ignore[call-arg]
+        if given.recomputed:
             enable_gradient_checkpointing(model)
         measured = measure_training(model, method, rho, settings, Path(folder))
     return {
@@ -113,7 +131,7 @@ def measure_training(
         model=model,
         args=build_training_arguments(folder, settings, bf16=False, save_strategy="no", logging_strategy="no"),
         train_dataset=cast(Any, [Example(row, row) for row in rows]),
-        collator=MicroBatchCollator(Collator(0), ROWS),
+        collator=MicroBatchCollator(Collator(0), settings.rows_at_once),
         hyperparameters=settings,
         callbacks=[GreenTrainerCallback(rho) if method == "greentrainer" else BaselineCallback(method)],
     )
@@ -133,11 +151,8 @@ def measure_training(
 
 def main() -> int:
     transformers.utils.logging.disable_progress_bar()
-    measured = [
-        compare(build_model, method, rho, recomputed, precision)
-        for _, method, rho, recomputed, precision in CONFIGURATIONS
-    ]
-    rows = [{"run": name, **found} for (name, *_), found in zip(CONFIGURATIONS, measured, strict=True)]
+    measured = [compare(build_model, each) for each in CONFIGURATIONS]
+    rows = [{"run": each.name, **found} for each, found in zip(CONFIGURATIONS, measured, strict=True)]
     return publish(
         "peak_memory",
         f"Peak memory of training 26 million parameters, {ROWS} rows of {LENGTH} tokens",

@@ -9,6 +9,7 @@ from typing import get_args
 import torch
 
 from greencore.backprop.cost.trace import Batch
+from greencore.backprop.master_weights import gradient_types
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
 from greencore.method_settings import Metric
 
@@ -58,9 +59,10 @@ def importance(
 
     Each gradient is used and freed as it arrives: beyond the forward and backward pass it takes the memory of the
     largest tensor's weights, gradient and state, not of a second model. Of a batch in parts (`BatchParts`) the named
-    tensors' gradients are all kept until its last part, as in a training step. Weights, buffers, optimiser state,
-    gradients, `requires_grad` and the random state of the model's devices are bit-identical afterwards, errors
-    included; the model runs in its current mode (train or eval), under the caller's autocast.
+    tensors' gradients are all kept until its last part, as in a training step; in float32 where the optimiser steps
+    `MasterWeights`. Weights, buffers, optimiser state, gradients, `requires_grad` and the random state of the model's
+    devices are bit-identical afterwards, errors included; the model runs in its current mode (train or eval), under the
+    caller's autocast.
 
     Raises `NotFinite` for a loss, gradient or importance that is not finite, `ValueError` for names that the model or
     optimiser does not have, an optimiser that is not supported, a batch without labels, and a gradient that arrives in
@@ -136,7 +138,12 @@ class _BatchProbe:
                     norms[name] = torch.linalg.vector_norm(gradient)
                 found[name] = self._measure_tensor(parameter, gradient, coefficient)
 
-        with _restore_buffers(self.model), _free_gradients(self.tensors):
+        parts = len(batch.parts) if self.dry_run.has_masters else 1
+        with (
+            _restore_buffers(self.model),
+            gradient_types(self.tensors.values(), parts=parts),
+            _free_gradients(self.tensors),
+        ):
             for part, share in zip(batch.parts[:-1], batch.shares[:-1], strict=True):
                 self._add_gradients(part, share)
             with _hook_gradients(self.tensors, arrive):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from greencore.backprop.master_weights import MASTER, MasterWeights
+from greencore.backprop.master_weights import HALF_PRECISION, MASTER, MasterWeights
 
 _GRADIENT_PRESERVING_OPTIMIZERS = (
     torch.optim.Adadelta,
@@ -41,6 +41,11 @@ class OptimizerDryRun:
             options["lr"] = _get_learning_rate(group)
             self._options.update(dict.fromkeys(group["params"], options))
 
+    @property
+    def has_masters(self) -> bool:
+        """Whether half-precision weights are stepped by float32 copies, and may have float32 gradients."""
+        return isinstance(self._optimizer, MasterWeights)
+
     def __contains__(self, parameter: torch.Tensor) -> bool:
         return parameter in self._options
 
@@ -62,8 +67,7 @@ class OptimizerDryRun:
             for key, value in (state or {}).items()
         }
         tried_weights = copies.copy(weights, "weights")
-        preserved = type(optimizer) in (MasterWeights, *_GRADIENT_PRESERVING_OPTIMIZERS)
-        as_it_is = scale == 1.0 and preserved
+        as_it_is = scale == 1.0 and _preserves_gradient(optimizer, gradient)
         tried_gradient = gradient if as_it_is else copies.copy(gradient, "gradient").mul_(scale)
         try:  # from here on only the step allocates: running out of memory above has changed nothing
             optimizer.param_groups = [{**options, "params": [parameter]}]
@@ -124,6 +128,13 @@ def _unwrap_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.Opti
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(_explain_unsupported(optimizer, "its step evaluates the model again"))
     return step
+
+
+def _preserves_gradient(optimizer: torch.optim.Optimizer, gradient: torch.Tensor) -> bool:
+    """Return whether the optimiser's step leaves the gradient that it is given as it is."""
+    if not isinstance(optimizer, MasterWeights):
+        return type(optimizer) in _GRADIENT_PRESERVING_OPTIMIZERS
+    return gradient.dtype in HALF_PRECISION or _preserves_gradient(optimizer.inner, gradient)
 
 
 def _get_learning_rate(group: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from greencore.backprop.master_weights import set_gradient_types
 from greencore.device import count_bytes_per_weight
 from greencore.disk import load_or_create
 from greencore.host_memory import get_available_memory
@@ -84,8 +85,10 @@ def _try_sizes(
     device = next(model.parameters()).device
     total = torch.cuda.get_device_properties(device).total_memory
     held_back = _count_state_bytes(model, hyperparameters) + int(FREE_SHARE * total)
-    for size in list_sizes(min(hyperparameters.batch_size, len(rows))):
+    sizes = list_sizes(min(hyperparameters.batch_size, len(rows)))
+    for size in sizes:
         state = None
+        set_gradient_types(model.parameters(), parts=1 if size == sizes[0] else 2)
         try:
             state = torch.empty(held_back, dtype=torch.uint8, device=device)
             for _ in range(2):  # the second while the gradients of the first are there
@@ -113,9 +116,11 @@ def _divide_memory(
     """Divide the available memory by what the longest row takes: a host that runs out kills the process."""
     available = get_available_memory()
     a_row = ACTIVATION_FACTOR * measure_saved_bytes(model, lambda: compute(rows[:1]))
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    left = (1 - FREE_SHARE) * available - trained - _count_state_bytes(model, hyperparameters)
-    for size in list_sizes(min(hyperparameters.batch_size, len(rows))):
+    sizes = list_sizes(min(hyperparameters.batch_size, len(rows)))
+    for size in sizes:
+        set_gradient_types(model.parameters(), parts=1 if size == sizes[0] else 2)
+        gradients = sum(p.numel() * (p.grad_dtype or p.dtype).itemsize for p in model.parameters() if p.requires_grad)
+        left = (1 - FREE_SHARE) * available - gradients - _count_state_bytes(model, hyperparameters)
         if size * a_row <= left:
             reason = f"the longest row takes {a_row / 2**20:.3g} MiB of the {left / 2**20:.3g} MiB that are left"
             return size, reason

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_iter
 
 from greencore.backprop.cost.expert_routing import make_grouped_matmul_output
 from greencore.backprop.cost.trace import Batch, TraceError, disable_root_hooks, replace_tensors
+from greencore.backprop.master_weights import MasterWeights, set_gradient_types
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
 
 CLIPPED = 0.5  # a factor of gradients whose norm is clipped: any but 1 needs a copy of them
@@ -132,8 +133,10 @@ def _predict(
             stack.enter_context(context)
         also_probed = [fakes[name] for name in parameters if name in probed and name not in names]
         stepper = optimizer([*trained, *also_probed])
+        if isinstance(stepper, MasterWeights):
+            set_gradient_types(fakes.values(), parts=micro_batches)
         for tensor in trained:  # a first step, after which there is optimiser state
-            tensor.grad = torch.empty_like(tensor)
+            tensor.grad = torch.empty_like(tensor, dtype=tensor.grad_dtype)
         before = tracker.alive
         stepper.step()
         state = tracker.alive - before
@@ -187,7 +190,7 @@ def _train_as_probe(
     state = optimizer.state.get(largest)
     if state is not None and sum(map(torch.Tensor.numel, trained)) < NEARLY_ALL * sum(map(torch.Tensor.numel, probed)):
         del optimizer.state[largest]
-    try_step(largest, torch.empty_like(largest))
+    try_step(largest, torch.empty_like(largest, dtype=largest.grad_dtype))
     if state is not None:
         optimizer.state[largest] = state
 

@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerState
 
 from greencore.backprop import NotFinite
-from greencore.backprop.master_weights import MasterWeights
+from greencore.backprop.master_weights import MasterWeights, set_gradient_types
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder, CheckpointUnusable
 from greencore.training.data.micro_batches import MicroBatchCollator, StepRows, compute_shares
@@ -96,6 +96,7 @@ class CheckpointedTrainer(Trainer):
     def _add_gradients(self, model: torch.nn.Module, step: StepRows) -> torch.Tensor:
         self._token_loss, self._learned_tokens = torch.zeros(()), 0
         batches = self._collator.collate_micro_batches(step.rows)
+        set_gradient_types(model.parameters(), parts=len(batches))
         loss = torch.zeros((), device=self.args.device)
         shares = compute_shares(batches, encoder=is_encoder_decoder(self.model))
         for batch, share in zip(batches, shares, strict=True):

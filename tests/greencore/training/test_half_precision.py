@@ -1,14 +1,16 @@
 """A run with weights in bfloat16 learns as one in float32, and keeps masters only of what it trains."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from greencore.backprop.master_weights import MASTER
-from greencore.dataset import Row
+from greencore.dataset import PromptRow, Row
 from greencore.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.listener import TrainingListener
@@ -71,6 +73,15 @@ def weights(result: TrainingResult) -> dict[str, torch.Tensor]:
     return load_file(result.artifact / "model.safetensors")
 
 
+def read_masters(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the masters in the newest checkpoint of a run's folder, by the names of their tensors."""
+    newest = CheckpointFolder(folder).find_newest()
+    assert newest is not None
+    names = json.loads((newest / "optimizer.json").read_text())["names"]
+    state = load_file(newest / "optimizer.safetensors")
+    return {names[int(key.partition(".")[0])]: value for key, value in state.items() if key.endswith(MASTER)}
+
+
 def test_it_learns_as_much_as_in_float32(
     undisturbed: tuple[TrainingResult, Path], model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
@@ -81,6 +92,34 @@ def test_it_learns_as_much_as_in_float32(
     assert full.after is not None
     assert half.before.loss - half.after.loss > 0.1
     assert half.after.loss == pytest.approx(full.after.loss, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def untied(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose tensors are each used once: the two gradients of a tied one add up in one micro-batch already."""
+    folder = tmp_path_factory.mktemp("untied")
+    shutil.copytree(model_folder, folder, dirs_exist_ok=True)
+    torch.manual_seed(0)
+    config = LlamaConfig.from_pretrained(model_folder, tie_word_embeddings=False)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["full", "greentrainer"])
+def test_the_gradients_of_micro_batches_add_up_without_rounding(method: Method, untied: Path, tmp_path: Path) -> None:
+    row = PromptRow("w1 w2 w3 w4", " w5 w6")
+    settings = HALF.model_copy(
+        update={"eval_share": 0.0, "optimizer": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
+    )
+    alone = run(untied, [row], tmp_path / "alone", settings.model_copy(update={"batch_size": 1}), method=method)
+    often = settings.model_copy(update={"batch_size": 64, "micro_batch_size": 1})
+    together = run(untied, [row] * 64, tmp_path / "together", often, method=method)
+
+    # Each of 64 equal rows has exactly 1/64 of the gradient. Sums in bfloat16 would lose the last of them.
+    assert [report.tensors for report in together.epochs] == [report.tensors for report in alone.epochs]
+    expected, found = (read_masters(tmp_path / name) for name in ("alone", "together"))
+    assert expected.keys() == found.keys() != set()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_its_result_is_in_bfloat16(undisturbed: tuple[TrainingResult, Path]) -> None:
@@ -94,13 +133,11 @@ def test_a_checkpoint_has_masters_of_the_selected_tensors_alone(
     undisturbed: tuple[TrainingResult, Path], model_folder: Path
 ) -> None:
     result, folder = undisturbed
-    newest = CheckpointFolder(folder).find_newest()
-    assert newest is not None
-    names = json.loads((newest / "optimizer.json").read_text())["names"]
-    state = load_file(newest / "optimizer.safetensors")
-    masters = {names[int(key.partition(".")[0])]: value for key, value in state.items() if key.endswith(MASTER)}
+    masters = read_masters(folder)
     assert masters.keys() == set(result.epochs[-1].tensors)
     assert len(masters) < len(named_tensors(load_model(model_folder)))
+    newest = CheckpointFolder(folder).find_newest()
+    assert newest is not None
     trained = load_file(newest / "weights.safetensors")
     for name, master in masters.items():
         assert master.dtype == torch.float32
@@ -117,6 +154,17 @@ def test_a_stopped_run_ends_with_the_same_weights(
     expected = weights(undisturbed[0])
     assert all(torch.equal(value, expected[name]) for name, value in weights(resumed).items())
     assert resumed.after == undisturbed[0].after
+
+
+def test_a_stopped_run_in_micro_batches_ends_with_the_same_weights(
+    model_folder: Path, rows: list[Row], tmp_path: Path
+) -> None:
+    split = HALF.model_copy(update={"micro_batch_size": 1})
+    whole = run(model_folder, rows, tmp_path / "whole", split)
+    assert not run(model_folder, rows, tmp_path / "parts", split, listener=StopsAt(4)).completed
+    resumed = run(model_folder, rows, tmp_path / "parts", split)
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(resumed).items())
 
 
 def test_a_stopped_run_keeps_its_precision_whatever_the_device_or_the_settings_become(

@@ -67,11 +67,14 @@ def test_tensors_that_are_never_trained_take_no_memory_of_a_step(prepare: Prepar
     assert fewer < every
 
 
-def test_the_memory_of_other_batches_and_optimisers_follows_from_a_traced_step(prepare: Prepare) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_memory_of_other_batches_and_optimisers_follows_from_a_traced_step(
+    prepare: Prepare, precision: str
+) -> None:
     def trace(**changed: Any) -> TracedStep:
-        traced = prepare(**changed).step_memory
+        traced = prepare(precision=precision, **changed).step_memory
         assert traced is not None
-        assert traced.peak == prepare(**changed).peak_memory_bytes
+        assert traced.peak == prepare(precision=precision, **changed).peak_memory_bytes
         return traced
 
     base = trace()

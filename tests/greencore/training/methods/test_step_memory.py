@@ -4,9 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from benchmarks.training.peak_memory import CONFIGURATIONS, TOLERANCE, compare
-from greencore.device import RunPrecision
-from greencore.training.run import Method
+from benchmarks.training.peak_memory import CONFIGURATIONS, TOLERANCE, Configuration, compare
 
 
 def build() -> PreTrainedModel:
@@ -17,13 +15,7 @@ def build() -> PreTrainedModel:
     return LlamaForCausalLM(config)
 
 
-@pytest.mark.parametrize(
-    ("method", "rho", "recomputed", "precision"),
-    [configuration for _, *configuration in CONFIGURATIONS],
-    ids=[name for name, *_ in CONFIGURATIONS],
-)
-def test_the_predicted_peak_is_the_measured_one(
-    method: Method, rho: float, recomputed: bool, precision: RunPrecision
-) -> None:
-    found = compare(build, method, rho, recomputed, precision)
+@pytest.mark.parametrize("given", CONFIGURATIONS, ids=lambda given: given.name)
+def test_the_predicted_peak_is_the_measured_one(given: Configuration) -> None:
+    found = compare(build, given)
     assert found["predicted MiB"] == pytest.approx(found["measured MiB"], rel=TOLERANCE), found
