@@ -23,7 +23,7 @@ from greencore.backprop.master_weights import MasterWeights, set_gradient_types
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
 
 CLIPPED = 0.5  # a factor of gradients whose norm is clipped: any but 1 needs a copy of them
-NEARLY_ALL = 0.9
+MOST = 0.8  # of what is probed is trained: then its largest tensor is taken to be among it
 OptimizerFactory = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
 LossFunction = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 
@@ -171,7 +171,7 @@ def _train_as_probe(
 
     Gradients of earlier micro-batches are kept, as in a probe, and so are the buffers of its dry runs: a probe whose
     gradients are clipped runs its passes twice, and the second has them from the start. Those of the largest tensor's
-    optimiser state are there where it is sure to have one: where nearly all of what is probed is trained.
+    optimiser state are there where it is likely to have one: where most of what is probed is trained.
     """
     dry_run = OptimizerDryRun(optimizer)
     last_part: list[Any] = []
@@ -188,7 +188,7 @@ def _train_as_probe(
 
     largest = max(probed, key=torch.Tensor.numel)
     state = optimizer.state.get(largest)
-    if state is not None and sum(map(torch.Tensor.numel, trained)) < NEARLY_ALL * sum(map(torch.Tensor.numel, probed)):
+    if state is not None and sum(map(torch.Tensor.numel, trained)) < MOST * sum(map(torch.Tensor.numel, probed)):
         del optimizer.state[largest]
     try_step(largest, torch.empty_like(largest, dtype=largest.grad_dtype))
     if state is not None:
