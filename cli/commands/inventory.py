@@ -29,6 +29,7 @@ WORKER_COLUMNS: "Columns[Worker]" = {
     "role": lambda worker: worker.role,
     "state": lambda worker: worker.state,
     "device": lambda worker: worker.device,
+    "memory (GB)": lambda worker: UNKNOWN if worker.memory_bytes is None else format_number(worker.memory_bytes / 1e9),
     "zone": lambda worker: worker.zone or UNKNOWN,
     "PUE": lambda worker: format_number(worker.pue),
     "job": lambda worker: worker.job or UNKNOWN,
@@ -46,5 +47,5 @@ def models(client: "Client", as_json: AsJson = False) -> None:
 @app.command()
 @with_client
 def workers(client: "Client", as_json: AsJson = False) -> None:
-    """Show the service's processes with their zone, device and job."""
+    """Show the service's processes with their zone, device, its memory and job."""
     show_list(client.workers(), WORKER_COLUMNS, empty="no workers", as_json=as_json)

@@ -63,3 +63,9 @@ def test_idle_energy_is_reported_by_zone_and_counted_apart_from_that_of_jobs(
     assert 'greentune_idle_energy_kwh_total{component="cpu",zone="FR"} 1.0' in metrics
     assert 'greentune_energy_kwh_total{component="cpu",zone="FR"}' not in metrics
     assert "1.5 kWh used by no job" in client.get("/dashboard/workers").text
+
+
+def test_the_page_shows_the_memory_of_a_workers_device(client: TestClient, database: Database, now: datetime) -> None:
+    with database.session() as session:
+        WorkerRepository(session).record_heartbeat("gpu", site=Site(zone="FR"), memory_bytes=139 * 10**9, at=now)
+    assert "139 GB of memory" in client.get("/dashboard/workers").text

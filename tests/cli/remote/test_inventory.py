@@ -8,8 +8,10 @@ from cli.errors import ExitCode
 from cli.remote.output import format_short_time
 from greentune.client import Client
 from greentune.models import Job
+from runtime.site import Site
 from store.database import Database
 from store.intensity.provider_health import ProviderRepository
+from store.repositories.workers import WorkerRepository
 from tests.api.conftest import MODEL, NOW
 from tests.cli.service import CommandRunner
 
@@ -104,3 +106,11 @@ def test_models_workers_and_datasets_are_listed(
     greentune.refused("datasets", "delete", job.dataset, code=5)
     greentune.refused("datasets", "delete", uploaded, code=4)
     assert "FILE: there is no file" in greentune.refused("datasets", "upload", "none.jsonl", code=2)
+
+
+def test_workers_are_shown_with_the_memory_of_their_device(greentune: CommandRunner, database: Database) -> None:
+    with database.session() as session:
+        WorkerRepository(session).record_heartbeat(
+            "gpu", site=Site(zone="FR"), device="NVIDIA H200", memory_bytes=139 * 10**9, at=NOW
+        )
+    assert "139" in greentune.shown("workers").split()
