@@ -59,7 +59,7 @@ export function upload(input, done) {
     });
     request.addEventListener("load", ({ target }) => answered(target, file));
     request.addEventListener("error", () => {
-      refuse(file, "The upload was interrupted: the service cannot be reached, or refused it, or the file has changed.", []);
+      refuse(file, "The upload was interrupted: the service cannot be reached or refused it, or the file has changed since it was chosen.", []);
     });
     request.addEventListener("loadend", () => {
       progress.hidden = true;
@@ -90,7 +90,7 @@ export function upload(input, done) {
     offer(file);
     const ofColumns = errors.filter(({ field }) => field === "columns");
     if (ofColumns.length) sayColumns(ofColumns.map(({ message }) => message).join("; "));
-    else say(detail, errors);
+    else say(errors.length === 1 && errors[0].field === "file" ? `${file.name} ${errors[0].message}` : detail, errors);
   }
 
   function offer(file) {

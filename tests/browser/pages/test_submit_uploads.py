@@ -38,8 +38,10 @@ def test_each_file_has_its_own_columns(page: Page, dashboard: Dashboard, dataset
     held_out.write_text('{"q": "3 + 3 =", "a": {"text": "6"}}\n')
     page.goto("/dashboard/submit")
 
-    page.locator("#file-columns").fill("prompt=question, completion=answer")
     page.get_by_label("Upload a file", exact=True).set_input_files(rows)
+    expect(page.locator("#file-error")).to_contain_text("rows.csv has no column of ")
+    page.locator("#file-columns").fill("prompt=question, completion=answer")
+    page.get_by_role("button", name="Upload rows.csv again").click()
     expect(page.locator("#dataset option:checked")).to_have_text("rows.csv (2 rows)")
     page.get_by_label("Upload a file to evaluate on").set_input_files(held_out)
     expect(page.locator("#validation-file-error")).to_contain_text("line 1")
