@@ -1,8 +1,8 @@
 """Training rows: their forms, parsing of JSON Lines, and errors with line number and field."""
 
-from greencore.dataset.json_lines import BYTE_ORDER_MARK, enumerate_rows, load_rows, read_rows
 from greencore.dataset.keys import READ_KEYS, find_form, find_ignored_keys
 from greencore.dataset.parsing import ROW_FORMS, parse_object, parse_row, row_from_object
+from greencore.dataset.row_reading import BYTE_ORDER_MARK, enumerate_rows, load_rows, read_rows
 from greencore.dataset.rows import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow, row_form, row_to_object
 from greencore.dataset.values import MAX_SHOWN_CHARACTERS
 

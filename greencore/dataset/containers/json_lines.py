@@ -1,4 +1,4 @@
-"""Reads JSON Lines object by object."""
+"""Reads the objects of a JSON Lines container, line by line; an invalid line is an error beside the others."""
 
 from collections.abc import Iterator, Mapping
 from io import BufferedReader

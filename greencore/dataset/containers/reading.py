@@ -24,9 +24,9 @@ from greencore.dataset.containers.json_lines import read_json_lines
 from greencore.dataset.containers.limits import ReadLimits, UnusableFile
 from greencore.dataset.containers.parquet import read_parquet
 from greencore.dataset.containers.table import read_table
-from greencore.dataset.json_lines import BYTE_ORDER_MARK
 from greencore.dataset.keys import find_ignored_keys
 from greencore.dataset.parsing import row_from_object
+from greencore.dataset.row_reading import BYTE_ORDER_MARK
 from greencore.dataset.rows import InvalidRow, Row
 from greencore.dataset.values import Place, decode_json
 

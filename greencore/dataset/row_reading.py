@@ -1,4 +1,4 @@
-"""Reading of JSON Lines: rows with their line numbers, and whole files."""
+"""Reading of rows from plain JSON Lines, as they are stored, with line numbers; `containers` reads other files."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
