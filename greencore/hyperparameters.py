@@ -1,53 +1,33 @@
 """Hyperparameters of a training run, as a job's `hyperparameters` and as options of `greentune train`."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     field_validator,
     model_validator,
 )
 
 from greencore.method_settings import AdaptiveSettings, LoraSettings
+from greencore.setting_types import (
+    Attention,
+    EvaluationUnit,
+    FormatName,
+    MicroBatchRows,
+    OptimizerName,
+    PrecisionName,
+    ResultForm,
+    Scheduler,
+    Switch,
+    TrainOn,
+)
 from greencore.text import StorableText
-
-FormatName = Literal["plain", "tldr", "summarize", "chat"]
-TrainOn = Literal["assistant", "last"]
-ResultForm = Literal["full", "delta"]
-EvaluationUnit = Literal["epochs", "steps"]
-PrecisionName = Literal["auto", "bf16", "mixed", "fp32"]
-Scheduler = Literal["linear", "cosine", "constant", "warmup-stable-decay"]
-OptimizerName = Literal["adamw", "adafactor", "sgd"]
 
 DEFAULT_MOMENTUM = 0.9
 MAX_EPOCHS = 1000
-
-
-def _report_switch_once(value: object, parse: ValidatorFunctionWrapHandler) -> object:
-    """Raise one error for a value that is neither, instead of one for each part of the union."""
-    try:
-        return parse(value)
-    except ValidationError as error:
-        raise ValueError("expected true, false or auto") from error
-
-
-def _report_rows_once(value: object, parse: ValidatorFunctionWrapHandler) -> object:
-    """Raise one error for a value that is neither a number of rows nor "auto"."""
-    try:
-        return parse(value)
-    except ValidationError as error:
-        raise ValueError("expected a number from 1 to 4096, or auto") from error
-
-
-Switch = Annotated[bool | Literal["auto"], WrapValidator(_report_switch_once)]
-MicroBatchRows = Annotated[Annotated[int, Field(ge=1, le=4096)] | Literal["auto"], WrapValidator(_report_rows_once)]
-Attention = Literal["sdpa", "flash", "eager"]
 
 
 class SettingUnsupported(ValueError):
@@ -330,30 +310,6 @@ class Hyperparameters(BaseModel):
         if value is not None and value.result == "adapter" and given.data.get("result") == "delta":
             raise ValueError("its result is an adapter, of which there is no delta: set one of the two results")
         return value
-
-    def check_method(self, method: str) -> None:
-        """Raise `SettingUnsupported` for a setting that contradicts the method of the run."""
-        for field, owner in (("adaptive", "greentrainer"), ("lora", "lora")):
-            if getattr(self, field) is not None and method != owner:
-                raise SettingUnsupported(field, f"given with the method {method}, and only {owner} has these settings")
-        if method == "prefix" and self.packing is True:
-            raise SettingUnsupported("packing", "the prefix precedes only the first of the rows of a packed batch")
-        if method == "prefix" and self.gradient_checkpointing is True:
-            raise SettingUnsupported("gradient_checkpointing", "recomputed blocks do not see the keys of a prefix")
-
-    def check_evaluation(self, *, has_validation: bool) -> None:
-        """Raise `SettingUnsupported` for a setting that needs evaluations of a run without held-out rows.
-
-        `has_validation`: the run has a validation dataset.
-        """
-        if has_validation or self.eval_share > 0:
-            return
-        for field, is_given in (("early_stopping", self.early_stopping is not None), ("keep", self.keep == "best")):
-            if is_given:
-                message = (
-                    "needs evaluations, and no row is held out: give a validation dataset, or an eval_share above 0"
-                )
-                raise SettingUnsupported(field, message)
 
     @property
     def sgd_momentum(self) -> float:

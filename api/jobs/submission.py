@@ -16,6 +16,7 @@ from greencore.device import CPU
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.policy import Policy
 from greencore.run_length import check_epoch_count, compute_run_length, count_warmup_steps
+from greencore.setting_checks import check_evaluation, check_method
 from planning.peak_memory import JobSettings, explain_impossible_job, list_live_devices
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob
@@ -38,8 +39,8 @@ def validate_submission(
         errors.insert(0, FieldProblem(field="model", message=str(refused)))
     settings = request.hyperparameters
     for check in (
-        partial(settings.check_method, request.method),
-        partial(settings.check_evaluation, has_validation=request.validation_dataset is not None),
+        partial(check_method, settings, request.method),
+        partial(check_evaluation, settings, has_validation=request.validation_dataset is not None),
     ):
         try:
             check()

@@ -85,9 +85,10 @@ def train(
     if "validation_dataset" in body and body.get("hyperparameters", {}).get("eval_share"):
         raise SettingError(f"{where('eval_share')}: given beside --validation-dataset: expected one of them")
     from greencore.hyperparameters import SettingUnsupported
+    from greencore.setting_checks import check_evaluation
 
     try:
-        chosen.check_evaluation(has_validation="validation_dataset" in body)
+        check_evaluation(chosen, has_validation="validation_dataset" in body)
     except SettingUnsupported as error:
         raise SettingError(f"{where(error.field)}: {error}") from error
     if unused := [key for key in SERVICE_KEYS if key in file.body]:

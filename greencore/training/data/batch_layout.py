@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 
 from greencore.backprop.cost.by_length import Lengths
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.setting_checks import check_method
 from greencore.training.data.positions import PositionLimits
 from greencore.training.data.tokenisation import round_up_length
 from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
@@ -93,7 +94,7 @@ def choose_layout(
     settings alone. `test_packing` raises `SettingUnsupported` where the model does not keep packed rows apart; so does
     this function where `packing` is true.
     """
-    settings.check_method(method)
+    check_method(settings, method)
     rows = min(settings.rows_at_once, len(lengths))
     layout = BatchLayout(rows, settings.batch_size, seed=settings.seed)
     packed, grouped = replace(layout, packing=True), replace(layout, group_by_length=True)

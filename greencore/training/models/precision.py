@@ -7,7 +7,7 @@ import torch
 
 from greencore.device import RunPrecision, resolve_precision
 from greencore.disk import load_or_create
-from greencore.hyperparameters import PrecisionName
+from greencore.setting_types import PrecisionName
 
 PRECISION_FILE_NAME = "precision.json"
 

@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from greencore.dataset import Row
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.method_settings import LoraSettings
+from greencore.setting_checks import check_method
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.adapters import with_adapter
 from greencore.training.methods.baselines import count_method_flops
@@ -84,7 +85,7 @@ def test_targets_are_a_bounded_list_of_names_or_all_linear(targets: Any) -> None
 
 def test_settings_of_another_method_and_the_delta_of_an_adapter_are_refused() -> None:
     with pytest.raises(SettingUnsupported, match="only lora has these settings") as other:
-        Hyperparameters(lora=LoraSettings()).check_method("full")
+        check_method(Hyperparameters(lora=LoraSettings()), "full")
     assert other.value.field == "lora"
     with pytest.raises(ValidationError, match="no delta") as both:
         Hyperparameters(result="delta", lora=LoraSettings(result="adapter"))

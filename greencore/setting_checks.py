@@ -1,0 +1,28 @@
+"""Checks of hyperparameters against the rest of a job: its method, and whether rows are held out."""
+
+from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+
+
+def check_method(hyperparameters: Hyperparameters, method: str) -> None:
+    """Raise `SettingUnsupported` for a setting that contradicts the method of the run."""
+    for field, owner in (("adaptive", "greentrainer"), ("lora", "lora")):
+        if getattr(hyperparameters, field) is not None and method != owner:
+            raise SettingUnsupported(field, f"given with the method {method}, and only {owner} has these settings")
+    if method == "prefix" and hyperparameters.packing is True:
+        raise SettingUnsupported("packing", "the prefix precedes only the first of the rows of a packed batch")
+    if method == "prefix" and hyperparameters.gradient_checkpointing is True:
+        raise SettingUnsupported("gradient_checkpointing", "recomputed blocks do not see the keys of a prefix")
+
+
+def check_evaluation(hyperparameters: Hyperparameters, *, has_validation: bool) -> None:
+    """Raise `SettingUnsupported` for a setting that needs evaluations of a run without held-out rows.
+
+    `has_validation`: the run has a validation dataset.
+    """
+    if has_validation or hyperparameters.eval_share > 0:
+        return
+    needs_rows = {"early_stopping": hyperparameters.early_stopping is not None, "keep": hyperparameters.keep == "best"}
+    for field, is_given in needs_rows.items():
+        if is_given:
+            message = "needs evaluations, and no row is held out: give a validation dataset, or an eval_share above 0"
+            raise SettingUnsupported(field, message)
