@@ -23,7 +23,8 @@ Messages = Sequence[Message]
 RENDERING_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 CLOCK_FILE_NAME = "clock.json"
 _INSTRUCTION = "⟦instruction⟧"
-_CALLED = "called_function_{}_"  # a name that a template may check or escape
+# names that a template may check, that none escapes, and that occur nowhere else
+_CALLED, _OFFERED = "called_function_{}_", "offered_function_{}_"
 
 # whether each template of a tokenizer renders developers
 _developer_known: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, bool]] = WeakKeyDictionary()
@@ -101,6 +102,29 @@ def render_conversation(
     ) from refusals[0]
 
 
+def renders_calls(
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, clock: TemplateClock | None = None, *, tools: str | None
+) -> bool:
+    """Return whether the template renders the tool calls of the last message, by names that occur nowhere else.
+
+    Raises the errors of `render_conversation`.
+    """
+    renamed, names = _rename_calls(messages)
+    own = names[len(names) - len(list_function_names(messages[-1].tool_calls)) :]
+    shown = render_conversation(renamed, tokenizer, clock, tools=tools, generation_prompt=False) if own else ""
+    return all(name in shown for name in own)
+
+
+def renders_tools(
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, clock: TemplateClock | None = None, *, tools: str | None
+) -> bool:
+    """Return whether the template renders the tools before the messages' answer, as `renders_calls` does."""
+    offered = [] if tools is None else json.loads(tools)
+    names = _rename_functions(offered, _OFFERED, start=0)
+    shown = render_conversation(messages, tokenizer, clock, tools=json.dumps(offered)) if names else ""
+    return all(name in shown for name in names)
+
+
 def list_function_names(calls: str | None) -> list[str]:
     """Return the names of the functions in the JSON text of tools or tool calls."""
     return [function["name"] for function in _list_functions([] if calls is None else json.loads(calls))]
@@ -121,11 +145,17 @@ def _rename_calls(messages: Messages) -> tuple[list[Message], list[str]]:
             renamed.append(message)
             continue
         calls = json.loads(message.tool_calls)
-        for function in _list_functions(calls):
-            names.append(_CALLED.format(len(names)))
-            function["name"] = names[-1]
+        names += _rename_functions(calls, _CALLED, start=len(names))
         renamed.append(replace(message, tool_calls=json.dumps(calls)))
     return renamed, names
+
+
+def _rename_functions(calls: Sequence[Any], pattern: str, *, start: int) -> list[str]:
+    """Give each function in tools or tool calls a name of the pattern, numbered from `start`; return the names."""
+    functions = _list_functions(calls)
+    for number, function in enumerate(functions, start):
+        function["name"] = pattern.format(number)
+    return [function["name"] for function in functions]
 
 
 def _render(

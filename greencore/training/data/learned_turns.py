@@ -15,6 +15,8 @@ from greencore.training.data.chat_template import (
     TemplateClock,
     list_function_names,
     render_conversation,
+    renders_calls,
+    renders_tools,
 )
 
 THINKING_TAG = r"(?:\w+:)?(?:think|thinking|thought|reason|reasoning)"
@@ -100,9 +102,10 @@ def render_turn(
     passages = [passage.strip() for passage in PASSAGE_SEPARATOR.split(message.content) if passage.strip()]
     if passages and not any(passage in learned for passage in passages):
         raise ConversationRefused("the model's chat template leaves out the assistant's message, or changes it")
-    if not all(name in learned for name in list_function_names(message.tool_calls)):
+    called = all(name in learned for name in list_function_names(message.tool_calls))
+    if not called or not renders_calls(messages, tokenizer, clock, tools=conversation.tools):
         raise ConversationRefused("the model's chat template leaves out the assistant's tool calls, or changes them")
-    _check_context(conversation, place, given)
+    _check_context(conversation, place, given, tokenizer, clock)
     if not _ends_turn(learned, message.content, tokenizer):
         return RenderedTurn(given, learned.rstrip(), has_end_token=False)
     return RenderedTurn(given, _cut_after_end(learned, turn_end, tokenizer), has_end_token=True)
@@ -131,13 +134,15 @@ def find_turn_end(
     return min(found)[2] if found else None
 
 
-def _check_context(conversation: Conversation, place: int, given: str) -> None:
+def _check_context(
+    conversation: Conversation, place: int, given: str, tokenizer: PreTrainedTokenizerBase, clock: TemplateClock
+) -> None:
     """Raise `ConversationRefused` where a template drops a message of a role that it does not know, or the tools."""
     for message in conversation.messages[:place]:
         words = re.findall(r"\w+", message.content) if message.role in CHECKED_ROLES else []
         if words and max(words, key=len) not in given:
             raise ConversationRefused(f"the model's chat template leaves out messages of the role {message.role!r}")
-    if not all(name in given for name in list_function_names(conversation.tools)):
+    if not renders_tools(conversation.messages[:place], tokenizer, clock, tools=conversation.tools):
         raise ConversationRefused("the model's chat template leaves out the tools that the assistant may call")
 
 

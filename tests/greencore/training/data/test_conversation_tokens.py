@@ -41,6 +41,9 @@ CALLING = (
     Message("tool", "4", tool_call_id="c1"),
     Message("assistant", "It is 4."),
 )
+# The function's name is a word of the text as well.
+SAYING_ITS_NAME = Message("assistant", "I add them.", tool_calls=CALL)
+ASKED_BY_NAME = Message("user", "Please add 2 and 2.")
 LONG = (
     Message("system", "the summary is short"),
     Message("user", "the first source"),
@@ -116,7 +119,7 @@ def test_arguments_are_json_text_for_a_template_that_joins_them() -> None:
     tokenizer = templated(CHATML)
     tokenizer.chat_template = CHATML.replace(
         "{{ m.content }}", "{{ m.content + (m.tool_calls[0].function.arguments if m.tool_calls else '') }}"
-    ).replace("<|im_end|>", "{{ 'add' if m.tool_calls else '' }}<|im_end|>")
+    ).replace("<|im_end|>", "{{ m.tool_calls[0].function.name if m.tool_calls }}<|im_end|>")
     [example] = tokenise_rows([MessagesRow(CALLING)], tokenizer, max_length=999).examples
     assert learned_texts(tokenizer, example)[0] == '{"a": 2, "b": 2}add<|im_end|>'
 
@@ -127,7 +130,9 @@ def test_a_turn_without_content_is_null_for_a_template_that_shows_calls_only_the
     tokenizer.chat_template = CHATML.replace("{{ m.content }}", shown)
     [example] = tokenise_rows([MessagesRow(CALLING)], tokenizer, max_length=999).examples
     assert learned_texts(tokenizer, example)[0] == "add<|im_end|>"
-    tokenizer.chat_template = CHATML.replace("{{ m.content }}", "{{ m.content }}{{ m.tool_calls and 'add' or '' }}")
+    tokenizer.chat_template = CHATML.replace(
+        "{{ m.content }}", "{{ m.content }}{{ m.tool_calls[0].function.name if m.tool_calls }}"
+    )
     [example] = tokenise_rows([MessagesRow(CALLING)], tokenizer, max_length=999).examples
     assert learned_texts(tokenizer, example)[0] == "add<|im_end|>"  # not "None" and then the call
 
@@ -156,7 +161,9 @@ def test_all_tokens_that_end_a_turn_are_learned_but_not_those_of_the_texts_end()
     ("template", "row", "reason"),
     [
         (CHATML, MessagesRow(CALLING, line=3), "leaves out the assistant's tool calls"),
+        (CHATML, MessagesRow((*CALLING[:1], SAYING_ITS_NAME), line=3), "leaves out the assistant's tool calls"),
         (LLAMA_3, MessagesRow(LONG, TOOLS, line=3), "leaves out the tools"),
+        (LLAMA_3, MessagesRow((ASKED_BY_NAME, *CALLING[3:]), TOOLS, line=3), "leaves out the tools"),
         (DEEPSEEK_V3, MessagesRow(CALLING[:1] + CALLING[2:], line=3), "leaves out messages of the role 'tool'"),
         (MISTRAL, MessagesRow(LONG, line=3), "refuses a conversation: roles must alternate"),
         (MISTRAL, MessagesRow((Message("developer", "a"), *LONG[1:]), line=3), "roles must alternate"),
