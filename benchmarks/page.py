@@ -39,6 +39,8 @@ SECTIONS = {
     " baselines that cost as much or more; at its cost nothing is ahead of full fine-tuning, which is ρ = 1.",
     "ablations": "The options of adaptive backpropagation, one changed at a time. The second epoch selected no tensor"
     " that the first had dropped, so that keeping its optimiser state made no difference.",
+    "precision": "Weights in bfloat16 with float32 masters, against float32 throughout. Here products of bfloat16"
+    " numbers are computed in float32 and rounded, as a device with such instructions does.",
     "policies": "Every kind of policy under every gate, on the hourly intensities of a grid that varies (Spain) and of"
     " a clean one (Norway). [How to choose a policy](policies.md) explains this table.",
     "own_forecast": "The forecast that plans use where a provider gives none: share of the saving of perfect knowledge"

@@ -21,8 +21,6 @@ ARMS = (
     Arm("optimizer_state=keep", "greentrainer", RHO, {"optimizer_state": "keep"}),
     Arm("probe_batches=4", "greentrainer", RHO, {"probe_batches": 4}),
     Arm("reselect_every=9", "greentrainer", RHO, {"reselect_every": 9}),
-    Arm("bf16, masters of the selected", "greentrainer", RHO, bf16_weights=True),
-    Arm("bf16, masters kept", "greentrainer", RHO, {"optimizer_state": "keep"}, bf16_weights=True),
 )
 SEEDS = (0, 1)
 
