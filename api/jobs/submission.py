@@ -14,6 +14,7 @@ from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
 from greencore.device import CPU
 from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.model_names import ModelNames
 from greencore.policy import Policy
 from greencore.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from greencore.setting_checks import check_evaluation, check_method
@@ -161,6 +162,20 @@ def _model_errors(request: JobRequest, name: str, policy: Policy, session: Sessi
     if model.max_length is not None and given > model.max_length:
         message = f"given {given}, but {name} has positions for {model.max_length} tokens of a row"
         yield FieldProblem(field="hyperparameters.max_length", message=message)
+    if model.names is not None:
+        try:
+            _check_names(request, ModelNames(**model.names))
+        except SettingUnsupported as error:
+            yield FieldProblem(field=f"hyperparameters.{error.field}", message=str(error))
+
+
+def _check_names(request: JobRequest, names: ModelNames) -> None:
+    """Raise `SettingUnsupported` for patterns and targets that the model's tensors or modules do not match."""
+    adaptive, lora = request.hyperparameters.adaptive, request.hyperparameters.lora
+    if adaptive is not None:
+        names.match_patterns(never_train=adaptive.never_train, always_train=adaptive.always_train)
+    if request.method == "lora" and lora is not None and isinstance(lora.targets, tuple | list):
+        names.check_lora_targets(lora.targets)
 
 
 def _device_errors(

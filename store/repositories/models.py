@@ -25,20 +25,24 @@ class ModelRepository(Repository):
         at: datetime,
         max_length: int | None = None,
         costs: Json | None = None,
+        names: Json | None = None,
     ) -> None:
-        """Store a measurement; the lowest `rho_floor` of all batch shapes is kept, and old costs without new ones."""
+        """Store a measurement; the lowest `rho_floor` of all batch shapes is kept, and old costs and names without new.
+        """
         measured = {
             "parameters": parameters,
             "tensors": tensors,
             "rho_floor": rho_floor,
             "max_length": max_length,
             "costs": costs,
+            "names": names,
             "measured_at": at,
         }
         row = insert(Model).values(name=name, **measured)
         kept = {
             "rho_floor": func.least(Model.rho_floor, row.excluded.rho_floor),
             "costs": func.coalesce(row.excluded.costs, Model.costs),
+            "names": func.coalesce(row.excluded.names, Model.names),
         }
         self._session.execute(row.on_conflict_do_update(index_elements=["name"], set_=measured | kept))
 

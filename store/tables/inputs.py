@@ -69,7 +69,8 @@ class Model(Table):
     """Measurements of a catalogue entry by a prepare worker.
 
     `costs` are the FLOPs of a row by its length; `max_length` is the largest number of tokens for which the model has
-    positions, null where unlimited.
+    positions, null where unlimited. `names` are those of its tensors and modules (`greencore.model_names.ModelNames`),
+    some 50 kB for a large model, and loaded only where they are read.
     """
 
     __tablename__ = "models"
@@ -80,4 +81,5 @@ class Model(Table):
     rho_floor: Mapped[float]
     max_length: Mapped[int | None]
     costs: Mapped[Json | None]
+    names: Mapped[Json | None] = mapped_column(deferred=True)
     measured_at: Mapped[datetime]

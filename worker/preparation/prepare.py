@@ -27,7 +27,7 @@ from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.methods.baselines import Baseline, count_method_flops
 from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder, row_lengths
 from greencore.training.methods.step_costs import StepCosts
-from greencore.training.methods.tensor_patterns import match_tensor_patterns
+from greencore.training.methods.tensor_patterns import match_tensor_patterns, read_model_names
 from greencore.training.models.loading import (
     ModelError,
     enable_gradient_checkpointing,
@@ -273,13 +273,14 @@ def _test_packing(folder: Path) -> None:
 
 
 def measure_catalogue() -> None:
-    """Store size, ρ floor and FLOPs of every catalogue model, which the API needs and cannot compute without torch."""
+    """Store size, ρ floor, FLOPs and names of every catalogue model, which the API needs and cannot read without torch.
+    """
     settings = get_settings()
     database = Database(settings.database_url)
     for name in read_catalogue(settings.catalogue):
         with database.session() as session:
             known = ModelRepository(session).get(name)
-            if known is not None and known.costs is not None:
+            if known is not None and known.costs is not None and known.names is not None:
                 continue
         try:
             meta_model = load_meta_model(fetch_model_folder(name, settings))
@@ -300,6 +301,7 @@ def measure_catalogue() -> None:
                 rho_floor=costs.floor,
                 max_length=max_length,
                 costs=compute_row_costs(meta_model, costs).to_json(),
+                names=asdict(read_model_names(meta_model)),
                 at=utc_now(),
             )
         log.info("model.measured", model=name, rho_floor=round(costs.floor, 4))

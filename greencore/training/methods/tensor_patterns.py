@@ -1,32 +1,34 @@
-"""Patterns of tensor names: which tensors a run never trains, and which it always trains.
+"""Reads a model's names, and matches patterns of tensor names with them (`greencore.model_names`)."""
 
-A pattern is matched with a tensor's whole name, as the model's `named_parameters` has it, by `fnmatch.fnmatchcase`: `*`
-matches any characters, dots included, `?` one character, `[abc]` one of several, and `[!abc]` any other.
-A tied weight has one name there, usually that of the input embedding.
-"""
+from collections.abc import Collection, Sequence
 
-import difflib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-import torch
-
-from greencore.hyperparameters import SettingUnsupported
-
-SHOWN_NAMES = 3  # nearest names in the message on a pattern without a match
+from greencore.model_names import LINEAR, TIED, ModelNames, TensorRoles
 
 
-@dataclass(frozen=True)
-class TensorRoles:
-    """Names of the tensors that every selection trains, and of those that none does."""
-
-    always: tuple[str, ...] = ()
-    never: tuple[str, ...] = ()
+def read_model_names(model: nn.Module, names: Collection[str] | None = None) -> ModelNames:
+    """Read the names of a model's parts; of its tensors those in `names`, by default all of floating point."""
+    parameters = dict(model.named_parameters())
+    first_names = {parameter: name for name, parameter in parameters.items()}
+    every_name = model.named_parameters(remove_duplicate=False)
+    get_embeddings = getattr(model, "get_input_embeddings", lambda: None)
+    embedding = getattr(get_embeddings(), "weight", None)
+    return ModelNames(
+        model_class=type(model).__name__,
+        tensors=tuple(
+            name
+            for name, parameter in parameters.items()
+            if (parameter.is_floating_point() if names is None else name in names)
+        ),
+        tied={name: first_names[parameter] for name, parameter in every_name if first_names[parameter] != name},
+        modules={name: _get_kind(module, embedding) for name, module in model.named_modules() if name},
+    )
 
 
 def match_tensor_patterns(
-    model: torch.nn.Module,
+    model: nn.Module,
     names: Collection[str] | None = None,
     *,
     never_train: Sequence[str] = (),
@@ -34,41 +36,12 @@ def match_tensor_patterns(
 ) -> TensorRoles:
     """Match the patterns with those of the model's parameters that are in `names`, by default all of floating point.
 
-    Raises `SettingUnsupported` for a pattern without a match, for one of each kind that match the same tensor, and
-    where no tensor is left to train.
+    Raises `SettingUnsupported` as `ModelNames.match_patterns` does.
     """
-    known = [
-        name
-        for name, parameter in model.named_parameters()
-        if (parameter.is_floating_point() if names is None else name in names)
-    ]
-    never = _match("never_train", never_train, known, model)
-    always = _match("always_train", always_train, known, model)
-    if both := [name for name in always if name in never]:
-        patterns = f"{always[both[0]]!r} of always_train and {never[both[0]]!r} of never_train"
-        raise SettingUnsupported("adaptive.always_train", f"{patterns} both match {both[0]}")
-    if len(never) == len(known):
-        message = f"never_train matches each of the {len(known)} tensors, so none is left to train"
-        raise SettingUnsupported("adaptive.never_train", message)
-    return TensorRoles(always=tuple(always), never=tuple(never))
+    return read_model_names(model, names).match_patterns(never_train=never_train, always_train=always_train)
 
 
-def _match(setting: str, patterns: Sequence[str], names: Sequence[str], model: torch.nn.Module) -> Mapping[str, str]:
-    """Return the matching names, each with the first pattern that it matches."""
-    found: dict[str, str] = {}
-    for pattern in patterns:
-        matching = [name for name in names if fnmatchcase(name, pattern)]
-        if not matching:
-            raise SettingUnsupported(f"adaptive.{setting}", _explain_no_match(pattern, names, model))
-        for name in matching:
-            found.setdefault(name, pattern)
-    return found
-
-
-def _explain_no_match(pattern: str, names: Sequence[str], model: torch.nn.Module) -> str:
-    first_names = {parameter: name for name, parameter in model.named_parameters()}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if first_names[parameter] != name and fnmatchcase(name, pattern):
-            return f"{pattern!r} matches {name}, which is tied to {first_names[parameter]}: name that instead"
-    near = difflib.get_close_matches(pattern, names, n=SHOWN_NAMES, cutoff=0.0)
-    return f"{pattern!r} matches no tensor of the model; near it are {', '.join(near)}"
+def _get_kind(module: nn.Module, embedding: nn.Parameter | None) -> str:
+    if not isinstance(module, nn.Linear | Conv1D):
+        return type(module).__name__
+    return TIED if module.weight is embedding else LINEAR
