@@ -27,8 +27,7 @@ class ModelRepository(Repository):
         costs: Json | None = None,
         names: Json | None = None,
     ) -> None:
-        """Store a measurement; the lowest `rho_floor` of all batch shapes is kept, and old costs and names without new.
-        """
+        """Store a measurement; the lowest `rho_floor` of all batch shapes is kept, and old costs and names without new."""
         measured = {
             "parameters": parameters,
             "tensors": tensors,
