@@ -273,7 +273,7 @@ def _test_packing(folder: Path) -> None:
 
 
 def measure_catalogue() -> None:
-    """Store size, ρ floor, FLOPs and names of every catalogue model, which the API needs and cannot read without torch."""
+    """Store size, ρ floor, FLOPs and names of every catalogue model: the API needs them, and has no torch."""
     settings = get_settings()
     database = Database(settings.database_url)
     for name in read_catalogue(settings.catalogue):
