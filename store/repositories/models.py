@@ -27,7 +27,7 @@ class ModelRepository(Repository):
         costs: Json | None = None,
         names: Json | None = None,
     ) -> None:
-        """Store a measurement; the lowest `rho_floor` is kept, and costs and names that are known where none are given."""
+        """Store a measurement; the lowest `rho_floor` is kept, and known costs and names where none are given."""
         measured = {
             "parameters": parameters,
             "tensors": tensors,
