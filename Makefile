@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 # Tests that need no server, no browser and no process of their own.
-QUICK := tests/greencore/policy tests/greencore/carbon tests/greencore/energy tests/greencore/test_*.py \
+QUICK := tests/greencore/policy tests/greencore/carbon tests/greencore/energy tests/greencore/settings tests/greencore/test_*.py \
   tests/greencore/backprop/selection tests/greencore/training/data tests/runtime tests/docs/test_words.py
 
 CHROMIUM    := { command -v chromium-headless-shell || command -v chromium; } >/dev/null

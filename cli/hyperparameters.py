@@ -13,8 +13,8 @@ from cli.errors import SettingError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from greencore.hyperparameters import Hyperparameters
-    from greencore.setting_fields import SettingField
+    from greencore.settings.fields import SettingField
+    from greencore.settings.hyperparameters import Hyperparameters
 
 COMMON_TITLE = "Training"
 PLAIN_TYPES: Mapping[tuple[str, ...], type] = {("integer",): int, ("number",): float}
@@ -49,7 +49,7 @@ class HyperparameterCommand(TyperCommand):
 
 def setting_options(model: type["BaseModel"]) -> list[Any]:
     """Return the options of all settings of a model, without defaults, in a panel for each group."""
-    from greencore.setting_fields import list_setting_groups
+    from greencore.settings.fields import list_setting_groups
 
     parameters = [
         inspect.Parameter(
@@ -72,7 +72,7 @@ def setting_options(model: type["BaseModel"]) -> list[Any]:
 
 def parse_settings(given: Mapping[str, Any], model: type["BaseModel"]) -> dict[str, Any]:
     """Return the settings that were given, nested as in the model, from the values of `setting_options`."""
-    from greencore.setting_fields import list_settings
+    from greencore.settings.fields import list_settings
 
     found: dict[str, Any] = {}
     for field in list_settings(model):
@@ -90,7 +90,7 @@ def option_of(path: str) -> str | None:
 
     A path that names a whole group has the beginning of its options.
     """
-    from greencore.setting_fields import list_setting_groups
+    from greencore.settings.fields import list_setting_groups
 
     names = path.partition("[")[0].split(".")
     for group in list_setting_groups(_schema()):
@@ -110,7 +110,7 @@ def validate_hyperparameters(
     """
     from pydantic import ValidationError
 
-    from greencore.validation_faults import describe_fault, merge_union_faults
+    from greencore.settings.validation_faults import describe_fault, merge_union_faults
 
     try:
         return _schema().model_validate(given)
@@ -126,7 +126,7 @@ def _path_of(fault: Mapping[str, Any]) -> str:
 
 @cache
 def _schema() -> type["Hyperparameters"]:
-    from greencore.hyperparameters import Hyperparameters
+    from greencore.settings.hyperparameters import Hyperparameters
 
     return Hyperparameters
 

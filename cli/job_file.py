@@ -113,8 +113,8 @@ def to_job_body(job: "Job", *, stored_policy: Mapping[str, Any] | None) -> dict[
 
 
 def _check_keys(body: Mapping[str, Any], path: Path) -> None:
-    from greencore.hyperparameters import Hyperparameters
-    from greencore.setting_fields import list_settings
+    from greencore.settings.fields import list_settings
+    from greencore.settings.hyperparameters import Hyperparameters
 
     _require_known(body, KEYS, f"{path}")
     for key in TEXT_KEYS:

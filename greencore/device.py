@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from greencore.hyperparameters import Hyperparameters
-from greencore.setting_types import PrecisionName
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.value_types import PrecisionName
 
 CPU = "cpu"  # the name of the device of a machine without a GPU
 RunPrecision = Literal["bf16", "mixed", "fp32"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from greencore.hyperparameters import SettingUnsupported
+from greencore.settings.hyperparameters import SettingUnsupported
 
 LINEAR, TIED = "linear", "tied"
 LORA_TARGETS = "lora.targets"

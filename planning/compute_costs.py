@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from greencore.hyperparameters import Hyperparameters
-from greencore.method_settings import LoraSettings
-from greencore.run_length import RunLength, compute_run_length
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.method_settings import LoraSettings
+from greencore.settings.run_length import RunLength, compute_run_length
 from store.repositories.jobs import whole_epochs
 from store.tables import Dataset, Job, Json, Model, TokenStatistics
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from greencore.device import CPU, Device
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from planning.peak_memory import GIGABYTE, get_device
 from store.tables import Job, Worker
 

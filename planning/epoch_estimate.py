@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from greencore.clock import HOUR
-from greencore.hyperparameters import Hyperparameters
-from greencore.run_length import compute_run_length
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.run_length import compute_run_length
 from planning.evaluation_work import RECENT_JOBS, EvaluationWork, count_evaluations, measure_evaluations
 from runtime.settings import Settings
 from store.accounting.lost_energy import ASSUMED_POWER_W

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from greencore.hyperparameters import Hyperparameters
-from greencore.run_length import RunLength
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.run_length import RunLength
 from store.lifecycle.status import JobStatus
 from store.tables import Evaluation, Job
 

@@ -10,9 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from greencore.device import CPU, Device, RunPrecision, count_bytes_per_weight
-from greencore.hyperparameters import Hyperparameters
-from greencore.method_settings import AdaptiveSettings
 from greencore.policy import Policy, parse_stored_policy
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.method_settings import AdaptiveSettings
 from planning.compute_costs import PAD_TO_MULTIPLE, ROW_PARAMETERS, find_token_counts
 from store.repositories.models import ModelRepository
 from store.repositories.workers import WorkerRepository

@@ -11,8 +11,8 @@ from jinja2 import TemplateError
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow
 from greencore.disk import DiskFull, is_disk_full
-from greencore.hyperparameters import SettingUnsupported
 from greencore.policy import IntensityMissing
+from greencore.settings.hyperparameters import SettingUnsupported
 from greencore.training.checkpoints.folder import CheckpointDamaged, CheckpointUnusable
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
 from greencore.training.data.micro_batches import StepTooLarge

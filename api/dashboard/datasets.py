@@ -11,7 +11,7 @@ from api.datasets.endpoints import DatasetDep
 from api.datasets.schemas import DatasetOut, RowOut
 from api.http.pagination import Id
 from api.http.problems import Problem
-from greencore.setting_types import FormatName, TrainOn
+from greencore.settings.value_types import FormatName, TrainOn
 from store.lifecycle.status import FINAL
 from store.repositories.datasets import DatasetRepository
 from store.repositories.token_statistics import TokenStatisticsRepository

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from greencore.setting_fields import (
+from greencore.settings.fields import (
     Schema,
     SettingField,
     SettingGroup,

@@ -17,9 +17,9 @@ from api.jobs.request import DEFAULT_POLICY, JobRequest, Method
 from api.models.endpoints import list_models
 from api.zones.endpoints import find_intensity, list_zones
 from api.zones.schemas import IntensityOut, ZoneOut
-from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Policy, parse_stored_policy
-from greencore.setting_fields import format_value, list_setting_groups
+from greencore.settings.fields import format_value, list_setting_groups
+from greencore.settings.hyperparameters import Hyperparameters
 from store.intensity.readings import GridRepository
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import JobRepository

@@ -17,7 +17,7 @@ from api.http.openapi import SECONDS_SCHEMA
 from api.http.pagination import Id, Listing
 from api.http.problems import Problem, invalid_field, join_names, problem_responses
 from greencore.dataset import InvalidRow
-from greencore.setting_types import FormatName, TrainOn
+from greencore.settings.value_types import FormatName, TrainOn
 from store.repositories.token_statistics import CountRequest, TokenStatisticsRepository
 from store.stored_rows import enumerate_stored_rows
 from store.tables import TokenStatistics

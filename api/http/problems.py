@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from api.http.content_negotiation import prefers_html
 from api.http.security_headers import HEADERS as SECURITY_HEADERS
 from api.templating import render_page
-from greencore.validation_faults import describe_fault, merge_union_faults
+from greencore.settings.validation_faults import describe_fault, merge_union_faults
 from store.database import describe_outage
 
 log = structlog.get_logger()

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 from api.http.problems import invalid_field
 from api.jobs.estimate.placement import predict_placement
 from api.jobs.estimate.schemas import BudgetOut
-from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Budget, Policy
+from greencore.settings.hyperparameters import Hyperparameters
 from planning.budget_minimum import MinimumBudget, compute_minimum_budget
 from planning.compute_costs import EpochWorkload, WorkloadUnknown, estimate_workload
 from planning.epoch_estimate import EpochEstimate

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.http.pagination import LONGEST_ID
 from api.http.times import UtcDatetime
 from api.policies.schemas import PolicyChoice
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.text import DisplayName, StorableText
 
 Method = Literal["greentrainer", "full", "lora", "prefix", "top2", "bitfit"]

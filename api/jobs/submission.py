@@ -13,11 +13,11 @@ from api.jobs.base_model import ModelChoice, ModelRefused, resolve_model
 from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
 from greencore.device import CPU
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.model_names import ModelNames
 from greencore.policy import Policy
-from greencore.run_length import check_epoch_count, compute_run_length, count_warmup_steps
-from greencore.setting_checks import check_evaluation, check_method
+from greencore.settings.checks import check_evaluation, check_method
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from planning.peak_memory import JobSettings, explain_impossible_job, list_live_devices
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob

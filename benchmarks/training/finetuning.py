@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 
 from greencore.backprop.master_weights import MasterWeights
 from greencore.energy import EnergyInterval, EnergyMeter
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training import BaselineCallback, GreenTrainerCallback
 from greencore.training.data.tokenisation import Collator, Example
 from greencore.training.methods.adapters import with_adapter

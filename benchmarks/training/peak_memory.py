@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Printer
 
 from benchmarks.report import publish
 from greencore.device import RunPrecision
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
 from greencore.training.data.micro_batches import MicroBatchCollator

@@ -84,8 +84,8 @@ def train(
     chosen = validate_hyperparameters(body.get("hyperparameters", {}), where)
     if "validation_dataset" in body and body.get("hyperparameters", {}).get("eval_share"):
         raise SettingError(f"{where('eval_share')}: given beside --validation-dataset: expected one of them")
-    from greencore.hyperparameters import SettingUnsupported
-    from greencore.setting_checks import check_evaluation
+    from greencore.settings.checks import check_evaluation
+    from greencore.settings.hyperparameters import SettingUnsupported
 
     try:
         check_evaluation(chosen, has_validation="validation_dataset" in body)

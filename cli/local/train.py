@@ -27,7 +27,7 @@ from greencore.dataset.containers import (
     load_file,
 )
 from greencore.energy import EnergyInterval, EnergyMeter
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
 from greencore.training.data.micro_batches import StepTooLarge
 from greencore.training.data.positions import MaxLengthExceeded

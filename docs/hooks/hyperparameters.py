@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from cli.hyperparameters import COMMON_TITLE
-from greencore.hyperparameters import Hyperparameters
-from greencore.setting_fields import SettingField, SettingGroup, list_setting_groups
+from greencore.settings.fields import SettingField, SettingGroup, list_setting_groups
+from greencore.settings.hyperparameters import Hyperparameters
 
 MARK = "<!-- from the code: hyperparameters -->"
 TYPES = {"integer": "a whole number", "number": "a number", "string": "text", "array": "a list of texts"}

@@ -11,7 +11,7 @@ import torch
 from greencore.backprop.cost.trace import Batch
 from greencore.backprop.master_weights import gradient_types
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
-from greencore.method_settings import Metric
+from greencore.settings.method_settings import Metric
 
 GradientAverager = Callable[[int, torch.Tensor], None]
 NamedParameters = Mapping[str, torch.nn.Parameter]

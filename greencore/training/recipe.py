@@ -9,8 +9,8 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Adafactor, TrainingArguments
 
-from greencore.hyperparameters import Hyperparameters
-from greencore.run_length import count_warmup_steps
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.run_length import count_warmup_steps
 from greencore.training.models.precision import choose_device
 
 STABLE_SHARE = 0.8  # of the steps, after which "warmup-stable-decay" falls

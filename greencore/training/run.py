@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from greencore.dataset import Row
-from greencore.hyperparameters import Hyperparameters
-from greencore.method_settings import AdaptiveSettings
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.method_settings import AdaptiveSettings
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
 from greencore.training.data.batch_layout import OrderedSampler, choose_layout

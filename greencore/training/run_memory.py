@@ -15,8 +15,8 @@ from greencore.backprop.cost.peak_memory import PeakMemory
 from greencore.device import RunPrecision
 from greencore.disk import load_or_create
 from greencore.host_memory import read_host_memory
-from greencore.hyperparameters import Hyperparameters
-from greencore.method_settings import AdaptiveSettings
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.method_settings import AdaptiveSettings
 from greencore.training.data.batch_layout import BatchLayout
 from greencore.training.data.positions import PositionLimits
 from greencore.training.data.tokenisation import round_up_length

@@ -20,9 +20,9 @@ from cli.stack.embedded import LOOPBACK, find_free_port
 from cli.stack.service_stack import Stack
 from greencore.carbon import open_source
 from greencore.dataset import PromptRow, load_rows
-from greencore.hyperparameters import Hyperparameters
 from greencore.policy import PolicyContext, decide_rho, parse_policy
 from greencore.policy.decision import RhoDecision
+from greencore.settings.hyperparameters import Hyperparameters
 from greentune.client import Client
 from greentune.models import Artifact, Epoch, Job
 from runtime.settings import Settings

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from cli.errors import ExitCode, SettingError
 from cli.hyperparameters import option_of, parse_settings, setting_options, validate_hyperparameters
 from cli.main import app
-from greencore.hyperparameters import Hyperparameters
-from greencore.setting_fields import list_settings
+from greencore.settings.fields import list_settings
+from greencore.settings.hyperparameters import Hyperparameters
 from tests.stand_in_settings import StandIn
 
 HYPERPARAMETER_COMMANDS = ("submit", "estimate", "train")

@@ -14,8 +14,8 @@ from api.jobs.history.event_stream import END_EVENT
 from api.jobs.request import JobRequest, Method
 from api.main import Api
 from cli.main import app
-from greencore.hyperparameters import Hyperparameters
-from greencore.setting_types import ResultForm
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.value_types import ResultForm
 from greencore.training.models.delta import DELTA_FILE_NAME
 from runtime.settings import Settings
 from scheduler.webhooks.delivery import BACKOFF_FACTOR, FIRST_RETRY_DELAY

@@ -18,8 +18,8 @@ from playwright.sync_api import Browser
 
 from cli.main import app
 from docs.hooks.hyperparameters import hyperparameters
-from greencore.hyperparameters import Hyperparameters
-from greencore.setting_fields import list_settings
+from greencore.settings.fields import list_settings
+from greencore.settings.hyperparameters import Hyperparameters
 from runtime.settings import Settings
 from tests.stand_in_settings import StandIn
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from greencore.dataset import PromptRow
-from greencore.hyperparameters import Hyperparameters
 from greencore.length_statistics import LengthCounter
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.held_out_rows import split_rows
 from planning.compute_costs import RowCosts, estimate_workload
 from store.database import Database

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 from greencore.backprop.cost.peak_memory import PeakMemory
 from greencore.device import Device, RunPrecision
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.micro_batch_choice import list_sizes
 from greencore.training.run_memory import RunMemory
 from planning.device_fit import MemoryNeed

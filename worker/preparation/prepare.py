@@ -11,10 +11,10 @@ import structlog
 
 from greencore.clock import utc_now
 from greencore.device import Device, RunPrecision
-from greencore.hyperparameters import Hyperparameters
-from greencore.method_settings import AdaptiveSettings
 from greencore.policy import parse_stored_policy
-from greencore.run_length import check_epoch_count, compute_run_length, count_warmup_steps
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.method_settings import AdaptiveSettings
+from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from greencore.training.data.batch_layout import choose_layout
 from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.end_of_text import refuse_unknown_tokens

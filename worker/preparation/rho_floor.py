@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from greencore.backprop import BudgetTooSmall
 from greencore.backprop.cost.by_length import Lengths
-from greencore.hyperparameters import Hyperparameters
-from greencore.method_settings import AdaptiveSettings
 from greencore.policy import Policy
-from greencore.run_length import RunLength
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.method_settings import AdaptiveSettings
+from greencore.settings.run_length import RunLength
 from greencore.training.methods.probe_charge import ProbeCharge
 from greencore.training.methods.step_costs import StepCosts
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from greencore.clock import utc_now
 from greencore.dataset import Row
 from greencore.length_statistics import LengthCounter
-from greencore.setting_types import FormatName, TrainOn
+from greencore.settings.value_types import FormatName, TrainOn
 from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.preview import preview_rows
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat, resolve_prompt_format

@@ -17,9 +17,9 @@ from greencore.carbon.accounting.pricing import PricedInterval, price_by_reading
 from greencore.clock import utc_now
 from greencore.device import Device
 from greencore.energy import EnergyInterval, EnergyMeter, is_unresponsive
-from greencore.hyperparameters import Hyperparameters
 from greencore.policy import RhoDecision, decide_rho
 from greencore.policy.rho.utility import DEFAULT_UTILITY, UtilityCurve
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.micro_batches import HalvedMicroBatch
 from greencore.training.evaluation.ledger import EvaluationReport
 from greencore.training.listener import TrainingListener

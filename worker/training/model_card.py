@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from greencore.carbon.accounting.pricing import known_emissions
 from greencore.energy import is_estimate
-from greencore.hyperparameters import Hyperparameters
-from greencore.recipe_text import describe_recipe
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.recipe_text import describe_recipe
 from greencore.training.models.delta import DELTA_FILE_NAME
 from runtime.catalogue import CatalogueEntry
 from store.accounting.emissions import EmissionsRepository

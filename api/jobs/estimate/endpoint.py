@@ -26,10 +26,10 @@ from api.jobs.estimate.schemas import (
 from api.jobs.request import JobRequest
 from api.jobs.submission import validate_submission
 from greencore.clock import HOUR
-from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Budget, Gate, Policy
 from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS, ProjectedRun, project_run
-from greencore.recipe_text import describe_recipe
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.recipe_text import describe_recipe
 from planning.compute_costs import EpochWorkload, WorkloadUnknown
 from planning.epoch_estimate import EpochEstimate
 from planning.eta import load_queue_backlog

@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 from greencore.carbon import IntensitySeries, Signal
 from greencore.carbon.fallback import ResolvedIntensity
 from greencore.clock import HOUR
-from greencore.hyperparameters import Hyperparameters
 from greencore.policy import Percentile, Policy
 from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS
+from greencore.settings.hyperparameters import Hyperparameters
 from planning.compute_costs import EpochWorkload
 from planning.epoch_estimate import EpochEstimate, estimate_epoch_from_flops
 from planning.evaluation_work import count_evaluations

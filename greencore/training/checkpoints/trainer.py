@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerState
 
 from greencore.backprop import NotFinite
 from greencore.backprop.master_weights import MasterWeights, set_gradient_types
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder, CheckpointUnusable
 from greencore.training.data.micro_batches import MicroBatchCollator, StepRows, compute_shares
 from greencore.training.data.tokenisation import to_device

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from greencore.backprop.cost.by_length import Lengths
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
-from greencore.setting_checks import check_method
+from greencore.settings.checks import check_method
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.data.positions import PositionLimits
 from greencore.training.data.tokenisation import round_up_length
 from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import Message
-from greencore.setting_types import TrainOn
+from greencore.settings.value_types import TrainOn
 from greencore.training.data.chat_template import (
     ConversationRefused,
     Messages,

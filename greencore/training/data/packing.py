@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import DataCollatorWithFlattening, PreTrainedModel
 
-from greencore.hyperparameters import SettingUnsupported
+from greencore.settings.hyperparameters import SettingUnsupported
 from greencore.training.data.tokenisation import IGNORED_LABEL, Example, round_up_length
 from greencore.training.methods.modes import in_mode
 

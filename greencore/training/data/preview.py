@@ -7,7 +7,7 @@ from itertools import groupby
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import Row
-from greencore.setting_types import TrainOn
+from greencore.settings.value_types import TrainOn
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat
 from greencore.training.data.tokenisation import IGNORED_LABEL, Example, UnusableRow, tokenise_rows
 

@@ -6,7 +6,7 @@ from typing import get_args
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import Message
-from greencore.setting_types import FormatName
+from greencore.settings.value_types import FormatName
 from greencore.training.data.chat_template import TemplateClock, render_conversation
 from greencore.training.models.loading import ModelError
 

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow
-from greencore.setting_types import TrainOn
+from greencore.settings.value_types import TrainOn
 from greencore.training.data.chat_template import ConversationRefused
 from greencore.training.data.continuations import (
     NO_TOKENS,

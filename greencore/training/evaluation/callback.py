@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.evaluation.evaluator import Evaluator
 from greencore.training.evaluation.ledger import LEDGER_KEY, EvaluationLedger, EvaluationReport
 from greencore.training.finite_checks import check_held_out_loss

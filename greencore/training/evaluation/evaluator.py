@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.dataset import MessagesRow, Row, TextRow
 from greencore.disk import load_or_create
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat, resolve_prompt_format
 from greencore.training.data.tokenisation import TokenisedRows
 from greencore.training.evaluation.evaluate import (

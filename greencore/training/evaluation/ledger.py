@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from greencore.hyperparameters import EarlyStopping, Hyperparameters
+from greencore.settings.hyperparameters import EarlyStopping, Hyperparameters
 from greencore.training.evaluation.evaluate import Evaluation
 
 LEDGER_KEY = "evaluations"  # of the ledger in the Trainer's own state, which every checkpoint holds as JSON

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from greencore.method_settings import LoraSettings
+from greencore.settings.method_settings import LoraSettings
 from greencore.training.data.positions import PREFIX_TOKENS
 from greencore.training.methods.baselines import BaselineError, forward_one_token
 from greencore.training.methods.lora_targets import resolve_lora_targets

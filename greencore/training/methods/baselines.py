@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
-from greencore.method_settings import LoraSettings
+from greencore.settings.method_settings import LoraSettings
 from greencore.training.methods.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts

@@ -6,7 +6,8 @@ from typing import Any
 from transformers import TrainerState, TrainingArguments
 
 from greencore.backprop import BudgetTooSmall, NotFinite
-from greencore.method_settings import Metric
+from greencore.model_names import TensorRoles
+from greencore.settings.method_settings import Metric
 from greencore.training.data.micro_batches import get_rows_computed_at_once
 from greencore.training.finite_checks import explain_non_finite
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
@@ -14,7 +15,7 @@ from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Re
 from greencore.training.methods.probe import ImportanceProbe
 from greencore.training.methods.probe_charge import ProbeCharge
 from greencore.training.methods.selection_callback import OptimizerStatePolicy, SelectionCallback
-from greencore.training.methods.tensor_patterns import TensorRoles, match_tensor_patterns
+from greencore.training.methods.tensor_patterns import match_tensor_patterns
 
 RhoSchedule = float | Callable[[int], float]
 
@@ -31,8 +32,8 @@ class GreenTrainerCallback(SelectionCallback):
 
     `never_train` and `always_train` are patterns of tensor names (`greencore.training.methods.tensor_patterns`). The
     tensors of the first stay frozen, at ρ = 1 too, and get no budget; those of the second are in every selection, and
-    the rest of ρ goes to the best others. Raises `greencore.hyperparameters.SettingUnsupported` as training begins for
-    a pattern that matches no tensor that the optimiser holds, or two that contradict each other.
+    the rest of ρ goes to the best others. Raises `greencore.settings.hyperparameters.SettingUnsupported` as training
+    begins for a pattern that matches no tensor that the optimiser holds, or two that contradict each other.
 
     `optimizer_state` is the treatment of a deselected tensor's optimiser state: "release" frees it, and a tensor that
     is selected again starts with fresh moments; "host" keeps it in host memory; "keep" leaves it on the device. Raises

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.backprop.importance import BatchParts, NotFinite, importance
-from greencore.method_settings import Metric
+from greencore.settings.method_settings import Metric
 from greencore.training.data.micro_batches import (
     MicroBatchCollator,
     collate_in_parts,

@@ -11,11 +11,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.backprop import BudgetTooSmall, TensorCost
 from greencore.backprop.selection.importance_curve import ConcaveCurve
+from greencore.model_names import TensorRoles
 from greencore.training.finite_checks import check_gradients, check_model
 from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, measure_batch_shapes
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport
 from greencore.training.methods.step_costs import StepCosts
-from greencore.training.methods.tensor_patterns import TensorRoles
 
 OptimizerStatePolicy = Literal["release", "host", "keep"]
 

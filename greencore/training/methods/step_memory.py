@@ -9,7 +9,7 @@ from torch.nn import functional
 from greencore.backprop.cost.peak_memory import PeakMemory, predict_peak_memory
 from greencore.backprop.master_weights import MasterWeights
 from greencore.device import RunPrecision
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder
 from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts, make_batch

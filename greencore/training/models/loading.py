@@ -24,8 +24,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from greencore.hyperparameters import SettingUnsupported
-from greencore.setting_types import Attention
+from greencore.settings.hyperparameters import SettingUnsupported
+from greencore.settings.value_types import Attention
 from greencore.training.data.target_language import set_target_language
 from greencore.training.models.quantised import detect_quantisation
 

@@ -7,7 +7,7 @@ import torch
 
 from greencore.device import RunPrecision, resolve_precision
 from greencore.disk import load_or_create
-from greencore.setting_types import PrecisionName
+from greencore.settings.value_types import PrecisionName
 
 PRECISION_FILE_NAME = "precision.json"
 

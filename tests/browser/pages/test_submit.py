@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 from sqlalchemy import func, select
 
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.repositories.jobs import JobRepository

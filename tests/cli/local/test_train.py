@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cli.errors import CommandError, ExitCode, SettingError
 from cli.local.train import train
 from cli.main import app
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from runtime.settings import Settings
 from tests.greencore.training.conftest import small_model
 from tests.greencore.training.test_divergence import HUGE, model_with

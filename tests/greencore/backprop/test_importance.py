@@ -12,7 +12,7 @@ from transformers import (
 
 from greencore.backprop import NotFinite, importance
 from greencore.backprop.importance import BatchParts
-from greencore.method_settings import Metric
+from greencore.settings.method_settings import Metric
 from tests.greencore.backprop.probes import (
     FAMILIAR,
     OPTIMIZERS,

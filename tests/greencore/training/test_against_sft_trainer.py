@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from greencore.dataset import Message, MessagesRow, PromptRow, Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.tokenisation import IGNORED_LABEL, tokenise_rows
 from greencore.training.listener import TrainingListener
 from greencore.training.models.loading import load_model, load_tokenizer

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from greencore.backprop import NotFinite
 from greencore.dataset import PromptRow, Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.data.held_out_rows import split_rows
 from greencore.training.evaluation.evaluate import Evaluation

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from greencore.backprop.master_weights import MASTER
 from greencore.dataset import PromptRow, Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.listener import TrainingListener
 from greencore.training.models.delta import DELTA_FILE_NAME, apply_delta

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from greencore.dataset import Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.packing import PackedCollator
 from greencore.training.data.tokenisation import Example
 from greencore.training.listener import TrainingListener

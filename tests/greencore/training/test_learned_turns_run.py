@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from greencore.dataset import Message, MessagesRow, Row
-from greencore.hyperparameters import Hyperparameters
-from greencore.setting_types import TrainOn
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.value_types import TrainOn
 from greencore.training.data.held_out_rows import split_rows
 from greencore.training.data.tokenisation import UnusableRow, tokenise_rows
 from greencore.training.evaluation.evaluate import score_tokens

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from greencore.dataset import Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.listener import TrainingListener
 from greencore.training.run import TrainingResult, fine_tune
 

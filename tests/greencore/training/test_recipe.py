@@ -12,7 +12,7 @@ from transformers import Trainer, get_scheduler
 
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
 from greencore.dataset import Row
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.data.tokenisation import Collator, tokenise_rows
 from greencore.training.models.loading import load_model, load_tokenizer

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from greencore.backprop import TensorCost
 from greencore.dataset import Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from greencore.dataset import Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.run import TrainingResult, fine_tune
 from greencore.training.run_memory import FILE_NAME
 

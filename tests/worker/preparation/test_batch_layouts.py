@@ -9,7 +9,7 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM
 
 from greencore.dataset import load_rows
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.models.loading import load_tokenizer
 from greencore.training.run import fine_tune
 from runtime.settings import Settings

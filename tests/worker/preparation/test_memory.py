@@ -11,7 +11,7 @@ import pytest
 
 from greencore.device import Device
 from greencore.host_memory import read_host_memory
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from planning.device_fit import MemoryNeed
 from planning.peak_memory import TracedStep, find_largest_device, list_live_devices
 from runtime.settings import Settings

@@ -7,7 +7,7 @@ import pytest
 
 from greencore.backprop import BudgetTooSmall
 from greencore.dataset import load_rows
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.run import fine_tune
 from runtime.settings import Settings
 from store.database import Database

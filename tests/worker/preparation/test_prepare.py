@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from greencore.hyperparameters import SettingUnsupported
+from greencore.settings.hyperparameters import SettingUnsupported
 from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.models.loading import ModelError, load_tokenizer
 from runtime.settings import Settings

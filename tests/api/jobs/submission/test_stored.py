@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from api.main import create_app
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from runtime.settings import Settings
 from store.database import WAKE_CHANNEL, Database
 from store.lifecycle.status import JobStatus

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from greencore.backprop.cost.by_length import Lengths
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.data.batch_layout import BatchLayout, OrderedSampler, choose_layout
 from greencore.training.data.packing import PackedCollator
 from greencore.training.data.positions import PositionLimits

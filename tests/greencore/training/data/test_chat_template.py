@@ -7,7 +7,7 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow
-from greencore.setting_types import TrainOn
+from greencore.settings.value_types import TrainOn
 from greencore.training.data.chat_template import ConversationRefused, render_conversation
 from greencore.training.data.learned_turns import Conversation, render_turn
 from greencore.training.data.prompt_formats import resolve_prompt_format

@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from greencore.dataset import Message, MessagesRow, PromptRow, Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.end_of_text import end_token_ids, set_stop_tokens
 from greencore.training.data.tokenisation import find_turn_end_token_of_rows, tokenise_rows
 from greencore.training.evaluation.evaluate import evaluate, generate_completions, score_tokens

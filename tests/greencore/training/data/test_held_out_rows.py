@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greencore.dataset import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.chat_template import render_conversation
 from greencore.training.data.held_out_rows import (
     ValidationRowsUnusable,

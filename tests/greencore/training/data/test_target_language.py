@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from greencore.dataset import PromptRow, Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.target_language import get_target_language_settings
 from greencore.training.data.tokenisation import Collator, tokenise_rows
 from greencore.training.models.loading import load_model, load_tokenizer

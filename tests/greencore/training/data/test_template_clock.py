@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from greencore.dataset import Message, MessagesRow, Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.chat_template import TemplateClock, render_conversation
 from greencore.training.data.learned_turns import Conversation, render_turn
 from greencore.training.data.prompt_formats import resolve_prompt_format

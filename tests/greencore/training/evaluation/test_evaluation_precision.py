@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from greencore.dataset import Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.run import Method, TrainingResult, fine_tune

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from greencore.dataset import PromptRow, Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.evaluation.evaluator import MAX_SAMPLE_ROWS
 from greencore.training.evaluation.ledger import EvaluationReport

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.evaluation.ledger import EvaluationLedger
 
 

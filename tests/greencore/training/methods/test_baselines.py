@@ -21,7 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from greencore.method_settings import LoraSettings
+from greencore.settings.method_settings import LoraSettings
 from greencore.training.methods.adapters import merge_adapter, with_adapter
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
 

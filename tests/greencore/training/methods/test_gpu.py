@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from greencore.backprop import profile
 from greencore.dataset import Row
 from greencore.energy import EnergyInterval, EnergyMeter
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training import GreenTrainerCallback
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from greencore.dataset import Row
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
-from greencore.method_settings import LoraSettings
-from greencore.setting_checks import check_method
+from greencore.settings.checks import check_method
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.method_settings import LoraSettings
+from greencore.settings.validation_faults import merge_union_faults
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.adapters import with_adapter
 from greencore.training.methods.baselines import count_method_flops
@@ -23,7 +24,6 @@ from greencore.training.methods.lora_targets import resolve_lora_targets
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_meta_model, load_model, load_tokenizer
 from greencore.training.run import TrainingResult, fine_tune
-from greencore.validation_faults import merge_union_faults
 
 SETTINGS = LoraSettings(rank=4, alpha=16, dropout=0.2, targets=("q_proj", "mlp.up_proj"), rank_stabilised=True)
 

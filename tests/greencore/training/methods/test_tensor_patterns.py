@@ -8,8 +8,8 @@ import torch
 
 from greencore.backprop import BudgetTooSmall
 from greencore.dataset import Row
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
-from greencore.method_settings import AdaptiveSettings
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.method_settings import AdaptiveSettings
 from greencore.training import GreenTrainerCallback
 from greencore.training.methods.batch_shapes import BatchShapes
 from greencore.training.methods.step_costs import StepCosts

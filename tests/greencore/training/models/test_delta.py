@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from greencore.dataset import Row
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.models.delta import DELTA_FILE_NAME, DeltaError, apply_delta, write_delta
 from greencore.training.models.loading import load_model
 from greencore.training.run import Method, fine_tune

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from greencore.hyperparameters import Hyperparameters
-from greencore.validation_faults import describe_fault, merge_union_faults
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.validation_faults import describe_fault, merge_union_faults
 from tests.stand_in_settings import StandIn
 
 

@@ -1,6 +1,6 @@
 """Describes a run's recipe (batches, schedule, optimiser) in one line, for the estimate and the model card."""
 
-from greencore.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters
 
 
 def describe_recipe(hyperparameters: Hyperparameters) -> str:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from greencore.hyperparameters import MAX_EPOCHS, Hyperparameters, SettingUnsupported
+from greencore.settings.hyperparameters import MAX_EPOCHS, Hyperparameters, SettingUnsupported
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from greencore.hyperparameters import Hyperparameters
-from greencore.recipe_text import describe_recipe
-from greencore.run_length import RunLength, compute_run_length
+from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.recipe_text import describe_recipe
+from greencore.settings.run_length import RunLength, compute_run_length
 from store.repositories.jobs import whole_epochs
 from store.tables import Job
 

@@ -11,8 +11,8 @@ from pydantic import (
     model_validator,
 )
 
-from greencore.method_settings import AdaptiveSettings, LoraSettings
-from greencore.setting_types import (
+from greencore.settings.method_settings import AdaptiveSettings, LoraSettings
+from greencore.settings.value_types import (
     Attention,
     EvaluationUnit,
     FormatName,
@@ -60,7 +60,7 @@ class EarlyStopping(BaseModel):
 class Hyperparameters(BaseModel):
     """Settings of one training run; each has a default, and unknown names are rejected.
 
-    This is the only list of them: REST, options, form and reference page follow it, as `greencore.setting_fields` says.
+    This is the only list of them: REST, options, form and reference page follow it (`greencore.settings.fields`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

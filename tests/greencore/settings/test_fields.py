@@ -2,8 +2,8 @@
 
 import pytest
 
-from greencore.hyperparameters import Hyperparameters
-from greencore.setting_fields import SettingField, format_value, list_setting_groups, list_settings
+from greencore.settings.fields import SettingField, format_value, list_setting_groups, list_settings
+from greencore.settings.hyperparameters import Hyperparameters
 from tests.stand_in_settings import StandIn
 
 FIELDS = {".".join(field.path): field for field in list_settings(StandIn)}

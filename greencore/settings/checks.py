@@ -1,6 +1,6 @@
 """Checks of hyperparameters against the rest of a job: its method, and whether rows are held out."""
 
-from greencore.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 
 
 def check_method(hyperparameters: Hyperparameters, method: str) -> None:
