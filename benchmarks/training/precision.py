@@ -26,7 +26,7 @@ SEEDS = (0, 1)
 
 def main() -> int:
     parser = build_parser("benchmarks.training.precision")
-    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of every run")
+    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of every run")
     options = parser.parse_args()
     comparison = Comparison(options.data, replace(QUICK, epochs=4), options.work)
     runs = {
