@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from greencore.policy.gate.evaluate import GateDecision
 from planning.device_fit import list_fitting_workers
+from planning.peak_memory import get_device
 from runtime.settings import Settings
 from scheduler.broker import Broker
 from scheduler.job_gate import is_gated
@@ -20,8 +21,8 @@ from store.lifecycle.queue import QueueRepository, WaitingJob, fair_order
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
-from store.tables import Job
-from worker.app import TRAIN_TASK, train_queue
+from store.tables import Job, Worker
+from worker.app import TRAIN_TASK, train_queue, worker_queue
 
 log = structlog.get_logger()
 
@@ -40,12 +41,18 @@ class TrainingDispatcher:
         self._database, self._broker, self._settings = database, broker, settings
         self._redispatch_after = timedelta(seconds=settings.redispatch_seconds)
         self._evaluated_at: dict[str, datetime] = {}
+        # Of a job as last evaluated: the workers of its zone whose device can run it. Void once the fleet changes.
+        self._fitting: dict[str, frozenset[str]] = {}
+        self._fleet_ids: frozenset[str] = frozenset()
+        # The worker to whose own queue a job's message was sent, until it is claimed or counts as lost.
+        self._sent_to: dict[str, str] = {}
 
     def dispatch(self, fleet: Fleet, *, at: datetime) -> None:
         """Send jobs in fair order to free workers, and defer those whose gate is closed.
 
         A free worker is alive, has no job, and no message in flight: one that was not taken up within
-        `redispatch_seconds` counts as lost. Jobs that stay in the queue get a reason.
+        `redispatch_seconds` counts as lost. A job that not every device of its zone can run is sent to one worker that
+        can. Jobs that stay in the queue get a reason.
         """
         messages: dict[str, tuple[str, str]] = {}
         served = fleet.zones()
@@ -55,42 +62,66 @@ class TrainingDispatcher:
                 return
             queue.set_unserved_zone_reasons(served, at=at, redispatch_after=self._redispatch_after)
             waiting = queue.list_waiting(JobStatus.QUEUED, at=at, redispatch_after=self._redispatch_after, zones=served)
-            self._evaluated_at = {job.id: self._evaluated_at[job.id] for job in waiting if job.id in self._evaluated_at}
+            self._forget(waiting, fleet)
             if not waiting:
                 return
             in_flight = queue.list_dispatched(JobStatus.QUEUED, at=at, redispatch_after=self._redispatch_after)
-            busy = queue.busy_workers()
-            idle = [worker for worker in fleet.workers if worker.id not in busy]
-            free = Counter(worker.zone for worker in idle)
+            sent = {job_id for job_id, _, _ in in_flight}
+            self._sent_to = {job_id: worker for job_id, worker in self._sent_to.items() if job_id in sent}
+            taken = queue.busy_workers()
+            free = Counter(worker.zone for worker in fleet.workers if worker.id not in taken)
             # A message may be in flight to a worker that has died: the subtraction drops what is below zero.
-            free -= Counter(zone for _, zone in in_flight)
-            jobs_per_owner = queue.held_by_owner() + Counter(owner for owner, _ in in_flight)
+            free -= Counter(zone for _, _, zone in in_flight)
+            taken.update(self._sent_to.values())
+            idle = {worker.id: worker for worker in fleet.workers if worker.id not in taken}
+            jobs_per_owner = queue.held_by_owner() + Counter(owner for _, owner, _ in in_flight)
             left: list[WaitingJob] = []
             evaluations_left = MAX_EVALUATIONS_PER_TICK
             for job in fair_order(waiting, jobs_per_owner):
                 if job.reason == GATE_NOT_EVALUATED and not self._is_due(job, at):
                     continue
                 zones = [job.zone] if job.zone in served else served
-                if not any(free[zone] for zone in zones):
+                fitting = self._fitting.get(job.id)
+                if not any(free[zone] for zone in zones) or (fitting is not None and fitting.isdisjoint(idle)):
                     evaluations_left -= 1 if self._is_due(job, at) else 0
                     if evaluations_left < 0 or not self._is_due(job, at):
-                        left.append(job)
+                        if fitting != frozenset():  # a job that no device can run keeps that reason
+                            left.append(job)
                         continue
                 row = queue.lock(job.id, JobStatus.QUEUED)
                 decision = None if row is None else self._evaluate_or_defer(session, row, fleet, at=at)
-                if row is None or row.zone is None or decision is None:
+                if row is None:
                     continue
                 there = [worker for worker in fleet.workers if worker.zone == row.zone]
-                if not free[row.zone] or not any(worker in idle for worker in list_fitting_workers(row, there)):
+                able = list_fitting_workers(row, there)
+                self._fitting[row.id] = frozenset(worker.id for worker in able)
+                if row.zone is None or decision is None:
+                    continue
+                possible = [worker for worker in able if worker.id in idle]
+                if not free[row.zone] or not possible:
                     left.append(replace(job, zone=row.zone))
                     continue
+                queue_name = train_queue(row.zone)
+                if len(able) < len(there) and (chosen := _choose_smallest(possible)) is not None:
+                    del idle[chosen.id]
+                    self._sent_to[job.id] = chosen.id
+                    queue_name = worker_queue(chosen.id)
                 free[row.zone] -= 1
                 _mark_sent(session, row, decision, at=at)
-                messages[job.id] = (TRAIN_TASK, train_queue(row.zone))
+                messages[job.id] = (TRAIN_TASK, queue_name)
                 jobs_per_owner[job.owner] += 1
             session.flush()
             queue.set_waiting_reasons(_describe_waits(left, jobs_per_owner))
         send_job_messages(self._database, self._broker, messages)
+
+    def _forget(self, waiting: Sequence[WaitingJob], fleet: Fleet) -> None:
+        """Forget what is known of jobs that wait no longer, and which workers fit once other workers are alive."""
+        alive = frozenset(worker.id for worker in fleet.workers)
+        if alive != self._fleet_ids:
+            self._fleet_ids, self._fitting = alive, {}
+        ids = {job.id for job in waiting}
+        self._evaluated_at = {job_id: at for job_id, at in self._evaluated_at.items() if job_id in ids}
+        self._fitting = {job_id: workers for job_id, workers in self._fitting.items() if job_id in ids}
 
     def _is_due(self, job: WaitingJob, at: datetime) -> bool:
         evaluated_at = self._evaluated_at.get(job.id)
@@ -109,6 +140,12 @@ class TrainingDispatcher:
             )
             return None
         return decision
+
+
+def _choose_smallest(workers: Sequence[Worker]) -> Worker | None:
+    """Return the worker with the least memory; None where none is known, as of an earlier version's workers."""
+    known = [worker for worker in workers if get_device(worker) is not None]
+    return min(known, key=lambda worker: worker.memory_bytes or 0, default=None)
 
 
 def _mark_sent(session: Session, job: Job, decision: GateDecision, *, at: datetime) -> None:

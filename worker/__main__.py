@@ -18,7 +18,7 @@ from runtime.settings import get_settings
 from runtime.site import SITE_NOT_SET
 from store.database import Database
 from store.pooling import require_sessions
-from worker.app import PREPARE_QUEUE, app, train_queue
+from worker.app import PREPARE_QUEUE, app, train_queue, worker_queue
 from worker.forking import preload_before_fork
 from worker.idle_meter import start_idle_meter
 from worker.registration import drain_on_shutdown, start_worker_heartbeat
@@ -59,17 +59,17 @@ def main(arguments: list[str]) -> None:
         start_worker_heartbeat(worker_id, "train", settings)
         start_idle_meter(settings)
         drain_on_shutdown()
-        queue = train_queue(settings.training_site.zone)
+        queues = f"{train_queue(settings.training_site.zone)},{worker_queue(worker_id)}"
     else:
         start_worker_heartbeat(worker_id, "prepare", settings)
-        queue = PREPARE_QUEUE
+        queues = PREPARE_QUEUE
     started: list[Any] = []
     worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
     app.worker_main(
         [
             "worker",
             f"--hostname={role}-{worker_id}@%h",
-            f"--queues={queue}",
+            f"--queues={queues}",
             f"--max-tasks-per-child={TASKS_PER_PROCESS[role]}",
             "--without-gossip",
             "--without-mingle",

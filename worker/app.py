@@ -26,6 +26,11 @@ def train_queue(zone: str) -> str:
     return f"train.{zone}"
 
 
+def worker_queue(worker_id: str) -> str:
+    """Return the name of one training worker's own queue, for jobs that not every device of its zone can run."""
+    return f"train.{worker_id}"
+
+
 def make_app(settings: Settings) -> Celery:
     """Create a Celery app on the broker of `settings`.
 

@@ -79,14 +79,14 @@ class QueueRepository(Repository):
 
     def list_dispatched(
         self, status: JobStatus, *, at: datetime, redispatch_after: timedelta
-    ) -> Sequence[tuple[str | None, str | None]]:
-        """Return owner and zone of each job of a status dispatched within `redispatch_after` and not yet claimed."""
+    ) -> Sequence[tuple[str, str | None, str | None]]:
+        """Return id, owner and zone of each job of a status dispatched within `redispatch_after`, not yet claimed."""
         query = (
-            select(Job.owner, Job.zone)
+            select(Job.id, Job.owner, Job.zone)
             .where(Job.status == status, _recently_dispatched(at, redispatch_after))
             .order_by(Job.id)
         )
-        return [(owner, zone) for owner, zone in self._session.execute(query)]
+        return [(job_id, owner, zone) for job_id, owner, zone in self._session.execute(query)]
 
     def busy_workers(self) -> set[str]:
         """Return the ids of the workers that hold a job."""

@@ -14,10 +14,9 @@ from greencore.clock import utc_now
 from planning.device_fit import list_fitting_workers
 from runtime.settings import Settings, get_settings
 from runtime.tracing import span
-from store.database import Database, wake_scheduler
+from store.database import Database
 from store.lifecycle import progress
 from store.lifecycle.leases import Lease, LeaseLost, claim
-from store.lifecycle.queue import QueueRepository
 from store.repositories.jobs import JobRepository
 from store.repositories.workers import WorkerRepository
 from worker.database_retry import (
@@ -53,9 +52,8 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
     def claim_once() -> Lease | None:
         with database.session() as session:
             if not _holds_job(session, settings, job_id, worker_id):
-                # A queue is its zone's: the message was another worker's, to whom the scheduler sends it again.
-                QueueRepository(session).clear_dispatch(job_id)
-                wake_scheduler(session)
+                # The fleet has changed since the message was sent. The scheduler sends it again after a while, as one
+                # that was lost: at once, the message could come back here.
                 return None
             return claim(
                 session,

@@ -45,22 +45,22 @@ def need(kept: int, recomputed: int | None = None) -> dict[str, int | None]:
 
 
 @pytest.mark.parametrize(
-    ("needs", "zone"),
+    ("needs", "zone", "queue"),
     [
-        ({}, "CLEAN"),
-        ({"bf16": need(5)}, "CLEAN"),
-        ({"bf16": need(30), "fp32": need(60)}, "DIRTY"),
-        ({"bf16": need(30, 20), "fp32": need(60, 23)}, "CLEAN"),
-        ({"bf16": need(20), "fp32": need(40)}, "DIRTY"),  # the medium GPU computes in float32
+        ({}, "CLEAN", "train.CLEAN"),
+        ({"bf16": need(5)}, "CLEAN", "train.CLEAN"),
+        ({"bf16": need(30), "fp32": need(60)}, "DIRTY", "train.DIRTY"),
+        ({"bf16": need(30, 20), "fp32": need(60, 23)}, "CLEAN", "train.medium"),  # tiny is too small for it
+        ({"bf16": need(20), "fp32": need(40)}, "DIRTY", "train.DIRTY"),  # the medium GPU computes in float32
     ],
 )
 def test_the_cleanest_zone_is_one_whose_device_holds_the_job(
-    scheduler: Scheduler, database: Database, broker: redis.Redis, needs: dict[str, Any], zone: str
+    scheduler: Scheduler, database: Database, broker: redis.Redis, needs: dict[str, Any], zone: str, queue: str
 ) -> None:
     job_id = add_prepared_job(database, needs)
     scheduler.tick()
     assert read_job(database, job_id).zone == zone
-    assert broker.llen(f"train.{zone}") == 1
+    assert broker.llen(queue) == 1
 
 
 def test_a_job_that_no_live_device_holds_waits_with_the_figures(
@@ -97,6 +97,27 @@ def test_a_job_waits_for_the_device_that_holds_it_while_a_smaller_one_is_free(
     scheduler.tick()
     assert broker.llen("train.CLEAN") == 0
     assert read_job(database, waiting).reason == "waits for a free worker: it is next"
+
+
+def test_one_job_is_sent_to_each_device_that_holds_it_and_no_other_is_looked_at_again(
+    scheduler: Scheduler, database: Database, broker: redis.Redis, clock: ManualClock
+) -> None:
+    needs = {"bf16": need(30, 20), "fp32": need(60, 23)}
+    jobs = [add_prepared_job(database, needs, zone="CLEAN") for _ in range(3)]
+    for _ in range(3):
+        scheduler.tick()
+        clock.advance(seconds=2)
+
+    def count_messages() -> tuple[int, int]:
+        return broker.llen("train.medium"), broker.llen("train.CLEAN")
+
+    assert count_messages() == (1, 0)
+    assert [read_job(database, job_id).dispatched_at is not None for job_id in jobs] == [True, False, False]
+    assert read_job(database, jobs[2]).reason == "waits for a free worker: 1 job is ahead of it"
+    small = add_prepared_job(database, {"bf16": need(5), "fp32": need(5)}, zone="CLEAN")
+    scheduler.tick()
+    assert read_job(database, small).dispatched_at is not None  # the tiny device is free
+    assert count_messages() == (1, 1)
 
 
 def test_flash_attention_goes_to_a_worker_with_a_gpu_alone(scheduler: Scheduler, database: Database) -> None:

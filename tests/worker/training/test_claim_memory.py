@@ -1,4 +1,4 @@
-"""A worker returns a job that its device does not hold, where another of its zone does."""
+"""A worker leaves a job that its device does not hold to another of its zone that does."""
 
 from pathlib import Path
 
@@ -34,4 +34,4 @@ def test_a_job_is_claimed_by_a_worker_whose_device_holds_it(
     train_job(job_id, settings=worker_settings)
     job = read_job(database, job_id)
     assert job.status is status, job.error
-    assert (job.dispatched_at is None) is (status is JobStatus.QUEUED)
+    assert job.dispatched_at is not None  # what is not claimed counts as lost after a while, and is sent again
