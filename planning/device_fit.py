@@ -16,8 +16,8 @@ FLASH_NEEDS_GPU = "flash attention needs one, and every live worker trains on a 
 class MemoryNeed:
     """Bytes of a job's steps in one precision: at least without recomputation of its own accord, and with it.
 
-    Of a micro-batch under `auto` they are of one row. `recomputed` is None where the settings forbid or demand it, and
-    where it was not traced, since every device that was alive holds `kept`.
+    Of a micro-batch under `auto` they are of one row. `recomputed` is None where the settings forbid or demand it, for
+    the method prefix, whose blocks never recompute, and where that step could not be traced.
     """
 
     kept: int
@@ -32,24 +32,18 @@ class MemoryNeed:
 def list_fitting_workers(job: Job, workers: Sequence[Worker]) -> list[Worker]:
     """List the workers whose device holds the job's steps and computes its attention, as far as is known.
 
-    The job's zone is not looked at. Where no device holds them, and `auto` may recompute but was not traced, they are
-    those with the most memory: there the run itself decides.
+    The job's zone is not looked at.
     """
     settings, needs = Hyperparameters.model_validate(job.hyperparameters), _read_needs(job)
     if settings.attention == "flash":
         workers = [worker for worker in workers if worker.device != CPU]
-    fitting, untraced = list[Worker](), list[Worker]()
+    fitting = list[Worker]()
     for worker in workers:
         device = get_device(worker)
         need = None if device is None else needs.get(device.choose_precision(settings))
         if device is None or need is None or need.least <= device.memory_bytes:
             fitting.append(worker)
-        elif need.recomputed is None:
-            untraced.append(worker)
-    if fitting or settings.gradient_checkpointing != "auto":
-        return fitting
-    most = max((worker.memory_bytes or 0 for worker in untraced), default=0)
-    return [worker for worker in untraced if worker.memory_bytes == most]
+    return fitting
 
 
 def explain_unfit_devices(job: Job, workers: Sequence[Worker]) -> str:
@@ -65,7 +59,7 @@ def explain_unfit_devices(job: Job, workers: Sequence[Worker]) -> str:
 
 
 def choose_recomputation(job: Job, device: Device) -> bool | Literal["auto"]:
-    """Return whether a job's blocks recompute on a device; `auto` where preparation did not trace that."""
+    """Return whether a job's blocks recompute on a device; `auto` where preparation could not trace that."""
     settings = Hyperparameters.model_validate(job.hyperparameters)
     need = _read_needs(job).get(device.choose_precision(settings))
     if settings.gradient_checkpointing != "auto" or need is None:

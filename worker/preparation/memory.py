@@ -42,14 +42,8 @@ def fit_memory(memory: RunMemory, hyperparameters: Hyperparameters, devices: Seq
     """
     largest = find_largest_device(devices)
     known = sorted((device for device in devices if device), key=lambda device: -device.memory_bytes)
-    needs: dict[RunPrecision, MemoryNeed] = {}
-    for device in known:  # of a precision the smallest last, for which recomputation may have to be traced
-        precision = device.choose_precision(hyperparameters)
-        need = needs.get(precision)
-        if need is None or (need.recomputed is None and need.kept > device.memory_bytes):
-            need = _trace_need(memory, hyperparameters, precision, device, need)
-            if need is not None:
-                needs[precision] = need
+    precisions = dict.fromkeys(device.choose_precision(hyperparameters) for device in known)
+    needs = {one: need for one in precisions if (need := _trace_need(memory, hyperparameters, one)) is not None}
     holding = [device for device in known if _holds(device, needs.get(device.choose_precision(hyperparameters)))]
     chosen = holding[0] if holding else largest
     precision = (chosen or UNKNOWN_DEVICE).choose_precision(hyperparameters)
@@ -79,19 +73,14 @@ def _holds(device: Device, need: MemoryNeed | None) -> bool:
     return need is not None and need.least <= device.memory_bytes
 
 
-def _trace_need(
-    memory: RunMemory,
-    hyperparameters: Hyperparameters,
-    precision: RunPrecision,
-    device: Device,
-    known: MemoryNeed | None,
-) -> MemoryNeed | None:
-    """Trace what a job needs in a precision, without recomputation and, where the device is too small, with it."""
-    first, *recomputed = memory.list_levels(hyperparameters)
-    kept = known.kept if known is not None else _get_peak(memory.predict(first, precision))
-    if kept is None or kept <= device.memory_bytes or not recomputed:
-        return None if kept is None else MemoryNeed(kept)
-    return MemoryNeed(kept, _get_peak(memory.predict(recomputed[0], precision)))
+def _trace_need(memory: RunMemory, hyperparameters: Hyperparameters, precision: RunPrecision) -> MemoryNeed | None:
+    """Trace what a job needs in a precision, without recomputation and with it, where the settings leave that open.
+
+    Both are traced even where every live device holds the first: a smaller one may be all that is left later.
+    """
+    peaks = [_get_peak(memory.predict(level, precision)) for level in memory.list_levels(hyperparameters)]
+    kept, recomputed = peaks[0], peaks[1] if len(peaks) > 1 else None
+    return None if kept is None else MemoryNeed(kept, recomputed)
 
 
 def _get_peak(found: PeakMemory | None) -> int | None:

@@ -76,13 +76,14 @@ def test_a_job_that_no_live_device_holds_waits_with_the_figures(
     assert (broker.llen("train.CLEAN"), broker.llen("train.DIRTY")) == (0, 0)
 
 
-def test_where_auto_was_not_traced_the_largest_device_decides(scheduler: Scheduler, database: Database) -> None:
-    auto = add_prepared_job(database, {"bf16": need(90), "fp32": need(99)})
+@pytest.mark.parametrize("setting", ["auto", False])
+def test_a_job_whose_blocks_cannot_recompute_waits_for_a_device_that_holds_it(
+    scheduler: Scheduler, database: Database, broker: redis.Redis, setting: Any
+) -> None:
+    job_id = add_prepared_job(database, {"bf16": need(90), "fp32": need(99)}, gradient_checkpointing=setting)
     scheduler.tick()
-    assert read_job(database, auto).zone == "DIRTY"
-    off = add_prepared_job(database, {"bf16": need(90), "fp32": need(99)}, gradient_checkpointing=False)
-    scheduler.tick()
-    assert "whose device holds the 90 GB of its steps" in str(read_job(database, off).reason)
+    assert "whose device holds the 90 GB of its steps" in str(read_job(database, job_id).reason)
+    assert (broker.llen("train.CLEAN"), broker.llen("train.DIRTY")) == (0, 0)
 
 
 def test_a_job_waits_for_the_device_that_holds_it_while_a_smaller_one_is_free(

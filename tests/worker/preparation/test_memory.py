@@ -101,7 +101,9 @@ def test_auto_recomputes_where_a_job_fits_only_so(prepare: Prepare) -> None:
 
 def test_a_job_is_prepared_for_the_largest_device_and_needs_are_told_for_all(prepare: Prepare) -> None:
     kept, recomputed = prepare(), prepare(gradient_checkpointing=True)
-    half = prepare(precision="bf16").peak_memory_bytes
+    half, half_recomputed = (
+        prepare(precision="bf16", gradient_checkpointing=on).peak_memory_bytes for on in (False, True)
+    )
     assert kept.peak_memory_bytes is not None
     assert recomputed.peak_memory_bytes is not None
     assert half is not None
@@ -111,12 +113,21 @@ def test_a_job_is_prepared_for_the_largest_device_and_needs_are_told_for_all(pre
     assert found.device_memory_bytes == large.memory_bytes
     assert found.memory_needs == {
         "fp32": MemoryNeed(kept.peak_memory_bytes, recomputed.peak_memory_bytes),
-        "bf16": MemoryNeed(half),
+        "bf16": MemoryNeed(half, half_recomputed),
     }
     # A large device that would have to compute in float32, and a smaller one that computes in bfloat16.
     slow, fast = Device("cpu", half + 1), Device("GPU", half, computes_bf16=True)
     found = prepare(slow, fast, precision="auto", gradient_checkpointing=False)
     assert (found.peak_memory_bytes, found.device_memory_bytes) == (half, half)
+
+
+@pytest.mark.parametrize(("changed", "known"), [({}, True), ({"gradient_checkpointing": False}, False)])
+def test_the_need_with_recomputed_blocks_is_known_before_a_device_is_too_small(
+    prepare: Prepare, changed: dict[str, Any], known: bool
+) -> None:
+    need = prepare(10**12, **changed).memory_needs["fp32"]
+    assert (need.recomputed is not None) is known
+    assert prepare(10**12, method="prefix", **changed).memory_needs["fp32"].recomputed is None
 
 
 def test_a_job_that_fits_no_device_is_refused_with_what_would_fit(prepare: Prepare) -> None:
