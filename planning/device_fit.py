@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from greencore.device import CPU, Device
 from greencore.settings.hyperparameters import Hyperparameters
-from planning.peak_memory import GIGABYTE, get_device
+from planning.peak_memory import GIGABYTE, computes_attention, get_device
 from store.tables import Job, Worker
 
 FLASH_NEEDS_GPU = "flash attention needs one, and every live worker trains on a CPU"
@@ -35,10 +35,10 @@ def list_fitting_workers(job: Job, workers: Sequence[Worker]) -> list[Worker]:
     The job's zone is not looked at.
     """
     settings, needs = Hyperparameters.model_validate(job.hyperparameters), _read_needs(job)
-    if settings.attention == "flash":
-        workers = [worker for worker in workers if worker.device != CPU]
     fitting = list[Worker]()
     for worker in workers:
+        if not computes_attention(worker, settings.attention):
+            continue
         device = get_device(worker)
         need = None if device is None else needs.get(device.choose_precision(settings))
         if device is None or need is None or need.least <= device.memory_bytes:

@@ -61,10 +61,24 @@ class PredictedMemory:
     basis: str
 
 
-def list_live_devices(session: Session, *, zone: str | None, within: timedelta) -> list[Device | None]:
-    """List the devices of the live training workers, in `zone` if given; None for one whose memory is not known."""
+def list_live_devices(
+    session: Session, *, zone: str | None, within: timedelta, attention: str | None = None
+) -> list[Device | None]:
+    """List the devices of the live training workers that compute an attention, in `zone` if given.
+
+    None for one whose memory is not known.
+    """
     workers = WorkerRepository(session).list_live(within=within)
-    return [get_device(worker) for worker in workers if zone in (None, worker.zone)]
+    return [
+        get_device(worker)
+        for worker in workers
+        if zone in (None, worker.zone) and computes_attention(worker, attention)
+    ]
+
+
+def computes_attention(worker: Worker, attention: str | None) -> bool:
+    """Return whether a worker's device computes a job's attention: `flash` needs a GPU."""
+    return attention != "flash" or worker.device != CPU
 
 
 def get_device(worker: Worker) -> Device | None:
@@ -152,15 +166,15 @@ def list_possible_workers(
     flash attention those without a GPU.
     """
     recomputes = wanted.hyperparameters.gradient_checkpointing == "auto"
+    able = [worker for worker in workers if computes_attention(worker, wanted.hyperparameters.attention)]
     unfit: set[Device | None] = set()
-    for device in {get_device(worker) for worker in workers}:
+    for device in {get_device(worker) for worker in able}:
         if device is not None:
             found = predict_memory(session, [device], dataset, wanted)
             needed = found.least_bytes if recomputes or found.peak_bytes is None else found.peak_bytes
-            on_cpu = device.name == CPU and wanted.hyperparameters.attention == "flash"
-            if on_cpu or (needed is not None and needed > device.memory_bytes):
+            if needed is not None and needed > device.memory_bytes:
                 unfit.add(device)
-    return [worker for worker in workers if get_device(worker) not in unfit] or list(workers)
+    return [worker for worker in able if get_device(worker) not in unfit] or list(workers)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from api.http.problems import FieldProblem, Problem, invalid_fields, join_names
 from api.jobs.base_model import ModelChoice, ModelRefused, resolve_model
 from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
-from greencore.device import CPU
 from greencore.model_names import ModelNames
 from greencore.policy import Policy
 from greencore.settings.checks import check_evaluation, check_method
@@ -182,13 +181,14 @@ def _device_errors(
     request: JobRequest, name: str, policy: Policy, context: AppContext, session: Session
 ) -> Iterator[FieldProblem]:
     """Yield the faults of a job that no live device can run, whatever its rows are; preparation predicts the others."""
-    devices = list_live_devices(session, zone=request.zone, within=timedelta(seconds=context.settings.lease_seconds))
+    within = timedelta(seconds=context.settings.lease_seconds)
+    list_devices = partial(list_live_devices, session, zone=request.zone, within=within)
+    devices = list_devices(attention=request.hyperparameters.attention)
     wanted = JobSettings.of(name, request.method, policy, request.hyperparameters)
     reason = explain_impossible_job(session, devices, wanted)
     if reason is not None:
         yield FieldProblem(field="model", message=f"given {name!r}: {reason}")
-    on_cpu = devices and all(device is not None and device.name == CPU for device in devices)
-    if request.hyperparameters.attention == "flash" and on_cpu:
+    if request.hyperparameters.attention == "flash" and not devices and list_devices():
         zone = "" if request.zone is None else f" in zone {request.zone}"
         message = f"given 'flash', which needs a GPU, and every live worker{zone} trains on a CPU"
         yield FieldProblem(field="hyperparameters.attention", message=message)

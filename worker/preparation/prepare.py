@@ -124,7 +124,8 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             validation_in = locate_validation_file(session, job, settings)
             bases = LineageRepository(session).list_bases(job)
             within = timedelta(seconds=settings.lease_seconds)
-            devices = list_live_devices(session, zone=job.zone_asked, within=within)
+            attention = Hyperparameters.model_validate(job.hyperparameters).attention
+            devices = list_live_devices(session, zone=job.zone_asked, within=within, attention=attention)
         estimate = estimate_job(job, rows_in, settings, validation_in=validation_in, bases=bases, devices=devices)
         job.estimate, job.steps, job.epochs = asdict(estimate), estimate.steps, estimate.epochs
         with database.session() as session:

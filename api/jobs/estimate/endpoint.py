@@ -109,8 +109,10 @@ def estimate_job(
 
 
 def _memory_out(session: Session, context: AppContext, new: NewJob, policy: Policy) -> MemoryOut:
-    wanted = JobSettings.of(new.model, new.method, policy, Hyperparameters.model_validate(new.hyperparameters))
-    devices = list_live_devices(session, zone=new.zone, within=timedelta(seconds=context.settings.lease_seconds))
+    hyperparameters = Hyperparameters.model_validate(new.hyperparameters)
+    wanted = JobSettings.of(new.model, new.method, policy, hyperparameters)
+    within = timedelta(seconds=context.settings.lease_seconds)
+    devices = list_live_devices(session, zone=new.zone, within=within, attention=hyperparameters.attention)
     return MemoryOut.from_row(predict_memory(session, devices, session.get_one(Dataset, new.dataset_id), wanted))
 
 

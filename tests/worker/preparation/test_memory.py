@@ -17,13 +17,15 @@ from planning.peak_memory import TracedStep, find_largest_device, list_live_devi
 from runtime.settings import Settings
 from runtime.site import Site
 from store.database import Database
+from store.lifecycle.status import JobStatus
 from store.repositories.workers import WorkerRepository
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
+from tests.scheduler.stage import add_job, add_worker, read_job
 from tests.worker.preparation.test_prepare import holding
 from worker.failure_reports import explain_error
 from worker.preparation.memory import DeviceTooSmall
-from worker.preparation.prepare import JobEstimate, estimate_job
+from worker.preparation.prepare import JobEstimate, estimate_job, prepare_job
 
 ROWS = "\n".join(json.dumps({"prompt": " ".join(["w1"] * 60), "completion": f" w{n % 60} w8"}) for n in range(20))
 Prepare = Callable[..., JobEstimate]
@@ -169,6 +171,35 @@ def test_the_prediction_follows_the_arithmetic_that_the_worker_reports(
     chosen = prepare(device, precision="auto").peak_memory_bytes
     assert chosen == prepare(device, precision=expected).peak_memory_bytes
     assert (chosen == prepare(device, precision="mixed").peak_memory_bytes) is not bool(computes_bf16)
+
+
+@pytest.mark.parametrize(("attention", "status"), [("flash", JobStatus.FAILED), ("sdpa", JobStatus.QUEUED)])
+def test_a_processor_does_not_hold_a_job_with_flash_attention(
+    database: Database,
+    worker_settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    attention: str,
+    status: JobStatus,
+) -> None:
+    settings = holding(worker_settings, small_model(tmp_path / "small"))
+    monkeypatch.setattr("worker.preparation.prepare.get_settings", lambda: settings)
+    settings.datasets_dir.mkdir(parents=True, exist_ok=True)
+    settings.dataset_file("rows").write_text(ROWS)
+    add_worker(database, "FR", name="gpu", device="GPU", memory_bytes=1000, computes_bf16=True)
+    add_worker(database, "FR", name="processor", memory_bytes=10**12, computes_bf16=True)
+    job_id = add_job(
+        database,
+        JobStatus.VALIDATING,
+        model="small",
+        method="full",
+        hyperparameters={"batch_size": 4, "precision": "bf16", "attention": attention},
+        dataset={"rows": 20, "blob": "rows"},
+    )
+    prepare_job(job_id)
+    job = read_job(database, job_id)
+    assert job.status is status, job.error
+    assert status is JobStatus.QUEUED or (job.error or {})["title"] == "The device has too little memory"
 
 
 def test_the_hosts_memory_is_at_most_its_containers(tmp_path: Path) -> None:

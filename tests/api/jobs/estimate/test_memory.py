@@ -173,6 +173,22 @@ def test_a_job_that_fits_no_live_device_is_refused_with_the_figure_and_what_woul
     assert estimate(method="full").status_code == 200
 
 
+def test_a_processor_is_no_device_of_a_job_with_flash_attention(
+    estimate: Callable[..., Any], database: Database
+) -> None:
+    with database.session() as session:
+        WorkerRepository(session).record_heartbeat(
+            "processor", site=Site(zone="FR"), memory_bytes=256 * 10**9, computes_bf16=True
+        )
+        ModelRepository(session).put(MODEL, parameters=6 * WEIGHTS, tensors=100, rho_floor=0.35, at=NOW)
+    sizes = [read_memory(estimate(attention=one))["device_bytes"] for one in ("sdpa", "flash")]
+    assert sizes == [256 * 10**9, 80 * 10**9]
+    assert estimate(method="full", attention="sdpa").status_code == 200
+    refused = estimate(method="full", attention="flash")
+    assert [error["field"] for error in refused.json()["errors"]] == ["model"]
+    assert "96 of 80 GB on the largest device of a live worker (NVIDIA H100)" in refused.text
+
+
 def test_workers_tell_their_memory_and_arithmetic(estimate: Callable[..., Any], client: TestClient) -> None:
     listed = {
         worker["id"]: (worker["memory_bytes"], worker["computes_bf16"])
