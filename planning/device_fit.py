@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from greencore.device import CPU, Device
+from greencore.device import Device
 from greencore.settings.hyperparameters import Hyperparameters
 from planning.peak_memory import GIGABYTE, computes_attention, get_device
 from store.tables import Job, Worker
@@ -47,14 +47,21 @@ def list_fitting_workers(job: Job, workers: Sequence[Worker]) -> list[Worker]:
 
 
 def explain_unfit_devices(job: Job, workers: Sequence[Worker]) -> str:
-    """Return the reason of a job that none of these workers' devices can run."""
-    if job.hyperparameters.get("attention") == "flash" and all(worker.device == CPU for worker in workers):
+    """Return the reason of a job that none of these workers' devices can run: how far the closest of them is off."""
+    settings, needs = Hyperparameters.model_validate(job.hyperparameters), _read_needs(job)
+    lacking = [
+        (need.least - device.memory_bytes, need.least, device)
+        for worker in workers
+        if computes_attention(worker, settings.attention)
+        and (device := get_device(worker)) is not None
+        and (need := needs.get(device.choose_precision(settings))) is not None
+    ]
+    if not lacking:
         return f"waits for a worker with a GPU: {FLASH_NEEDS_GPU}"
-    least = min(need.least for need in _read_needs(job).values())
-    largest = max(workers, key=lambda worker: worker.memory_bytes or 0)
+    _, least, closest = min(lacking, key=lambda found: found[0])
     return (
-        f"waits for a worker whose device holds the {least / GIGABYTE:.3g} GB of its steps: the largest that is alive "
-        f"({largest.device}) has {(largest.memory_bytes or 0) / GIGABYTE:.3g} GB"
+        f"waits for a worker whose device holds the {least / GIGABYTE:.3g} GB of its steps: the closest that is alive "
+        f"({closest.name}) has {closest.memory_bytes / GIGABYTE:.3g} GB"
     )
 
 

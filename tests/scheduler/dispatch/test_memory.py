@@ -70,10 +70,30 @@ def test_a_job_that_no_live_device_holds_waits_with_the_figures(
     anywhere = add_prepared_job(database, {"bf16": need(90, 85), "fp32": need(99, 99)})
     scheduler.tick()
     assert [read_job(database, job_id).reason for job_id in (asked, anywhere)] == [
-        "waits for a worker whose device holds the 30 GB of its steps: the largest that is alive (GPU) has 24 GB",
-        "waits for a worker whose device holds the 85 GB of its steps: the largest that is alive (GPU) has 80 GB",
+        "waits for a worker whose device holds the 30 GB of its steps: the closest that is alive (GPU) has 8 GB",
+        "waits for a worker whose device holds the 85 GB of its steps: the closest that is alive (GPU) has 80 GB",
     ]
     assert (broker.llen("train.CLEAN"), broker.llen("train.DIRTY")) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("needs", "given", "least", "closest"),
+    [
+        ({"bf16": need(10), "fp32": need(30)}, {}, 10, "(GPU) has 8"),
+        ({"bf16": need(30), "fp32": need(21)}, {}, 21, "(cpu) has 20"),
+        ({"bf16": need(30)}, {"attention": "flash", "precision": "bf16"}, 30, "(GPU) has 8"),
+    ],
+)
+def test_the_reason_has_the_figures_of_the_device_that_lacks_least(
+    scheduler: Scheduler, database: Database, needs: dict[str, Any], given: dict[str, Any], least: int, closest: str
+) -> None:
+    add_worker(database, "CLEAN", name="medium", memory_bytes=20 * GIGABYTE, computes_bf16=False)
+    job_id = add_prepared_job(database, needs, zone="CLEAN", **given)
+    scheduler.tick()
+    expected = (
+        f"waits for a worker whose device holds the {least} GB of its steps: the closest that is alive {closest} GB"
+    )
+    assert read_job(database, job_id).reason == expected
 
 
 @pytest.mark.parametrize("setting", ["auto", False])
