@@ -210,6 +210,8 @@ class TracedStep:
         share = rows * tokens / (self.rows * self.tokens)
         kept = self.gradients if self.several else 0
         several = wanted.batch_size > wanted.rows_at_once
+        if self.several:  # under `auto` the step may be of fewer rows than the settings say
+            given = given.model_copy(update={"micro_batch_size": self.rows})
         traced, changed = (count_bytes_per_weight(one, self.precision) for one in (given, wanted))
         gradients = self.gradients / traced.gradient * changed.gradient
         passes = max((self.passes - kept) * share, 0 if several else gradients) + (gradients if several else 0)

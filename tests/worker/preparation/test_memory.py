@@ -90,6 +90,16 @@ def test_the_memory_of_other_batches_and_optimisers_follows_from_a_traced_step(
         assert back == pytest.approx(base.peak, rel=0.15), changed
 
 
+def test_the_gradients_of_a_measured_micro_batch_are_those_of_its_traced_step(prepare: Prepare) -> None:
+    wanted = Hyperparameters(batch_size=16, micro_batch_size=1, gradient_checkpointing=True)
+    one = prepare(precision="bf16", micro_batch_size=1, gradient_checkpointing=True).step_memory
+    assert one is not None
+    auto = prepare(Device("GPU", one.peak, computes_bf16=True), precision="bf16", micro_batch_size="auto").step_memory
+    assert auto == one  # of one row, with gradients in float32 that add up
+    given = Hyperparameters(batch_size=16, micro_batch_size="auto")
+    assert auto.predict(given, wanted, rows=one.rows, tokens=one.tokens) == one.peak
+
+
 def test_auto_recomputes_where_a_job_fits_only_so(prepare: Prepare) -> None:
     kept, recomputed = prepare(), prepare(gradient_checkpointing=True)
     assert kept.peak_memory_bytes is not None
