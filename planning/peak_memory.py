@@ -66,7 +66,7 @@ def list_live_devices(
 ) -> list[Device | None]:
     """List the devices of the live training workers that compute an attention, in `zone` if given.
 
-    None for one whose memory is not known.
+    None for one whose memory or arithmetic is not known.
     """
     workers = WorkerRepository(session).list_live(within=within)
     return [
@@ -82,10 +82,10 @@ def computes_attention(worker: Worker, attention: str | None) -> bool:
 
 
 def get_device(worker: Worker) -> Device | None:
-    """Return a training worker's device; None where its memory is not known, as of an earlier version's."""
-    if not worker.memory_bytes:
+    """Return a training worker's device; None where its memory or arithmetic is unknown, as of an earlier version's."""
+    if not worker.memory_bytes or worker.computes_bf16 is None:
         return None
-    return Device(worker.device, worker.memory_bytes, bool(worker.computes_bf16))
+    return Device(worker.device, worker.memory_bytes, worker.computes_bf16)
 
 
 def find_largest_device(devices: Sequence[Device | None]) -> Device | None:

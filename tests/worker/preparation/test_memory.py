@@ -13,12 +13,10 @@ from greencore.device import Device
 from greencore.host_memory import read_host_memory
 from greencore.settings.hyperparameters import Hyperparameters
 from planning.device_fit import MemoryNeed
-from planning.peak_memory import TracedStep, find_largest_device, list_live_devices
+from planning.peak_memory import TracedStep, list_live_devices
 from runtime.settings import Settings
-from runtime.site import Site
 from store.database import Database
 from store.lifecycle.status import JobStatus
-from store.repositories.workers import WorkerRepository
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
 from tests.scheduler.stage import add_job, add_worker, read_job
@@ -36,7 +34,9 @@ def prepare(worker_settings: Settings, tmp_path: Path) -> Prepare:
     settings, rows = holding(worker_settings, small_model(tmp_path / "small", layers=3)), tmp_path / "rows.jsonl"
     rows.write_text(ROWS)
 
-    def run(*devices: Device | int, method: str = "full", rho: float = 0.6, **hyperparameters: Any) -> JobEstimate:
+    def run(
+        *devices: Device | int | None, method: str = "full", rho: float = 0.6, **hyperparameters: Any
+    ) -> JobEstimate:
         live = [Device("cpu", device) if isinstance(device, int) else device for device in devices]
         given = {"batch_size": 16, "precision": "fp32", **hyperparameters}
         job = Job(model="small", method=method, policy={"kind": "constant", "rho": rho}, hyperparameters=given)
@@ -167,20 +167,32 @@ def test_a_measured_micro_batch_is_refused_only_where_a_single_row_is_too_large(
         prepare(one - 1, micro_batch_size="auto", gradient_checkpointing=False)
 
 
-@pytest.mark.parametrize("computes_bf16", [True, False, None])
+@pytest.mark.parametrize(("computes_bf16", "expected"), [(True, "bf16"), (False, "fp32")])
 def test_the_prediction_follows_the_arithmetic_that_the_worker_reports(
-    prepare: Prepare, database: Database, computes_bf16: bool | None
+    prepare: Prepare, database: Database, computes_bf16: bool, expected: str
 ) -> None:
-    with database.session() as session:
-        WorkerRepository(session).record_heartbeat(
-            "w", site=Site(zone="FR"), device="some GPU", memory_bytes=10**12, computes_bf16=computes_bf16
-        )
-        device = find_largest_device(list_live_devices(session, zone=None, within=timedelta(minutes=1)))
+    device = find_only_device(database, memory_bytes=10**12, computes_bf16=computes_bf16)
     assert device is not None
-    expected = "bf16" if computes_bf16 else "fp32"  # that of an older version's worker is unknown
     chosen = prepare(device, precision="auto").peak_memory_bytes
     assert chosen == prepare(device, precision=expected).peak_memory_bytes
-    assert (chosen == prepare(device, precision="mixed").peak_memory_bytes) is not bool(computes_bf16)
+    assert (chosen == prepare(device, precision="mixed").peak_memory_bytes) is not computes_bf16
+
+
+@pytest.mark.parametrize(("memory_bytes", "computes_bf16"), [(1000, None), (None, True)])
+def test_a_device_that_an_older_worker_reports_in_part_refuses_nothing(
+    prepare: Prepare, database: Database, memory_bytes: int | None, computes_bf16: bool | None
+) -> None:
+    device = find_only_device(database, memory_bytes=memory_bytes, computes_bf16=computes_bf16)
+    assert device is None
+    assert prepare(device).device_memory_bytes is None
+
+
+def find_only_device(database: Database, **device: Any) -> Device | None:
+    """Return the device, as preparation sees it, of a worker that reports its memory and arithmetic so."""
+    add_worker(database, "FR", device="some GPU", **device)
+    with database.session() as session:
+        [found] = list_live_devices(session, zone=None, within=timedelta(minutes=1))
+    return found
 
 
 @pytest.mark.parametrize(("attention", "status"), [("flash", JobStatus.FAILED), ("sdpa", JobStatus.QUEUED)])

@@ -85,7 +85,7 @@ def test_a_job_is_estimated_on_a_device_that_holds_it(estimate: Any, database: D
     with database.session() as session:
         for zone, size in (("FR", 2 * 10**9), ("NO", 10**9)):
             WorkerRepository(session).record_heartbeat(
-                f"worker_{zone}", site=Site(zone=zone), device="cpu", memory_bytes=size, at=NOW
+                f"worker_{zone}", site=Site(zone=zone), device="cpu", memory_bytes=size, computes_bf16=False, at=NOW
             )
     assert estimate(zone=None).json()["place"]["zone"] == "FR"
     assert estimate(zone=None, method="lora").json()["place"]["zone"] == "NO"
