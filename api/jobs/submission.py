@@ -1,6 +1,6 @@
 """Validates a job submission against models, datasets, zones and policies, and reports all faults at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -16,6 +16,7 @@ from greencore.model_names import ModelNames
 from greencore.policy import Policy
 from greencore.settings.checks import check_evaluation, check_method
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.method_settings import AdaptiveSettings
 from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from planning.peak_memory import JobSettings, explain_impossible_job, list_live_devices
 from store.repositories.datasets import DatasetRepository
@@ -161,20 +162,23 @@ def _model_errors(request: JobRequest, name: str, policy: Policy, session: Sessi
     if model.max_length is not None and given > model.max_length:
         message = f"given {given}, but {name} has positions for {model.max_length} tokens of a row"
         yield FieldProblem(field="hyperparameters.max_length", message=message)
+    adaptive, targets = request.hyperparameters.adaptive or AdaptiveSettings(), _get_lora_targets(request)
+    if not (adaptive.never_train or adaptive.always_train or targets):  # the model's names are large, and loaded apart
+        return
     if model.names is not None:
+        names = ModelNames(**model.names)
         try:
-            _check_names(request, ModelNames(**model.names))
+            names.match_patterns(never_train=adaptive.never_train, always_train=adaptive.always_train)
+            names.check_lora_targets(targets)
         except SettingUnsupported as error:
             yield FieldProblem(field=f"hyperparameters.{error.field}", message=str(error))
 
 
-def _check_names(request: JobRequest, names: ModelNames) -> None:
-    """Raise `SettingUnsupported` for patterns and targets that the model's tensors or modules do not match."""
-    adaptive, lora = request.hyperparameters.adaptive, request.hyperparameters.lora
-    if adaptive is not None:
-        names.match_patterns(never_train=adaptive.never_train, always_train=adaptive.always_train)
-    if request.method == "lora" and lora is not None and isinstance(lora.targets, tuple | list):
-        names.check_lora_targets(lora.targets)
+def _get_lora_targets(request: JobRequest) -> Sequence[str]:
+    """Return the names of modules that a job's LoRA adapts, where it gives such."""
+    lora = request.hyperparameters.lora
+    given = None if request.method != "lora" or lora is None else lora.targets
+    return given if isinstance(given, tuple | list) else ()
 
 
 def _device_errors(

@@ -4,6 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from sqlalchemy import event
 
 from greencore.model_names import ModelNames
 from store.database import Database
@@ -59,6 +61,26 @@ def test_names_that_it_has_are_accepted(submit: Any) -> None:
     assert submit(hyperparameters={"adaptive": adaptive}).status_code == 201
     assert submit(method="lora", hyperparameters={"lora": {"targets": ["up_proj"]}}).status_code == 201
     assert submit(method="lora", hyperparameters={"lora": {"targets": "all-linear"}}).status_code == 201
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize(
+    ("method", "hyperparameters", "loaded"),
+    [
+        ("greentrainer", {}, False),
+        ("greentrainer", {"adaptive": {"charge_probe": True}}, False),
+        ("lora", {"lora": {"targets": "all-linear"}}, False),
+        ("greentrainer", {"adaptive": {"never_train": ["model.embed_*"]}}, True),
+        ("lora", {"lora": {"targets": ["up_proj"]}}, True),
+    ],
+)
+def test_names_are_loaded_only_where_a_job_gives_some(
+    app: FastAPI, submit: Any, method: str, hyperparameters: dict[str, Any], loaded: bool
+) -> None:
+    statements: list[str] = []
+    event.listen(app.state.context.database.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+    assert submit(method=method, hyperparameters=hyperparameters).status_code == 201
+    assert any("models.names" in statement for statement in statements) is loaded
 
 
 def test_names_of_a_model_that_is_not_measured_yet_are_left_to_preparation(submit: Any) -> None:
