@@ -15,7 +15,10 @@ BF16_COMPUTE_CAPABILITY = 8  # Ampere's; as torch.cuda.is_bf16_supported without
 
 @dataclass(frozen=True)
 class VisibleGpu:
-    """Name and bytes of the first GPU that CUDA shows to this process, and whether it computes in bfloat16."""
+    """Name and bytes of the first GPU that CUDA shows to this process, and whether it computes in bfloat16.
+
+    A GPU without memory of its own shares the host's, and has its bytes.
+    """
 
     name: str
     memory_bytes: int
@@ -67,7 +70,7 @@ def read_visible_gpu(environment: Mapping[str, str], nvml: Any) -> VisibleGpu | 
         major, _ = nvml.nvmlDeviceGetCudaComputeCapability(whole)
         return VisibleGpu(
             name=str(nvml.nvmlDeviceGetName(part)),
-            memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(part).total),
+            memory_bytes=_read_memory(part, nvml),
             computes_bf16=major >= BF16_COMPUTE_CAPABILITY,
         )
     finally:
@@ -82,6 +85,14 @@ def _read_gpu_once() -> VisibleGpu | None:
         return read_visible_gpu(os.environ, pynvml)
     except pynvml.NVMLError:
         return None
+
+
+def _read_memory(part: Any, nvml: Any) -> int:
+    """Return the bytes of a GPU's memory; those of the host for one that shares it, for which NVML reports none."""
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(part).total)
+    except nvml.NVMLError:
+        return read_host_memory()
 
 
 def _get_mig_instance(environment: Mapping[str, str], nvml: Any) -> Any:

@@ -6,17 +6,21 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
+from greencore.host_memory import read_host_memory
 from worker.device import VisibleGpu, read_visible_gpu
 
 
 @dataclass(frozen=True)
 class Board:
-    """A GPU, or a MIG instance of one, with its memory in bytes and its compute capability's major number."""
+    """A GPU, or a MIG instance of one, with its memory in bytes and its compute capability's major number.
+
+    One with `memory` None shares the host's.
+    """
 
     index: int
     uuid: str
     name: str
-    memory: int
+    memory: int | None
     major: int = 9
 
 
@@ -24,12 +28,13 @@ BOARDS = (
     Board(0, "GPU-aa11", "NVIDIA H100", 80 * 10**9),
     Board(1, "GPU-bb22", "Tesla T4", 16 * 10**9, major=7),
     Board(2, "GPU-cc33", "NVIDIA B300", 288 * 10**9, major=10),
+    Board(3, "GPU-dd44", "NVIDIA GB10", None, major=12),
 )
 INSTANCE = Board(2, "MIG-55", "NVIDIA B300 MIG 1g.34gb", 34 * 10**9, major=10)
 
 
 class Nvml:
-    """Fake of the NVML calls of `read_visible_gpu`, for three boards, of which the last has a MIG instance."""
+    """Fake of the NVML calls of `read_visible_gpu`, for four boards, of which the third has a MIG instance."""
 
     NVMLError = pynvml.NVMLError
 
@@ -66,6 +71,8 @@ class Nvml:
         return board.name
 
     def nvmlDeviceGetMemoryInfo(self, board: Board) -> SimpleNamespace:  # noqa: N802
+        if board.memory is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         return SimpleNamespace(total=board.memory)
 
     def nvmlDeviceGetCudaComputeCapability(self, board: Board) -> tuple[int, int]:  # noqa: N802
@@ -87,6 +94,11 @@ class Nvml:
 )
 def test_the_device_is_the_gpu_that_cuda_shows_first(visible: str | None, board: Board | None) -> None:
     nvml, environment = Nvml(), {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    expected = None if board is None else VisibleGpu(board.name, board.memory, board.major >= 8)
+    expected = None if board is None else VisibleGpu(board.name, board.memory or 0, board.major >= 8)
     assert read_visible_gpu(environment, nvml) == expected
     assert nvml.opened == 0
+
+
+def test_a_gpu_that_shares_the_hosts_memory_keeps_its_name_and_arithmetic() -> None:
+    found = read_visible_gpu({"CUDA_VISIBLE_DEVICES": "3"}, Nvml())
+    assert found == VisibleGpu("NVIDIA GB10", read_host_memory(), computes_bf16=True)
