@@ -89,6 +89,20 @@ def refuse_row_keys(value: Mapping[str, object], form: str | None, line: int) ->
         raise (Place(line) / "label").error(f"is not supported: {_NO_PREFERENCE}")
 
 
+def explain_unread_key(key: str, value: object, *, read: frozenset[str]) -> str | None:
+    """Return why a value is refused that is beside those of a row, deeper in its object; None where it is ignored.
+
+    `read` are the keys of the row's form, which are read only from where columns say.
+    """
+    if key == "label" and isinstance(value, bool) and "text" not in read:
+        return f"is not supported: {_NO_PREFERENCE}"
+    if key not in REFUSED_ROW_KEYS or _is_empty(value):
+        return None
+    if key in read:
+        return f"is not read here: name it for {key} in columns"
+    return f"is not supported: {REFUSED_ROW_KEYS[key]}"
+
+
 def refuse_message_keys(value: Mapping[str, object], place: Place) -> None:
     """Raise `InvalidRow` for the first key of a message that changes what is learned elsewhere."""
     if value.keys().isdisjoint(REFUSED_MESSAGE_KEYS):

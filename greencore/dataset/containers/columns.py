@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from greencore.dataset.containers.limits import UnusableFile
-from greencore.dataset.keys import FORM_KEYS, READ_KEYS, REFUSED_ROW_KEYS, find_form
+from greencore.dataset.keys import FORM_KEYS, READ_KEYS, REFUSED_ROW_KEYS, explain_unread_key, find_form
 from greencore.dataset.parsing import ROW_FORMS
 from greencore.dataset.rows import InvalidRow
 from greencore.dataset.values import Place, check_characters, shown
@@ -23,7 +23,8 @@ class ColumnMapping:
     """What the keys of a row are taken from: `sources` maps them to a name, or to a path of names joined by dots.
 
     A column whose name contains the dots comes before a path. Without `sources` an object is a row as it is; with
-    them, its other fields keep their names, except that those of other forms of row have no value.
+    them, its other fields keep their names, except that those of other forms of row have no value. What else is in an
+    object that a path leads through has its own path as a name.
     """
 
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +75,15 @@ class ColumnMapping:
             for name, content in value.items()
             if name not in used
         }
-        return others | {key: _find(value, source) for key, source in self.sources.items()}
+        return others | self._find_unread(value) | {key: _find(value, source) for key, source in self.sources.items()}
+
+    def find_refused(self, value: Mapping[str, object], line: int) -> InvalidRow | None:
+        """Return the error of the first value beside a path that changes what is learned elsewhere, else None."""
+        for path, content in self._find_unread(value).items():
+            reason = explain_unread_key(path.rpartition(".")[2], content, read=self._own_keys)
+            if reason is not None:
+                return Place(line, ascii(path)[1:-1]).error(reason)
+        return None
 
     def locate_error(self, error: InvalidRow, value: Mapping[str, object]) -> InvalidRow:
         """Return the error of a mapped object, by the source that `value` lacks or that is at fault."""
@@ -92,8 +101,29 @@ class ColumnMapping:
     @cached_property
     def _keys_of_other_forms(self) -> frozenset[str]:
         """Keys that only other forms of row have; those that are refused in this one stay, to be refused."""
-        own = frozenset[str]().union(*(keys for keys in FORM_KEYS.values() if keys.issuperset(self.sources)))
-        return ROW_KEYS - own - REFUSED_ROW_KEYS.keys()
+        return ROW_KEYS - self._own_keys - REFUSED_ROW_KEYS.keys()
+
+    @cached_property
+    def _own_keys(self) -> frozenset[str]:
+        """Keys of the forms of row that the sources belong to."""
+        return frozenset[str]().union(*(keys for keys in FORM_KEYS.values() if keys.issuperset(self.sources)))
+
+    def _find_unread(self, value: Mapping[str, object]) -> dict[str, object]:
+        """Return the values by their paths that lie beside the sources, in the objects that these lead through."""
+        read: set[str] = set()
+        beside: dict[str, object] = {}
+        for source in self.sources.values():
+            within: object = value
+            path = ""
+            for name in () if source in value else source.split("."):
+                if not isinstance(within, Mapping):
+                    break
+                if path:
+                    beside |= {f"{path}.{inner}": content for inner, content in within.items()}
+                path = f"{path}.{name}" if path else name
+                read.add(path)
+                within = within.get(name)
+        return {path: content for path, content in beside.items() if path not in read}
 
 
 AS_THEY_ARE = ColumnMapping()

@@ -142,6 +142,8 @@ def _rows(
             row: Row | InvalidRow = row_from_object(mapped, number)
         except InvalidRow as error:
             row = columns.locate_error(error, value)
+        else:
+            row = columns.find_refused(value, number) or row
         yield ReadRow(number, row, mapped)
 
 

@@ -159,6 +159,45 @@ def test_columns_may_be_paths_and_may_be_a_field_of_the_form(client: TestClient,
     ]
 
 
+@pytest.mark.parametrize("container", ["jsonl", "json", "parquet"])
+def test_what_lies_beside_a_path_is_refused_or_named_like_the_fields_of_a_row(
+    client: TestClient, container: str
+) -> None:
+    inner = {"q": {"text": "a", "lang": "en"}, "a": "b", "id": 1, "weights": ""}
+    columns = '{"prompt": "d.q.text", "completion": "d.a"}'
+
+    response = upload_file(client, CONTAINERS[container]([{"d": inner}]), columns=columns)
+
+    assert response.status_code == 201, response.text
+    fields = set(response.json()["contents"]["ignored_fields"])
+    assert fields == {"d.id", "d.q.lang", "d.weights"}
+    for beside, place, reason in (
+        ({"weight": 0}, "d.weight", "rows have no weight"),
+        ({"q": {"text": "a", "loss_mask": [0]}}, "d.q.loss_mask", "a weight of 0 or 1"),
+        ({"label": False}, "d.label", "preferences are not learned"),
+        ({"system": "Be brief."}, "d.system", "give it among messages"),
+    ):
+        refused = upload_file(client, CONTAINERS[container]([{"d": inner | beside}]), columns=columns)
+        [error] = refused.json()["errors"]
+        assert error["field"].endswith(f" 1: {place}")
+        assert reason in error["message"]
+
+
+def test_tools_beside_a_path_to_messages_are_refused_until_they_are_mapped(client: TestClient) -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    content = CONTAINERS["jsonl"]([{"d": {"messages": messages, "tools": tools}}])
+
+    refused = upload_file(client, content, columns='{"messages": "d.messages"}')
+    accepted = upload_file(client, content, columns='{"messages": "d.messages", "tools": "d.tools"}')
+
+    assert refused.json()["errors"] == [
+        {"field": "line 1: d.tools", "message": "is not read here: name it for tools in columns"}
+    ]
+    assert accepted.status_code == 201, accepted.text
+    assert accepted.json()["contents"]["ignored_fields"] == []
+
+
 def test_rows_of_another_form_than_the_columns_lack_the_columns(client: TestClient) -> None:
     chat = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
     refused = upload_file(client, chat + b'\n{"text": "a"}', columns='{"prompt": "question", "completion": "answer"}')
