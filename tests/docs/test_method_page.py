@@ -3,16 +3,20 @@
 import importlib
 import inspect
 import json
+import pkgutil
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from greencore.dataset import PromptRow
+from greencore.settings.value_types import PrecisionName
 from greencore.training import GreenTrainerCallback
 from greencore.training.data.tokenisation import tokenise_rows
 from greencore.training.models.loading import load_model, load_tokenizer
+from greencore.training.models.precision import PRECISION_FILE_NAME
 from tests.greencore.training.conftest import small_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "method.md").read_text()
@@ -65,3 +69,18 @@ def test_every_function_is_in_the_file_that_the_page_names(functions: str, file:
         found = getattr(module, owner)
         assert found.__module__ == module.__name__, f"{owner} is only imported in {file}"
         assert not member or hasattr(found, member) or member in found.__dataclass_fields__
+
+
+AROUND = PAGE.partition("## Around it")[2].partition("\n## ")[0]
+NAMES_AROUND = [name for name in re.findall(r"`([a-z_]+\.[\w.]+)`", AROUND) if not re.search(r"^greencore|json$", name)]
+
+
+@pytest.mark.parametrize("name", NAMES_AROUND)
+def test_what_the_page_names_around_the_method_is_there(name: str) -> None:
+    assert pkgutil.resolve_name(f"greencore.training.{name}")
+
+
+def test_the_page_names_the_file_with_the_precision_of_a_run() -> None:
+    assert f"`{PRECISION_FILE_NAME}`" in AROUND
+    for wanted in get_args(PrecisionName):
+        assert re.search(rf"^\| `{wanted}`", AROUND, re.MULTILINE)
