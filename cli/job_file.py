@@ -18,6 +18,14 @@ KEYS = ("model", "dataset", "columns", *RunOptions.__annotations__)
 TEXT_KEYS = ("model", "dataset", "validation_dataset", "method", "zone", "deadline")
 SETTINGS = "hyperparameters"
 
+# Of each pair a run has one at most.
+EVAL_SHARE = f"{SETTINGS}.eval_share"
+EXCLUSIVE = (
+    (f"{SETTINGS}.epochs", f"{SETTINGS}.max_steps"),
+    (f"{SETTINGS}.warmup_ratio", f"{SETTINGS}.warmup_steps"),
+    (EVAL_SHARE, "validation_dataset"),
+)
+
 # What has no meaning without a service.
 SERVICE_KEYS = ("name", "zone", "deadline", "priority", "metadata")
 DEFAULT_RHO = 0.6
@@ -39,8 +47,11 @@ class JobFile:
     body: Mapping[str, Any] = field(default_factory=dict)
 
     def merge(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the file's values, replaced by those that are given: one by one within maps."""
-        return _merge(self.body, given)
+        """Return the file's values, replaced by those that are given: one by one within maps.
+
+        One that is given also replaces what it excludes, such as `max_steps` the file's `epochs`.
+        """
+        return _merge(_drop_excluded(self.body, given), given)
 
     def merge_run(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of a run as `merge` does. Raises `SettingError` without a model or a dataset."""
@@ -138,6 +149,26 @@ def _require_known(given: Mapping[Any, Any], known: "list[str] | tuple[str, ...]
     for key in given:
         if key not in known:
             raise SettingError(f"{where}: there is no {key!r}: expected {', '.join(dict.fromkeys(known))}")
+
+
+def _drop_excluded(body: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's values without those of which a run has none beside what is given."""
+    kept = {**body}
+    if isinstance(body.get(SETTINGS), Mapping):
+        kept[SETTINGS] = {**body[SETTINGS]}
+    for pair in EXCLUSIVE:
+        for path, excluded in (pair, pair[::-1]):
+            if _is_given(given, path) and not _is_given(given, excluded):
+                *outer, name = excluded.split(".")
+                (kept.get(outer[0], {}) if outer else kept).pop(name, None)
+    return kept
+
+
+def _is_given(body: Mapping[str, Any], path: str) -> bool:
+    value: Any = body
+    for name in path.split("."):
+        value = (value or {}).get(name)
+    return value is not None and (path != EVAL_SHARE or value != 0)  # no share goes with a validation dataset
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any], *, depth: int = 0) -> dict[str, Any]:

@@ -246,6 +246,48 @@ def test_values_within_maps_are_replaced_one_by_one_and_a_policy_as_a_whole() ->
     assert file.merge(given) == {"policy": {"kind": "linear"}, "metadata": {"a": "1", "b": "3"}, "zone": "FR"}
 
 
+@pytest.mark.parametrize(
+    ("held", "given", "merged"),
+    [
+        ({"epochs": 3, "seed": 1}, {"max_steps": 50}, {"max_steps": 50, "seed": 1}),
+        ({"epochs": None, "max_steps": 50}, {"epochs": 2}, {"epochs": 2}),
+        ({"warmup_steps": 5}, {"warmup_ratio": 0}, {"warmup_ratio": 0}),
+        ({"warmup_ratio": 0.1}, {"warmup_steps": 5}, {"warmup_steps": 5}),
+        ({"epochs": 3}, {"epochs": 2, "max_steps": 50}, {"epochs": 2, "max_steps": 50}),
+        ({"epochs": 3, "max_steps": 50}, {"seed": 1}, {"epochs": 3, "max_steps": 50, "seed": 1}),
+    ],
+)
+def test_an_option_replaces_the_setting_that_it_excludes(
+    held: dict[str, Any], given: dict[str, Any], merged: dict[str, Any]
+) -> None:
+    file = JobFile(Path("f"), {"hyperparameters": held})
+    before = json.dumps(file.body)
+    assert file.merge({"hyperparameters": given}) == {"hyperparameters": merged}
+    assert json.dumps(file.body) == before
+
+
+def test_a_validation_dataset_and_a_share_of_the_rows_replace_each_other() -> None:
+    share = JobFile(Path("f"), {"hyperparameters": {"eval_share": 0.1}})
+    assert share.merge({"validation_dataset": "v"}) == {"hyperparameters": {}, "validation_dataset": "v"}
+    rows = JobFile(Path("f"), {"validation_dataset": "v"})
+    assert rows.merge({"hyperparameters": {"eval_share": 0.1}}) == {"hyperparameters": {"eval_share": 0.1}}
+    none = {"hyperparameters": {"eval_share": 0}}
+    assert rows.merge(none) == {"validation_dataset": "v", **none}
+
+
+def test_a_job_written_as_a_file_is_submitted_with_the_other_of_a_pair(
+    greentune: CommandRunner, client: Client, job: Job, file: Path
+) -> None:
+    file.write_text(greentune.shown("jobs", "show", job.id, "--as-config"))
+    options = ("--max-steps", "50", "--validation-dataset", client.upload_dataset(rows_of_another_text(file)).id)
+    changed = greentune.json("submit", "--config", str(file), *options)
+    assert (changed["hyperparameters"]["max_steps"], changed["validation_dataset"]) == (50, options[-1])
+    file.write_text(greentune.shown("jobs", "show", changed["id"], "--as-config"))
+    again = greentune.json("submit", "--config", str(file), "--epochs", "2", "--eval-share", "0.2")
+    assert again["hyperparameters"].items() >= {"epochs": 2, "max_steps": None, "eval_share": 0.2}.items()
+    assert again["validation_dataset"] is None
+
+
 def test_only_a_constant_policy_has_a_rho_for_a_run_without_a_service() -> None:
     assert read_constant_rho(JobFile()) == 0.6
     assert read_constant_rho(JobFile(Path("f"), {"policy": {"kind": "constant", "rho": 1}})) == 1.0
