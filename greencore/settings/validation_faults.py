@@ -8,7 +8,13 @@ Fault = Mapping[str, Any]
 Location = tuple[int | str, ...]
 
 LITERAL = "literal["
-EXPECTED = "Input should be "
+EXPECTED = re.compile(r"^(?:Input should be|expected) ")
+# Types of faults whose messages have the names of Python's types and of our classes.
+PLAIN_MESSAGES = {
+    **dict.fromkeys(("list_type", "tuple_type"), "expected a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "expected an object"),
+    "extra_forbidden": "there is no such field",
+}
 # pydantic's message says "items" of a text that is measured after a custom validator.
 LENGTH_FAULTS = {"too_long": ("at most", "max_length"), "too_short": ("at least", "min_length")}
 _ITEMS = re.compile(
@@ -17,12 +23,13 @@ _ITEMS = re.compile(
 
 
 def merge_union_faults(faults: Sequence[Fault]) -> list[Fault]:
-    """Return the faults with locations of fields alone.
+    """Return the faults with locations of fields alone, in words that `describe_fault` takes.
 
     pydantic reports each branch of a union on its own, with the branch in the location: `("size", "int")` and
     `("size", "literal['auto']")` become one fault of `("size",)` that names both. Faults within a value, such as one
     item of a list, replace those of its other branches.
     """
+    faults = [{**fault, "msg": PLAIN_MESSAGES.get(fault["type"], fault["msg"])} for fault in faults]
     locations: list[Location] = [tuple(fault["loc"]) for fault in faults]
     unions = {location[:place] for location in locations if (place := _literal_place(location)) is not None}
     found: list[Fault] = []
@@ -34,7 +41,7 @@ def merge_union_faults(faults: Sequence[Fault]) -> list[Fault]:
             continue
         field = (*union, *location[len(union) + 1 :])
         if field in by_field:
-            by_field[field]["msg"] += f", or {fault['msg'].removeprefix(EXPECTED)}"
+            by_field[field]["msg"] += f", or {EXPECTED.sub('', fault['msg'])}"
         else:
             by_field[field] = {**fault, "loc": field}
             found.append(by_field[field])
@@ -43,7 +50,7 @@ def merge_union_faults(faults: Sequence[Fault]) -> list[Fault]:
 
 
 def describe_fault(fault: Fault) -> str:
-    """Return what is wrong, without the names that Python and pydantic have for it."""
+    """Return what is wrong by a fault of `merge_union_faults`, without Python's and pydantic's names for it."""
     if fault["type"] in LENGTH_FAULTS and isinstance(given := fault["input"], str):
         bound, name = LENGTH_FAULTS[fault["type"]]
         return f"given {len(given):,} characters: expected {bound} {fault['ctx'][name]:,}"

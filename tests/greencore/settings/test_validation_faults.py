@@ -39,6 +39,26 @@ def test_other_faults_stay_as_they_are() -> None:
     assert list(found) == ["rounds", "size", "probe.rank", "absent"]
 
 
+def test_messages_name_no_type_of_python() -> None:
+    body = {"adaptive": 3, "lora": {"targets": 3}, "absent": 1, "eval_every": "x"}
+    with pytest.raises(ValidationError) as caught:
+        Hyperparameters.model_validate(body)
+    found = {str(fault["loc"][-1]): describe_fault(fault) for fault in merge_union_faults(caught.value.errors())}
+    assert (
+        found.items()
+        >= {
+            "adaptive": "expected an object",
+            "targets": "expected a list, or 'all-linear'",
+            "absent": "there is no such field",
+        }.items()
+    )
+    assert faults({"marks": 1, "probe": {"targets": 1}, "stopping": [1]}) == {
+        "marks": "expected a list",
+        "probe.targets": "expected a list, or 'all'",
+        "stopping": "expected an object",
+    }
+
+
 def test_messages_are_in_plain_words() -> None:
     with pytest.raises(ValidationError) as caught:
         Hyperparameters.model_validate({"adaptive": {"never_train": ["a"] * 65}, "lora": {"targets": []}, "epochs": 0})
