@@ -72,8 +72,9 @@ def train(
         "hyperparameters": hyperparameters,
     }
     body = file.merge_run(given)
+    chosen_method = body.get("method", "greentrainer")
     if rho is None:
-        rho = read_constant_rho(file)
+        rho = read_constant_rho(file) if chosen_method == "greentrainer" else 1.0  # which no other method reads
     if not 0 < rho <= 1:
         raise SettingError(f"--rho: {rho} is not above 0 and at most 1")
 
@@ -84,10 +85,11 @@ def train(
     chosen = validate_hyperparameters(body.get("hyperparameters", {}), where)
     if "validation_dataset" in body and body.get("hyperparameters", {}).get("eval_share"):
         raise SettingError(f"{where('eval_share')}: given beside --validation-dataset: expected one of them")
-    from greencore.settings.checks import check_evaluation
+    from greencore.settings.checks import check_evaluation, check_method
     from greencore.settings.hyperparameters import SettingUnsupported
 
     try:
+        check_method(chosen, chosen_method)
         check_evaluation(chosen, has_validation="validation_dataset" in body)
     except SettingUnsupported as error:
         raise SettingError(f"{where(error.field)}: {error}") from error
@@ -107,7 +109,7 @@ def train(
         chosen,
         output,
         read_settings(data_dir=data_dir),
-        method=body.get("method", "greentrainer"),
+        method=chosen_method,
         validation_dataset=Path(body["validation_dataset"]) if "validation_dataset" in body else None,
         columns=columns,
     )

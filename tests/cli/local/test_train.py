@@ -220,6 +220,23 @@ def test_a_run_is_described_by_a_file_and_options(greentune: "Run", model: Path,
     assert f"{config}: hyperparameters.epochs: " in command.output
 
 
+def test_the_policy_of_a_file_is_read_only_by_the_method_that_has_a_rho(dataset: Path, tmp_path: Path) -> None:
+    config = tmp_path / "job.yaml"
+    config.write_text(f"model: absent\ndataset: {dataset}\npolicy: {{kind: carbon_linear}}\n")
+    command = ["train", "--config", str(config), "--output", str(tmp_path / "out"), "--data-dir", str(tmp_path)]
+    for method, reason in (("greentrainer", "policy: only a constant policy has a ρ"), ("full", "--model: absent is")):
+        result = CliRunner().invoke(app, [*command, "--method", method])
+        assert result.exit_code == ExitCode.USAGE
+        assert reason in result.output
+
+
+def test_a_setting_of_another_method_is_refused_before_the_model_is_loaded(dataset: Path, tmp_path: Path) -> None:
+    command = ["train", "--model", "absent", "--dataset", str(dataset), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*command, "--method", "full", "--lora-rank", "4"])
+    assert result.exit_code == ExitCode.USAGE
+    assert "--lora-…: given with the method full, and only lora has these settings" in result.output
+
+
 @pytest.mark.parametrize(
     ("method", "options", "reason"),
     [
