@@ -221,9 +221,15 @@ class _ProgressDisplay(TrainingListener):
         if result.dropped_lines:
             lines = ", ".join(map(str, result.dropped_lines[:MAX_NAMED_LINES]))
             more = " and more" if len(result.dropped_lines) > MAX_NAMED_LINES else ""
-            dropped = f"{len(result.dropped_lines)} rows were not used, since nothing of them is learned: lines"
-            self._console.print(f"{dropped} {lines}{more}", soft_wrap=True)
+            several = len(result.dropped_lines) > 1
+            dropped = f"{_count_rows(len(result.dropped_lines))} not used, since nothing is learned of"
+            named = f"{dropped} {'them: lines' if several else 'it: line'} {lines}{more}"
+            self._console.print(named, soft_wrap=True)
         if result.held_out_duplicates:
-            kept_out = f"{result.held_out_duplicates} rows were not held out, since equal rows are trained on"
+            kept_out = f"{_count_rows(result.held_out_duplicates)} not held out, since equal rows are trained on"
             self._console.print(kept_out, soft_wrap=True)
         self._console.print(f"model: {result.artifact}", soft_wrap=True)
+
+
+def _count_rows(rows: int) -> str:
+    return f"{rows} row was" if rows == 1 else f"{rows} rows were"

@@ -12,12 +12,12 @@ def describe_recipe(hyperparameters: Hyperparameters) -> str:
 
 def _describe_length(given: Hyperparameters) -> str:
     if given.max_steps is not None:
-        return f"{given.max_steps} steps"
-    return f"{given.epochs} epoch{'s' if given.epochs != 1 else ''}"
+        return _count(given.max_steps, "step")
+    return _count(given.epochs, "epoch")
 
 
 def _describe_rows(given: Hyperparameters) -> str:
-    rows = f"{given.batch_size} row{'s' if given.batch_size != 1 else ''} a step"
+    rows = f"{_count(given.batch_size, 'row')} a step"
     if given.micro_batch_size == "auto":
         return f"{rows}, as many at once as memory holds"
     return rows if given.micro_batch_size is None else f"{rows}, {given.micro_batch_size} at once"
@@ -26,7 +26,7 @@ def _describe_rows(given: Hyperparameters) -> str:
 def _describe_rate(given: Hyperparameters) -> str:
     warmup = ""
     if given.warmup_steps:
-        warmup = f" after {given.warmup_steps} steps of warm-up"
+        warmup = f" after {_count(given.warmup_steps, 'step')} of warm-up"
     elif given.warmup_ratio:
         warmup = f" after a warm-up of {given.warmup_ratio:.3g} of the steps"
     least = f", down to {given.min_lr_ratio:g} of it" if given.min_lr_ratio else ""
@@ -41,3 +41,7 @@ def _describe_optimizer(given: Hyperparameters) -> str:
         own = f" (momentum {given.sgd_momentum:g})"
     clipping = f"gradients clipped to {given.max_grad_norm:g}" if given.max_grad_norm else "no clipping"
     return f"{given.optimizer}{own}, weight decay {given.weight_decay:g}, {clipping}"
+
+
+def _count(number: int | None, unit: str) -> str:
+    return f"{number} {unit}{'s' if number != 1 else ''}"

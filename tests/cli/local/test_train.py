@@ -1,6 +1,7 @@
 """`greentune train`: a run without a service."""
 
 import gzip
+import io
 import json
 import re
 import shutil
@@ -8,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.console import Console
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from cli.errors import CommandError, ExitCode, SettingError
-from cli.local.train import train
+from cli.local.train import _ProgressDisplay, train
 from cli.main import app
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.training.run import TrainingResult
 from runtime.settings import Settings
 from tests.greencore.training.conftest import small_model
 from tests.greencore.training.test_divergence import HUGE, model_with
@@ -202,6 +205,18 @@ def test_a_validation_file_is_evaluated_on(
     command = greentune("train", "--model", str(model), "--dataset", str(dataset), *both)
     assert command.finish() == ExitCode.USAGE
     assert "--eval-share: given beside --validation-dataset" in command.output
+
+
+def test_what_was_left_out_is_counted_in_the_singular_too() -> None:
+    shown = io.StringIO()
+    display = _ProgressDisplay(Console(file=shown, width=200), Settings())
+    display.summarise(TrainingResult(completed=True, dropped_lines=(3,), held_out_duplicates=1))
+    display.summarise(TrainingResult(completed=True, dropped_lines=(3, 5), held_out_duplicates=2))
+    text = shown.getvalue()
+    assert "1 row was not used, since nothing is learned of it: line 3\n" in text
+    assert "1 row was not held out, " in text
+    assert "2 rows were not used, since nothing is learned of them: lines 3, 5\n" in text
+    assert "2 rows were not held out, " in text
 
 
 def test_a_run_is_described_by_a_file_and_options(greentune: "Run", model: Path, dataset: Path, tmp_path: Path) -> None:

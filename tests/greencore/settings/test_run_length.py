@@ -61,6 +61,11 @@ def test_a_job_prepared_by_an_earlier_version_has_whole_epochs() -> None:
             "1 epoch; 1 row a step, 1 at once; learning rate 2e-05, linear after 9 steps of warm-up; adafactor, "
             "weight decay 0.01, gradients clipped to 1",
         ),
+        (
+            {"max_steps": 1, "batch_size": 2, "warmup_steps": 1, "optimizer": "adafactor"},
+            "1 step; 2 rows a step; learning rate 2e-05, linear after 1 step of warm-up; adafactor, "
+            "weight decay 0.01, gradients clipped to 1",
+        ),
     ],
 )
 def test_a_recipe_is_one_line(settings: dict[str, object], expected: str) -> None:
