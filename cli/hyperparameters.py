@@ -1,7 +1,8 @@
 """Hyperparameters as options: one for each setting of their schema, which is read once a command with them is used."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -71,7 +72,10 @@ def setting_options(model: type["BaseModel"]) -> list[Any]:
 
 
 def parse_settings(given: Mapping[str, Any], model: type["BaseModel"]) -> dict[str, Any]:
-    """Return the settings that were given, nested as in the model, from the values of `setting_options`."""
+    """Return the settings that were given, nested as in the model, from the values of `setting_options`.
+
+    Raises `SettingError` for a number that is not finite, which JSON cannot hold.
+    """
     from greencore.settings.fields import list_settings
 
     found: dict[str, Any] = {}
@@ -81,7 +85,10 @@ def parse_settings(given: Mapping[str, Any], model: type["BaseModel"]) -> dict[s
             within = found
             for name in field.path[:-1]:
                 within = within.setdefault(name, {})
-            within[field.name] = field.parse(value) if isinstance(value, str) else value
+            parsed = field.parse(value) if isinstance(value, str) else value
+            if isinstance(parsed, float) and not math.isfinite(parsed):
+                raise SettingError(f"{_option_name(field.path)}: {parsed} is not a finite number")
+            within[field.name] = parsed
     return found
 
 
@@ -95,7 +102,7 @@ def option_of(path: str) -> str | None:
     names = path.partition("[")[0].split(".")
     for group in list_setting_groups(_schema()):
         if any(list(field.path) == names[: len(field.path)] for field in group.fields):
-            return "--" + "-".join(names).replace("_", "-")
+            return _option_name(names)
         if group.path and list(group.path) == names:
             return f"--{names[0].replace('_', '-')}-…"
     return None
@@ -129,6 +136,10 @@ def _schema() -> type["Hyperparameters"]:
     from greencore.settings.hyperparameters import Hyperparameters
 
     return Hyperparameters
+
+
+def _option_name(path: Sequence[str]) -> str:
+    return "--" + "-".join(path).replace("_", "-")
 
 
 def _parameter_name(field: "SettingField") -> str:

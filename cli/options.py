@@ -89,6 +89,14 @@ def with_options_of(parse: Callable[..., Any], name: str) -> Callable[[Callable[
     return decorate
 
 
+def is_file(given: str, option: str) -> bool:
+    """Return whether an option names a file. Raises `SettingError` where a name is too long, for one."""
+    try:
+        return Path(given).is_file()
+    except OSError as error:
+        raise SettingError(f"{option}: {error.strerror}") from error
+
+
 def check_choice(option: str, given: str, choices: Collection[str]) -> None:
     """Raise `SettingError` for a value of an option that is not one of its choices."""
     if given not in choices:

@@ -16,7 +16,7 @@ from cli.errors import SettingError
 from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions
 from cli.job_file import ConfigOption, read_job_file
 from cli.local.policy_source import read_policy_choice
-from cli.options import AsJson, ColumnOptions, Metadata, with_client, with_options_of
+from cli.options import AsJson, ColumnOptions, Metadata, is_file, with_client, with_options_of
 from cli.remote.connection import field_to_option, report_field_errors
 from cli.remote.figures import format_figure
 from cli.remote.output import format_short_time, replace_unprintable, show_json, show_table
@@ -85,9 +85,9 @@ def upload_if_file(
     Columns beside an id are refused unless they are those of another file, as `mapped_elsewhere` says.
     """
     file = Path(dataset)
-    if file.is_dir():
-        raise SettingError(f"{option}: {dataset} is a folder: expected a file of rows, or the id of an upload")
-    if not file.is_file():
+    if not is_file(dataset, option):
+        if file.is_dir():
+            raise SettingError(f"{option}: {dataset} is a folder: expected a file of rows, or the id of an upload")
         if file.suffix or len(file.parts) > 1:
             raise SettingError(f"{option}: there is no file {dataset}")
         if columns.sources and not mapped_elsewhere:
@@ -135,7 +135,7 @@ def _run(
     datasets = {key: body[key] for key in ("dataset", "validation_dataset") if key in body}
     columns_option = file.where("columns", given=given, option=COLUMN_OPTION)
     mapping = map_columns(body.pop("columns", {}), where=columns_option)
-    mapped = any(Path(dataset_or_file).is_file() for dataset_or_file in datasets.values())
+    mapped = any(is_file(dataset_or_file, where(key)) for key, dataset_or_file in datasets.items())
     # An upload that replaces the dataset of a file of settings needs none of its columns.
     replaced = dataset is not None and not columns
     for key, dataset_or_file in datasets.items():

@@ -44,6 +44,16 @@ def test_options_that_were_given_are_nested_as_in_the_schema() -> None:
     }
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
+def test_a_number_that_json_cannot_hold_is_refused_by_its_option(number: str) -> None:
+    with pytest.raises(SettingError, match=r"^--speed: (nan|-?inf) is not a finite number$"):
+        parse_settings({"speed": float(number)}, StandIn)
+    result = CliRunner().invoke(app, ["submit", "--model", "m", "--dataset", "d", "--learning-rate", number])
+    assert result.exit_code == ExitCode.USAGE
+    assert "--learning-rate: " in result.stderr
+    assert "is not a finite number" in result.stderr
+
+
 @pytest.mark.parametrize("command", HYPERPARAMETER_COMMANDS)
 def test_every_hyperparameter_is_an_option_of_each_command(command: str) -> None:
     wanted = {"--" + "-".join(field.path).replace("_", "-") for field in list_settings(Hyperparameters)}

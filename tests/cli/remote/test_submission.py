@@ -88,6 +88,9 @@ def test_each_wrong_option_is_named(greentune: CommandRunner, job: Job, tmp_path
         ("--dataset", "dataset_none", "--dataset: "),
         ("--dataset", str(tmp_path / "none.jsonl"), "--dataset: there is no file"),
         ("--dataset", str(tmp_path), "is a folder"),
+        ("--dataset", "x" * 256, "--dataset: File name too long"),
+        ("--validation-dataset", "x" * 256, "--validation-dataset: File name too long"),
+        ("--policy", "x" * 256, "--policy: File name too long"),
         ("--dataset", str(wrong), f"--dataset: {wrong}: "),
         ("--zone", "XX", "--zone: "),
         ("--method", "magic", "--method: "),
@@ -101,6 +104,8 @@ def test_each_wrong_option_is_named(greentune: CommandRunner, job: Job, tmp_path
         ("--policy", "unheard-of", "--policy: "),
         ("--policy", '{"kind": "constant", "rho": 2}', "--policy: rho: "),
         ("--policy", '{"kind"', "--policy: not JSON"),
+        ("--policy", '{"kind": "constant", "rho": NaN}', "--policy: not JSON: NaN is not a finite number"),
+        ("--policy", '{"kind": "constant", "rho": 1e999}', "--policy: not JSON: 1e999 is not a finite number"),
         ("--policy", "none.json", "--policy: none.json: there is no such file"),
     ):
         options = {**right, option: value}
