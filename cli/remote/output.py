@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # Of lines that are not written to a terminal.
 DEFAULT_WIDTH = 240
 GAP = 2
+KEPT = "\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # though not printable
 MIN_LAST_COLUMN_WIDTH = 32
 
 T = TypeVar("T")
@@ -82,8 +84,15 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def replace_unprintable(text: str) -> str:
-    """Replace the characters that could control the terminal, in a text from the service; keep tabs and line breaks."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)
+    """Replace the characters that could control the terminal, in a text from the service.
+
+    Tabs and line breaks are kept, and so are spaces of every width, and the joiners of scripts and emoji.
+    """
+    return "".join(letter if _is_shown(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _is_shown(letter: str) -> bool:
+    return letter.isprintable() or letter in KEPT or unicodedata.category(letter) == "Zs"
 
 
 def format_short_time(time: datetime | None) -> str:

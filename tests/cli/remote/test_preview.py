@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cli.remote.output import replace_unprintable
 from greentune.client import Client
 from store.database import Database
 from store.repositories.token_statistics import CountRequest, TokenStatisticsRepository
@@ -52,6 +53,13 @@ def dataset(client: Client, tmp_path: Path) -> str:
 def store_preview(database: Database, wanted: CountRequest) -> None:
     with database.session() as session:
         TokenStatisticsRepository(session).put_preview(wanted, PREVIEW)
+
+
+def test_only_characters_that_could_control_the_terminal_are_replaced() -> None:
+    shown = "東京\u3000都 3\u202f000\u00a0€ می\u200cخواهم 👩\u200d💻\ta\n"
+    assert replace_unprintable(shown) == shown
+    hidden = "\x1b\x00\x7f\x9b\r\u202e\u2066\u200e\u061c\u2028\u2029\ufeff\ue000"
+    assert replace_unprintable(f"a{hidden}b") == "a" + "\N{REPLACEMENT CHARACTER}" * len(hidden) + "b"
 
 
 def test_rows_are_shown_as_they_were_uploaded(greentune: CommandRunner, dataset: str) -> None:
