@@ -22,7 +22,7 @@ class FormField:
 
     `type` is "choice", "integer", "number" or "string"; `types`, `words` and `hint` are those of `SettingField`. `step`
     is the increment of an arrow key; `kinds` lists the policy kinds that have the field, empty where all do. An
-    `optional` input is left empty where the setting has its default.
+    `optional` input is left empty where the setting has its default; a `multiline` one takes line breaks.
     """
 
     path: str
@@ -37,6 +37,7 @@ class FormField:
     types: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     optional: bool = False
+    multiline: bool = False
     kinds: tuple[str, ...] = ()
 
     @property
@@ -100,6 +101,7 @@ def _of_setting(setting: SettingField, *, path: str) -> FormField:
         default=setting.default,
         types=setting.types,
         words=setting.words,
+        multiline=setting.multiline,
     )
 
 

@@ -1,7 +1,8 @@
 """Settings of a pydantic model as flat fields: what options, form inputs and reference pages are made from.
 
 A setting's group is `json_schema_extra={"group": TITLE}`; settings without one are the common ones. A nested model is a
-group of its own, and `{"method": NAME}` says that it applies to one method alone.
+group of its own, and `{"method": NAME}` says that it applies to one method alone; `{"multiline": True}` that a text may
+have several lines.
 """
 
 import re
@@ -23,7 +24,8 @@ class SettingField:
     """One setting, as its JSON schema describes it.
 
     `path` are its names from the outermost model; `types` its JSON types without null and text that is one of `words`,
-    the texts that it takes; `bounds` are its limits in words, empty without any.
+    the texts that it takes; `bounds` are its limits in words, empty without any; `multiline` says that a text may have
+    several lines.
     """
 
     path: tuple[str, ...]
@@ -34,6 +36,7 @@ class SettingField:
     bounds: str
     minimum: float | None = None
     maximum: float | None = None
+    multiline: bool = False
 
     @property
     def name(self) -> str:
@@ -136,6 +139,7 @@ def read_setting(schema: Schema, *, path: tuple[str, ...]) -> SettingField:
         bounds=_format_bounds(limits),
         minimum=limits.get("minimum", limits.get("exclusiveMinimum")),
         maximum=limits.get("maximum", limits.get("exclusiveMaximum")),
+        multiline=schema.get("multiline", False),
     )
 
 

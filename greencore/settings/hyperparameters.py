@@ -234,7 +234,7 @@ class Hyperparameters(BaseModel):
         default=None,
         max_length=4000,
         description="Prompt whose completion is generated before and after training",
-        json_schema_extra={"group": "Evaluation"},
+        json_schema_extra={"group": "Evaluation", "multiline": True},
     )
     precision: PrecisionName = Field(
         default="auto",

@@ -288,6 +288,21 @@ def test_a_copy_of_a_job_can_be_submitted(page: Page, dashboard: Dashboard, data
     assert (job.policy_name, job.hyperparameters["epochs"]) == ("follow-the-grid", 8)
 
 
+def test_a_copy_keeps_a_prompt_of_several_lines(page: Page, dashboard: Dashboard, dataset: str) -> None:
+    prompt = "Translate:\n  cheese\n\nTo French:\n"
+    given = Hyperparameters(sample_prompt=prompt).model_dump(mode="json")
+    now = datetime.now(UTC)
+    first = stage_job(
+        dashboard.database, dashboard.settings, dataset, JobStatus.CANCELLED, now=now, hyperparameters=given
+    )
+
+    page.goto(f"/dashboard/submit?from={first}")
+    expect(page.get_by_label("Sample prompt")).to_have_value(prompt)
+    page.get_by_role("button", name="Submit").click()
+
+    assert submitted(page, dashboard.database).hyperparameters["sample_prompt"] == prompt
+
+
 def test_a_model_gets_its_estimate_once_it_is_measured(page: Page, dashboard: Dashboard) -> None:
     now = datetime.now(UTC)
     dataset = stage_dataset(dashboard.database, dashboard.settings, now=now)

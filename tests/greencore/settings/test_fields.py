@@ -90,6 +90,10 @@ def test_a_text_keeps_the_white_space_around_it() -> None:
     assert prompt.parse(" Translate: \n") == " Translate: \n"
 
 
+def test_only_a_text_with_lines_is_multiline() -> None:
+    assert [field.name for field in list_settings(Hyperparameters) if field.multiline] == ["sample_prompt"]
+
+
 def test_a_whole_number_has_one_text() -> None:
     assert [format_value(value) for value in (1, 1.0, 0.0, 2e-5, 0.5, 1e30)] == ["1", "1", "0", "2e-05", "0.5", "1e+30"]
 
