@@ -76,17 +76,17 @@ def evaluate_waiting_job(
     session: Session, job: Job, fleet: Fleet, settings: Settings, *, at: datetime
 ) -> GateDecision | None:
     """Place a locked job and evaluate its gate; None, with the reason in the job, where no worker could run it."""
-    possible = [worker for worker in fleet.workers if job.zone_asked in (None, worker.zone)]
-    fitting = list_fitting_workers(job, possible)
-    if possible and not fitting:
-        job.reason = explain_unfit_devices(job, possible)
-        return None
-    fleet = replace(fleet, workers=fitting) if possible else fleet
     # A job that was priced on one basis keeps it.
     zones = fleet.zones(job.signal, job.emission_factors) if job.zone_asked is None else fleet.zones()
-    if not zones or (job.zone_asked is not None and job.zone_asked not in zones):
+    possible = [one for one in fleet.workers if one.zone in zones and job.zone_asked in (None, one.zone)]
+    if not possible:
         job.reason = describe_missing_worker(job, zones)
         return None
+    fleet = replace(fleet, workers=list_fitting_workers(job, possible))
+    if not fleet.workers:
+        job.reason = explain_unfit_devices(job, possible)
+        return None
+    zones = fleet.zones()
     estimate = estimate_epoch(session, job, settings, device=job.device or fleet.workers[0].device)
     zone, why = job.zone_asked, "no gate"
     if zone is None and job.energy_kwh > 0 and job.zone in zones:

@@ -72,9 +72,10 @@ def predict_placement(
 ) -> tuple[ExpectedPlacement, EpochEstimate]:
     """Return the placement that the scheduler would choose, and the epoch estimate on a worker there."""
     hyperparameters = Hyperparameters.model_validate(new.hyperparameters)
+    live = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
     workers = list_possible_workers(
         session,
-        WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds)),
+        [worker for worker in live if new.zone in (None, worker.zone)],
         session.get_one(Dataset, new.dataset_id),
         JobSettings.of(new.model, new.method, policy, hyperparameters),
     )

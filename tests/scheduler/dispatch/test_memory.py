@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from greencore.carbon import Basis
 from greencore.device import Device
 from planning.device_fit import choose_recomputation
 from runtime.settings import Settings
 from scheduler import Scheduler
+from scheduler.job_placement import Fleet, evaluate_waiting_job
 from store.database import Database
+from store.repositories.workers import WorkerRepository
 from store.tables import Job
 from tests.carbon_provider_server import ManualClock
 from tests.scheduler.stage import add_job, add_worker, claim_as_worker, read_job, write_trace
@@ -94,6 +98,23 @@ def test_the_reason_has_the_figures_of_the_device_that_lacks_least(
         f"waits for a worker whose device holds the {least} GB of its steps: the closest that is alive {closest} GB"
     )
     assert read_job(database, job_id).reason == expected
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_the_reason_is_of_devices_in_the_zones_where_the_job_may_go(
+    empty_broker: Settings, database: Database, clock: ManualClock
+) -> None:
+    """The zone CLEAN, with devices of 8 and 24 GB, has marginal intensities, and DIRTY, with 80 GB, average ones."""
+    bases = {"CLEAN": Basis("marginal", "direct"), "DIRTY": Basis()}
+    job_id = add_prepared_job(database, {"bf16": need(30), "fp32": need(60)})
+    with database.session() as session:
+        workers = WorkerRepository(session).list_live(within=timedelta(minutes=5))
+        job = session.get_one(Job, job_id)
+        job.signal = "marginal"
+        assert evaluate_waiting_job(session, job, Fleet(workers, bases), empty_broker, at=clock()) is None
+        assert "holds the 30 GB of its steps: the closest that is alive (GPU) has 8 GB" in str(job.reason)
+        assert evaluate_waiting_job(session, job, Fleet(workers[:1], bases), empty_broker, at=clock()) is None
+        assert job.reason == "waits for a worker of a zone with a marginal intensity: none is alive"
 
 
 @pytest.mark.parametrize("setting", ["auto", False])

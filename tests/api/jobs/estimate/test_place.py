@@ -89,3 +89,6 @@ def test_a_job_is_estimated_on_a_device_that_holds_it(estimate: Any, database: D
             )
     assert estimate(zone=None).json()["place"]["zone"] == "FR"
     assert estimate(zone=None, method="lora").json()["place"]["zone"] == "NO"
+    there = estimate(zone="NO").json()  # too small for the job, and alive
+    assert there["place"]["live_workers"] == 1
+    assert not any("no worker is alive" in note for note in there["notes"])
