@@ -40,7 +40,7 @@ def list_fitting_workers(job: Job, workers: Sequence[Worker]) -> list[Worker]:
         if not computes_attention(worker, settings.attention):
             continue
         device = get_device(worker)
-        need = None if device is None else needs.get(device.choose_precision(settings))
+        need = None if device is None else needs.get(_choose_precision(job, settings, device))
         if device is None or need is None or need.least <= device.memory_bytes:
             fitting.append(worker)
     return fitting
@@ -54,7 +54,7 @@ def explain_unfit_devices(job: Job, workers: Sequence[Worker]) -> str:
         for worker in workers
         if computes_attention(worker, settings.attention)
         and (device := get_device(worker)) is not None
-        and (need := needs.get(device.choose_precision(settings))) is not None
+        and (need := needs.get(_choose_precision(job, settings, device))) is not None
     ]
     if not lacking:
         return f"waits for a worker with a GPU: {FLASH_NEEDS_GPU}"
@@ -68,12 +68,17 @@ def explain_unfit_devices(job: Job, workers: Sequence[Worker]) -> str:
 def choose_recomputation(job: Job, device: Device) -> bool | Literal["auto"]:
     """Return whether a job's blocks recompute on a device; `auto` where preparation could not trace that."""
     settings = Hyperparameters.model_validate(job.hyperparameters)
-    need = _read_needs(job).get(device.choose_precision(settings))
+    need = _read_needs(job).get(_choose_precision(job, settings, device))
     if settings.gradient_checkpointing != "auto" or need is None:
         return settings.gradient_checkpointing
     if need.kept <= device.memory_bytes:
         return False
     return "auto" if need.recomputed is None else True
+
+
+def _choose_precision(job: Job, settings: Hyperparameters, device: Device) -> str:
+    """Return the precision that a job takes on a device: that of its run once it has begun, whatever the device."""
+    return job.precision or device.choose_precision(settings)
 
 
 def _read_needs(job: Job) -> Mapping[str, MemoryNeed]:

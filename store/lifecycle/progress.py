@@ -55,12 +55,13 @@ class EpochMeasurement:
 def start_training(
     session: Session, lease: Lease, *, at: datetime, steps: int, steps_done: int, epochs_done: int, precision: str
 ) -> None:
-    """Record that the model is loaded, and the step of the checkpoint from which the run continues.
+    """Record that the model is loaded, its precision, and the step of the checkpoint from which the run continues.
 
     Later steps were lost with their attempt: their rows are deleted, and they are repeated.
     """
     job = lock_leased_job(session, lease)
     job.steps, job.steps_done, job.epochs_done = steps, steps_done, epochs_done
+    job.precision = precision
     session.execute(delete(Step).where(Step.job_id == lease.job_id, Step.number > steps_done))
     remove_evaluations_after(session, job, steps_done)
     data = {"steps_done": steps_done, "epochs_done": epochs_done, "precision": precision}

@@ -37,8 +37,9 @@ class Job(Table):
     when all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed message,
     `gate` the last gate decision, `eta` the last predicted end, `best` the evaluation during training with the lowest
     loss so far (`step`, `epoch`, `loss`), `utility` the importance by ρ of the newest probe, `tracker_kwh` CodeCarbon's
-    energy total, `micro_batch_size` the rows computed at once, where a worker measured or halved them. `signal` and
-    `emission_factors` are the basis of its intensity.
+    energy total, `micro_batch_size` the rows computed at once, where a worker measured or halved them, `precision` that
+    of its run (`greencore.device.RunPrecision`), None until training starts. `signal` and `emission_factors` are the
+    basis of its intensity.
     """
 
     __tablename__ = "jobs"
@@ -122,6 +123,7 @@ class Job(Table):
     steps: Mapped[int | None]
     steps_done: Mapped[int] = mapped_column(default=0)
     micro_batch_size: Mapped[int | None]
+    precision: Mapped[str | None]
     rho: Mapped[float | None]
     loss: Mapped[float | None]
     energy_kwh: Mapped[float] = mapped_column(default=0.0)

@@ -53,6 +53,25 @@ def test_rows_of_every_table_survive_upgrade_and_downgrade(empty_database_url: s
         assert _rows(connection, _tables(engine)) == before
 
 
+def test_a_waiting_job_gets_the_precision_in_which_its_run_began(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0022")
+    engine = create_engine(empty_database_url, poolclass=NullPool)
+    with engine.begin() as connection:
+        tables = {table.name: table for table in _tables(engine)}
+        begun, waiting = ({**_row(tables["jobs"], 1), "id": name} for name in ("begun", "waiting"))
+        connection.execute(tables["datasets"].insert().values(_row(tables["datasets"], 1)))
+        connection.execute(tables["jobs"].insert().values([begun, waiting]))
+        started = {"job_id": "begun", "at": NOW, "type": "training.started", "data": {"precision": "bf16"}}
+        connection.execute(tables["events"].insert().values(started))
+
+    upgrade(empty_database_url)
+
+    with engine.connect() as connection:
+        [jobs] = [table for table in _tables(engine) if table.name == "jobs"]
+        found = {row.id: row.precision for row in connection.execute(select(jobs))}
+    assert found == {"begun": "bf16", "waiting": None}
+
+
 def _upgraded_value(table: str, column: str, row: dict[str, Any]) -> Any:
     """Return the value in a row of the newest schema that replaces an earlier schema's column."""
     if (table, column) == ("workers", "zones"):  # replaced by the one zone of the worker's site

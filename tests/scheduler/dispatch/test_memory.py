@@ -67,6 +67,23 @@ def test_the_cleanest_zone_is_one_whose_device_holds_the_job(
     assert broker.llen(queue) == 1
 
 
+@pytest.mark.parametrize(
+    ("needs", "begun_in", "zone"),
+    [
+        ({"bf16": need(14), "fp32": need(28)}, None, "DIRTY"),
+        ({"bf16": need(14), "fp32": need(28)}, "bf16", "CLEAN"),
+        ({"bf16": need(7), "fp32": need(28)}, None, "CLEAN"),
+        ({"bf16": need(7), "fp32": need(28)}, "fp32", "DIRTY"),
+    ],
+)
+def test_a_run_goes_on_where_its_own_precision_fits(
+    scheduler: Scheduler, database: Database, needs: dict[str, Any], begun_in: str | None, zone: str
+) -> None:
+    job_id = add_job(database, estimate={"full_flops": 1e9, "memory_needs": needs}, precision=begun_in)
+    scheduler.tick()
+    assert read_job(database, job_id).zone == zone
+
+
 def test_a_job_that_no_live_device_holds_waits_with_the_figures(
     scheduler: Scheduler, database: Database, broker: redis.Redis
 ) -> None:
@@ -184,3 +201,10 @@ def test_blocks_recompute_by_the_memory_of_the_device_where_a_job_runs() -> None
     assert (
         choose(29, needs={"fp32": need(30)}) == choose(29, needs={}) == choose(29, needs={"bf16": need(30)}) == "auto"
     )
+
+
+@pytest.mark.parametrize(("begun_in", "recomputes"), [(None, False), ("bf16", False), ("fp32", True)])
+def test_blocks_recompute_by_the_precision_of_the_run(begun_in: str | None, recomputes: bool) -> None:
+    needs = {"bf16": need(14, 9), "fp32": need(28, 18)}
+    job = Job(hyperparameters={}, estimate={"memory_needs": needs}, precision=begun_in)
+    assert choose_recomputation(job, Device("GPU", 20 * GIGABYTE, computes_bf16=True)) is recomputes

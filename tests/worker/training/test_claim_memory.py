@@ -1,9 +1,11 @@
 """A worker leaves a job that its device does not hold to another of its zone that does."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from greencore.training.models.precision import PRECISION_FILE_NAME
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus
@@ -35,3 +37,5 @@ def test_a_job_is_claimed_by_a_worker_whose_device_holds_it(
     job = read_job(database, job_id)
     assert job.status is status, job.error
     assert job.dispatched_at is not None  # what is not claimed counts as lost after a while, and is sent again
+    stored = worker_settings.job_dir(job_id) / PRECISION_FILE_NAME
+    assert job.precision == (json.loads(stored.read_text()) if status is JobStatus.SUCCEEDED else None)
