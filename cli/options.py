@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, TypeVar
 
@@ -89,12 +90,19 @@ def with_options_of(parse: Callable[..., Any], name: str) -> Callable[[Callable[
     return decorate
 
 
-def is_file(given: str, option: str) -> bool:
-    """Return whether an option names a file. Raises `SettingError` where a name is too long, for one."""
+@contextmanager
+def report_path_errors(option: str) -> Iterator[None]:
+    """Raise the block's errors of the file system as a `SettingError` that names the option."""
     try:
-        return Path(given).is_file()
+        yield
     except OSError as error:
         raise SettingError(f"{option}: {error.strerror}") from error
+
+
+def is_file(given: str | Path, option: str) -> bool:
+    """Return whether an option names a file. Raises `SettingError` where a name is too long, for one."""
+    with report_path_errors(option):
+        return Path(given).is_file()
 
 
 def check_choice(option: str, given: str, choices: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from api.figures import UNKNOWN, format_forms, format_size
 from cli.columns import map_columns, parse_columns
 from cli.commands.submission import upload_if_file
 from cli.errors import SettingError
-from cli.options import AsJson, ColumnOptions, with_client
+from cli.options import AsJson, ColumnOptions, is_file, with_client
 from cli.remote.connection import field_to_option, report_field_errors
 from cli.remote.output import Columns, format_short_time, show_json, show_list
 from greentune.errors import StillCounting
@@ -59,7 +59,7 @@ def upload(
     as_json: AsJson = False,
 ) -> None:
     """Upload rows, and show the id of the dataset; every row is validated."""
-    if not file.is_file():
+    if not is_file(file, "FILE"):
         raise SettingError(f"FILE: there is no file {file}")
     dataset_id = upload_if_file(client, str(file), map_columns(parse_columns(column)), option="FILE")
     if as_json:

@@ -7,6 +7,7 @@ import typer
 
 from cli.errors import SettingError
 from cli.local.train import resolve_model_option
+from cli.options import is_file, report_path_errors
 from greencore.training.models.delta import DeltaError, apply_delta
 from greencore.training.models.loading import ModelError
 from runtime.settings import Settings
@@ -17,9 +18,11 @@ def apply(base: str, delta: Path, output: Path, settings: Settings) -> None:
 
     Raises `SettingError` with the option at fault; then nothing has been written.
     """
-    if output.exists():
+    with report_path_errors("--output"):
+        is_there = output.exists()
+    if is_there:
         raise SettingError(f"--output: {output} is there already: name a new folder, so that nothing is overwritten")
-    if not delta.is_file():
+    if not is_file(delta, "--delta"):
         raise SettingError(f"--delta: there is no file {delta}")
     transformers.utils.logging.disable_progress_bar()
     try:

@@ -13,7 +13,7 @@ from rich.table import Table
 from api.figures import UNKNOWN
 from cli.errors import CommandError, SettingError
 from cli.hyperparameters import option_of
-from cli.options import check_choice
+from cli.options import check_choice, report_path_errors
 from cli.remote.figures import format_rouge
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
 from greencore.dataset import InvalidRow
@@ -63,7 +63,9 @@ def train(
     removed, so that a corrected command can use it.
     """
     check_choice("--method", method, ("greentrainer", *get_args(Baseline)))
-    if output.exists() and any(output.iterdir()):
+    with report_path_errors("--output"):
+        is_filled = output.exists() and any(output.iterdir())
+    if is_filled:
         raise SettingError(f"--output: {output} is not empty: name a new folder, so that nothing is overwritten")
     container, rows, ignored = _load_rows(dataset, columns)
     validation_rows = None
@@ -126,7 +128,9 @@ def resolve_model_option(model: str, settings: Settings, *, option: str = "--mod
         return resolve_model_folder(catalogue[model].source, settings.models_dir / model)
     if model.startswith("hub:"):
         return resolve_model_folder(model, settings.models_dir / model.removeprefix("hub:").replace("/", "--"))
-    if not Path(model).exists():
+    with report_path_errors(option):
+        is_there = Path(model).exists()
+    if not is_there:
         raise SettingError(f"{option}: {model} is neither in the catalogue ({', '.join(catalogue)}) nor a path")
     return resolve_model_folder(model, settings.models_dir / Path(model).stem)
 

@@ -68,6 +68,7 @@ def test_each_option_that_is_wrong_is_named(
     for faulty, words in [
         ((base, delta, base), "--output: .* is there already"),
         ((base, tmp_path / "nowhere", tmp_path / "whole"), "--delta: there is no file"),
+        ((base, tmp_path / ("x" * 256), tmp_path / "whole"), "--delta: File name too long"),
         ((base, no_delta, tmp_path / "whole"), "--delta: .* is not a delta"),
         (("no-such-model", delta, tmp_path / "whole"), "--base: no-such-model is neither in the catalogue"),
         ((broken, delta, tmp_path / "whole"), "--base: .* holds no config"),

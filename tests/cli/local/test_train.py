@@ -84,7 +84,12 @@ def test_an_unusable_model_or_dataset_is_named(model: Path, dataset: Path, tmp_p
     wrong.write_text('{"prompt": "a", "completion": "b"}\nnot json\n')
     with pytest.raises(SettingError, match=r"--dataset: .*wrong\.jsonl: line 2"):
         run(model, wrong, output)
+    with pytest.raises(SettingError, match="--model: File name too long"):
+        run("x" * 256, dataset, output)
     assert not output.exists()
+    for path, reason in ((tmp_path / ("x" * 256), "File name too long"), (dataset, "Not a directory")):
+        with pytest.raises(SettingError, match=f"--output: {reason}"):
+            run(model, dataset, path)
 
 
 def test_rows_of_a_compressed_table_are_trained_by_their_columns(model: Path, tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_models_workers_and_datasets_are_listed(
     greentune.refused("datasets", "delete", job.dataset, code=5)
     greentune.refused("datasets", "delete", uploaded, code=4)
     assert "FILE: there is no file" in greentune.refused("datasets", "upload", "none.jsonl", code=2)
+    assert "FILE: File name too long" in greentune.refused("datasets", "upload", "x" * 256, code=2)
 
 
 def test_workers_are_shown_with_the_memory_of_their_device(greentune: CommandRunner, database: Database) -> None:
