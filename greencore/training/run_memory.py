@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ BOUND_BYTES_PER_WIDTH = 64
 
 @dataclass(frozen=True)
 class RunMemory:
-    """Predicts the peak memory of a run's steps under changed settings. `rho` is the highest of any epoch."""
+    """Predicts the peak memory of a run's steps under changed settings, each once. `rho` is any epoch's highest."""
 
     folder: Path
     method: str
@@ -43,6 +43,9 @@ class RunMemory:
     lengths: Sequence[Lengths]
     limits: PositionLimits
     layout: BatchLayout
+    _predicted: dict[tuple[str, RunPrecision, str], PeakMemory | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def longest_row(self) -> int:
@@ -56,8 +59,42 @@ class RunMemory:
     def predict(
         self, hyperparameters: Hyperparameters, precision: RunPrecision, method: str | None = None
     ) -> PeakMemory | None:
-        """Return the memory of an optimiser step on the longest rows; None where it cannot be predicted."""
-        method = method or self.method
+        """Return the memory of an optimiser step on the longest rows; None where it cannot be predicted.
+
+        Recomputation and micro-batch under `auto` are taken as without recomputation, and of all rows of a step.
+        """
+        resolved = hyperparameters.model_copy(
+            update={
+                "gradient_checkpointing": hyperparameters.gradient_checkpointing is True,
+                "micro_batch_size": hyperparameters.rows_at_once,
+            }
+        )
+        key = (resolved.model_dump_json(), precision, method or self.method)
+        if key not in self._predicted:
+            self._predicted[key] = self._trace(resolved, precision, method or self.method)
+        return self._predicted[key]
+
+    def list_levels(self, hyperparameters: Hyperparameters) -> Iterator[Hyperparameters]:
+        """Yield the settings that `auto` may come to, each with less memory: one row at once, recomputed blocks.
+
+        Of a micro-batch under `auto` a run measures how many rows fit.
+        """
+        if hyperparameters.micro_batch_size == "auto":
+            hyperparameters = hyperparameters.model_copy(update={"micro_batch_size": 1})
+        kept = hyperparameters.gradient_checkpointing is True
+        yield hyperparameters.model_copy(update={"gradient_checkpointing": kept})
+        if hyperparameters.gradient_checkpointing == "auto" and self.method != "prefix":
+            yield hyperparameters.model_copy(update={"gradient_checkpointing": True})
+
+    def bound(self, model: torch.nn.Module, hyperparameters: Hyperparameters) -> int:
+        """Return bytes that no step exceeds, by the widths of the model's matrices and without a traced step."""
+        parameters = list(model.parameters())
+        widths = sum(p.shape[0] + p.shape[-1] for p in parameters if p.ndim > 1)
+        tokens = self.count_rows(hyperparameters) * self.longest_row
+        states = 8 * sum(p.numel() * 4 for p in parameters)  # weights, gradients, state and a probe's copies
+        return states + BOUND_BYTES_PER_WIDTH * tokens * (widths + self.longest_row * len(parameters))
+
+    def _trace(self, hyperparameters: Hyperparameters, precision: RunPrecision, method: str) -> PeakMemory | None:
         model = load_meta_model(self.folder, attention=hyperparameters.attention)
         if hyperparameters.gradient_checkpointing is True:
             enable_gradient_checkpointing(model)
@@ -82,26 +119,6 @@ class RunMemory:
         except (TraceError, BudgetTooSmall, BaselineError) as error:
             log.warning("the memory of a step is not predicted: %s", error)
             return None
-
-    def list_levels(self, hyperparameters: Hyperparameters) -> Iterator[Hyperparameters]:
-        """Yield the settings that `auto` may come to, each with less memory: one row at once, recomputed blocks.
-
-        Of a micro-batch under `auto` a run measures how many rows fit.
-        """
-        if hyperparameters.micro_batch_size == "auto":
-            hyperparameters = hyperparameters.model_copy(update={"micro_batch_size": 1})
-        kept = hyperparameters.gradient_checkpointing is True
-        yield hyperparameters.model_copy(update={"gradient_checkpointing": kept})
-        if hyperparameters.gradient_checkpointing == "auto" and self.method != "prefix":
-            yield hyperparameters.model_copy(update={"gradient_checkpointing": True})
-
-    def bound(self, model: torch.nn.Module, hyperparameters: Hyperparameters) -> int:
-        """Return bytes that no step exceeds, by the widths of the model's matrices and without a traced step."""
-        parameters = list(model.parameters())
-        widths = sum(p.shape[0] + p.shape[-1] for p in parameters if p.ndim > 1)
-        tokens = self.count_rows(hyperparameters) * self.longest_row
-        states = 8 * sum(p.numel() * 4 for p in parameters)  # weights, gradients, state and a probe's copies
-        return states + BOUND_BYTES_PER_WIDTH * tokens * (widths + self.longest_row * len(parameters))
 
 
 def load_or_choose_recomputation(

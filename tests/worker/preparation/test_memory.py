@@ -12,6 +12,7 @@ import pytest
 from greencore.device import Device
 from greencore.host_memory import read_host_memory
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.training.methods.step_memory import predict_step_memory
 from planning.device_fit import MemoryNeed
 from planning.peak_memory import TracedStep, list_live_devices
 from runtime.settings import Settings
@@ -140,6 +141,21 @@ def test_the_need_with_recomputed_blocks_is_known_before_a_device_is_too_small(
     need = prepare(10**12, **changed).memory_needs["fp32"]
     assert (need.recomputed is not None) is known
     assert prepare(10**12, method="prefix", **changed).memory_needs["fp32"].recomputed is None
+
+
+@pytest.mark.parametrize(("changed", "traces"), [({}, 2), ({"gradient_checkpointing": False}, 1)])
+def test_each_step_is_traced_once(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], traces: int
+) -> None:
+    traced: list[Hyperparameters] = []
+
+    def trace(model: Any, shapes: Any, hyperparameters: Hyperparameters, **given: Any) -> Any:
+        traced.append(hyperparameters)
+        return predict_step_memory(model, shapes, hyperparameters, **given)
+
+    monkeypatch.setattr("greencore.training.run_memory.predict_step_memory", trace)
+    prepare(10**12, 10**11, **changed)
+    assert len(traced) == traces
 
 
 def test_a_job_that_fits_no_device_is_refused_with_what_would_fit(prepare: Prepare) -> None:
