@@ -127,7 +127,7 @@ def load_or_choose_recomputation(
     """Return whether the blocks of a run under `auto` recompute: where a step would not fit into the memory otherwise.
 
     The memory is that of the model's device. A step is traced where a bound without a trace does not fit; that choice
-    is stored in the run's folder, and is made again on another device.
+    is stored in the run's folder, and is made again on another device, or one of the same name with other memory.
     """
     file = folder / FILE_NAME
     device = next(model.parameters()).device
@@ -136,8 +136,9 @@ def load_or_choose_recomputation(
     available = torch.cuda.get_device_properties(device).total_memory if cuda else read_host_memory()
 
     def parse(stored: Any) -> bool:
-        if stored["device"] != name:
-            raise ValueError(f"chosen on {stored['device']}, and the device is {name}")
+        if (stored["device"], stored["device_bytes"]) != (name, available):
+            chosen = f"{stored['device']} of {stored['device_bytes']} bytes"
+            raise ValueError(f"chosen on {chosen}, and the device is {name} of {available} bytes")
         return bool(stored["recomputes"])
 
     def choose() -> dict[str, Any]:

@@ -52,14 +52,23 @@ def test_blocks_recompute_where_a_step_does_not_fit_otherwise(
 def test_a_run_keeps_its_choice_when_it_goes_on(
     model_folder: Path, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as tight:
-        tight.setattr(MEMORY, lambda: 1)
-        train(model_folder, rows, tmp_path)
-    stored = (tmp_path / FILE_NAME).read_text()
-    train(model_folder, rows, tmp_path)
-    assert (tmp_path / FILE_NAME).read_text() == stored
-    (tmp_path / FILE_NAME).write_text(stored.replace('"cpu"', '"another device"'))
-    monkeypatch.setattr(MEMORY, lambda: 10**12)
+    monkeypatch.setattr(MEMORY, lambda: 1)
     train(model_folder, rows, tmp_path)
     chosen = json.loads((tmp_path / FILE_NAME).read_text())
-    assert (chosen["device"], chosen["recomputes"]) == ("cpu", False)
+    assert (chosen["recomputes"], chosen["device_bytes"]) == (True, 1)
+    kept = json.dumps({**chosen, "recomputes": False})  # as no choice here would be
+    (tmp_path / FILE_NAME).write_text(kept)
+    train(model_folder, rows, tmp_path)
+    assert (tmp_path / FILE_NAME).read_text() == kept
+
+
+@pytest.mark.parametrize("elsewhere", [{"device": "another device"}, {"device_bytes": 10**12}], ids=str)
+def test_the_choice_is_made_again_on_another_device_or_with_other_memory(
+    model_folder: Path, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(MEMORY, lambda: 1)
+    stored = {"device": "cpu", "recomputes": False, "peak_bytes": 10**6, "device_bytes": 1, **elsewhere}
+    (tmp_path / FILE_NAME).write_text(json.dumps(stored))
+    train(model_folder, rows, tmp_path)
+    chosen = json.loads((tmp_path / FILE_NAME).read_text())
+    assert (chosen["device"], chosen["recomputes"], chosen["device_bytes"]) == ("cpu", True, 1)
