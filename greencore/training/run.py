@@ -101,6 +101,7 @@ def fine_tune(
     validation_rows: Sequence[Row] | None = None,
     hyperparameters: Hyperparameters,
     rho: RhoSchedule = 1.0,
+    highest_rho: float | None = None,
     method: Method = "greentrainer",
     folder: Path,
     result_folder: Path | None = None,
@@ -110,7 +111,8 @@ def fine_tune(
     """Fine-tune the model in `model_folder` on `rows` by `method`, and save the result in `result_folder`.
 
     For "greentrainer" `rho` is in (0, 1], or a function of the epoch (from 0) to such a value; 1 is full fine-tuning.
-    The other methods are the paper's baselines, which ignore `rho`. `validation_rows`, less those that equal one of
+    By `highest_rho`, the function's largest value (1 where it is not given), the memory of a step is predicted. The
+    other methods are the paper's baselines, which ignore `rho`. `validation_rows`, less those that equal one of
     `rows`, are held out in place of a share of `rows`. After each epoch, and where the listener stops the run, `folder`
     (or `checkpoints`) holds a checkpoint, from which a later call resumes. At the end `result_folder`, by default
     `folder/artifacts`, holds the tokenizer and the model (a LoRA merged into it), the adapter for "prefix" and where
@@ -126,7 +128,8 @@ def fine_tune(
     another model, `DiskFull` where the result cannot be written.
     """
     listener, checkpoints = listener or TrainingListener(), checkpoints or CheckpointFolder(folder)
-    highest_rho = rho if isinstance(rho, int | float) else 1.0
+    if highest_rho is None:
+        highest_rho = rho if isinstance(rho, int | float) else 1.0
     setup = _set_up(
         model_folder, rows, validation_rows, hyperparameters, method=method, highest_rho=highest_rho, folder=folder
     )

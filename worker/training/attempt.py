@@ -142,6 +142,7 @@ class TrainingAttempt(TrainingListener):
             validation_rows=None if validation_in is None else load_stored_rows(validation_in),
             hyperparameters=_resolve_checkpointing(self._job),
             rho=self.start_epoch,
+            highest_rho=self._policy.rho_range[1],
             method=cast(Method, self._job.method),
             folder=folder,
             result_folder=folder / f"result-{self._lease.attempt}",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from greencore.training.models.precision import PRECISION_FILE_NAME
+from greencore.training.run_memory import FILE_NAME as RECOMPUTATION_FILE_NAME
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus
@@ -39,3 +40,20 @@ def test_a_job_is_claimed_by_a_worker_whose_device_holds_it(
     assert job.dispatched_at is not None  # what is not claimed counts as lost after a while, and is sent again
     stored = worker_settings.job_dir(job_id) / PRECISION_FILE_NAME
     assert job.precision == (json.loads(stored.read_text()) if status is JobStatus.SUCCEEDED else None)
+
+
+def test_a_run_predicts_its_steps_up_to_the_highest_rho_of_its_policy(
+    database: Database, worker_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greencore.training.run_memory.read_host_memory", lambda: 1)
+
+    def predict_peak(rho: float) -> int:
+        job_id = queued_job(database, worker_settings, epochs=1)
+        with database.session() as session:
+            job = session.get_one(Job, job_id)
+            job.epochs, job.policy = 1, {"kind": "constant", "rho": rho}
+        train_job(job_id, settings=worker_settings)
+        stored = json.loads((worker_settings.job_dir(job_id) / RECOMPUTATION_FILE_NAME).read_text())
+        return int(stored["peak_bytes"])
+
+    assert predict_peak(0.6) < predict_peak(1.0)
