@@ -1,9 +1,10 @@
 """Memory of a job that does not exist yet, beside that of the live devices: what is certain, and what is predicted."""
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from sqlalchemy import select
@@ -134,19 +135,8 @@ def predict_memory(
         (size for one in precisions if (size := _count_least_bytes(session, wanted, one)) is not None), default=None
     )
     device_bytes = None if largest is None else largest.memory_bytes
-    for job in _list_similar_jobs(session, wanted, precisions):
-        traced = TracedStep.from_json((job.estimate or {})["step_memory"])
-        tokens, source = _find_longest_row(session, dataset, wanted, job, traced)
-        if not 1 / MAX_LENGTH_RATIO <= tokens / traced.tokens <= MAX_LENGTH_RATIO:
-            continue
-        given, same_rows = Hyperparameters.model_validate(job.hyperparameters), source == OWN_ROWS
-        rows = (job.estimate or {})["training_examples"] if same_rows else dataset.rows
-        rows = min(wanted.hyperparameters.rows_at_once, rows)
-        peak = traced.predict(given, wanted.hyperparameters, rows=rows, tokens=tokens)
-        alike = (rows, tokens) == (traced.rows, traced.tokens)
-        basis = "the traced step of a prepared job with this model and method"
-        if not alike:
-            basis += f", scaled to {rows} rows of {tokens} tokens, {source}"
+    if (found := _predict_peak(session, dataset, wanted, precisions)) is not None:
+        peak, basis = found
         if wanted.hyperparameters.micro_batch_size == "auto" and device_bytes is not None:
             peak = min(peak, device_bytes)
         return PredictedMemory(peak, least, device_bytes, basis)
@@ -162,19 +152,23 @@ def list_possible_workers(
 ) -> list[Worker]:
     """List the workers whose device may hold a job that is not prepared yet; all of them where none may.
 
-    Left out are those that the predicted peak exceeds, or the least that is certain where `auto` may recompute, and for
-    flash attention those without a GPU.
+    Left out are those that the predicted peak exceeds, or the least that is certain where `auto` may take less than the
+    peak, and for flash attention those without a GPU. The cost does not depend on the number of workers.
     """
-    recomputes = wanted.hyperparameters.gradient_checkpointing == "auto"
-    able = [worker for worker in workers if computes_attention(worker, wanted.hyperparameters.attention)]
-    unfit: set[Device | None] = set()
-    for device in {get_device(worker) for worker in able}:
-        if device is not None:
-            found = predict_memory(session, [device], dataset, wanted)
-            needed = found.least_bytes if recomputes or found.peak_bytes is None else found.peak_bytes
-            if needed is not None and needed > device.memory_bytes:
-                unfit.add(device)
-    return [worker for worker in able if get_device(worker) not in unfit] or list(workers)
+    needed: dict[RunPrecision, int | None] = {}
+
+    def may_hold(worker: Worker) -> bool:
+        if not computes_attention(worker, wanted.hyperparameters.attention):
+            return False
+        if (device := get_device(worker)) is None:
+            return True
+        precision = device.choose_precision(wanted.hyperparameters)
+        if precision not in needed:
+            needed[precision] = _count_needed_bytes(session, dataset, wanted, precision)
+        size = needed[precision]
+        return size is None or size <= device.memory_bytes
+
+    return [worker for worker in workers if may_hold(worker)] or list(workers)
 
 
 @dataclass(frozen=True)
@@ -234,47 +228,97 @@ def _count_least_bytes(session: Session, wanted: JobSettings, precision: RunPrec
     return model.parameters * (each.weight + trained)
 
 
-def _list_similar_jobs(session: Session, wanted: JobSettings, precisions: Set[RunPrecision]) -> list[Job]:
-    """List the newest prepared jobs whose activations of a token are those of the wanted one, newest first."""
+def _count_needed_bytes(session: Session, dataset: Dataset, wanted: JobSettings, precision: RunPrecision) -> int | None:
+    """Return the bytes that a job is known or predicted to need in a precision at least; None where unknown."""
+    given = wanted.hyperparameters
+    recomputes = given.gradient_checkpointing == "auto" and wanted.method != "prefix"
+    if not recomputes and given.micro_batch_size != "auto":
+        found = _predict_peak(session, dataset, wanted, {precision})
+        if found is not None:
+            return found[0]
+    return _count_least_bytes(session, wanted, precision)
+
+
+def _predict_peak(
+    session: Session, dataset: Dataset, wanted: JobSettings, precisions: Set[RunPrecision]
+) -> tuple[int, str] | None:
+    """Predict a job's peak in bytes from the newest similar job of these precisions, with its basis; None without."""
+
+    @cache
+    def find_longest_counted() -> int | None:
+        statistics = find_token_counts(session, dataset, wanted.model, wanted.hyperparameters)
+        return statistics.counts["tokens"]["max"] if statistics is not None and statistics.counts else None
+
+    for job in _list_similar_jobs(session, wanted, precisions):
+        tokens, source = _find_longest_row(dataset, wanted, job, find_longest_counted)
+        if not 1 / MAX_LENGTH_RATIO <= tokens / job.traced.tokens <= MAX_LENGTH_RATIO:
+            continue
+        rows = job.training_examples if source == OWN_ROWS else dataset.rows
+        rows = min(wanted.hyperparameters.rows_at_once, rows)
+        peak = job.traced.predict(job.given, wanted.hyperparameters, rows=rows, tokens=tokens)
+        basis = "the traced step of a prepared job with this model and method"
+        if (rows, tokens) != (job.traced.rows, job.traced.tokens):
+            basis += f", scaled to {rows} rows of {tokens} tokens, {source}"
+        return peak, basis
+    return None
+
+
+@dataclass(frozen=True)
+class _PreparedJob:
+    """What is compared of a prepared job: its settings, traced step, training examples and the content of its rows."""
+
+    given: Hyperparameters
+    traced: TracedStep
+    training_examples: int
+    blob: str
+
+
+def _list_similar_jobs(session: Session, wanted: JobSettings, precisions: Set[RunPrecision]) -> Iterator[_PreparedJob]:
+    """Yield the newest prepared jobs whose activations of a token are those of the wanted one, newest first."""
+    step, recomputes = Job.estimate["step_memory"], Job.estimate["gradient_checkpointing"]
     query = (
-        select(Job)
+        select(
+            Job.hyperparameters,
+            Job.policy,
+            step.label("step"),
+            recomputes.label("recomputes"),
+            Job.estimate["training_examples"].label("training_examples"),
+            Dataset.blob,
+        )
+        .join(Dataset, Dataset.id == Job.dataset_id)
         .where(Job.model == wanted.model, Job.method == wanted.method)
-        .where(Job.estimate["step_memory"]["precision"].astext.in_(precisions))  # null where it was not predicted
+        .where(step["precision"].astext.in_(precisions))  # null where it was not predicted
         .order_by(Job.id.desc())
         .limit(MAX_COMPARED_JOBS)
     )
     settings = wanted.hyperparameters.model_dump(mode="json")
-    recomputes = wanted.hyperparameters.gradient_checkpointing
-
-    def is_similar(job: Job) -> bool:
-        estimate = job.estimate or {}
-        given = Hyperparameters.model_validate(job.hyperparameters)
+    for row in session.execute(query):
+        given = Hyperparameters.model_validate(row.hyperparameters)
         dumped = given.model_dump(mode="json")
-        traced = JobSettings.of(job.model, job.method, parse_stored_policy(job.policy), given)
-        return (
+        prepared = JobSettings.of(wanted.model, wanted.method, parse_stored_policy(row.policy), given)
+        if (
             all(dumped[name] == settings[name] for name in ACTIVATION_PARAMETERS)
-            and traced.highest_rho == wanted.highest_rho
-            and recomputes in ("auto", estimate["gradient_checkpointing"])
-        )
-
-    return [job for job in session.scalars(query) if is_similar(job)]
+            and prepared.highest_rho == wanted.highest_rho
+            and wanted.hyperparameters.gradient_checkpointing in ("auto", row.recomputes)
+        ):
+            yield _PreparedJob(given, TracedStep.from_json(row.step), row.training_examples, row.blob)
 
 
 def _find_longest_row(
-    session: Session, dataset: Dataset, wanted: JobSettings, job: Job, traced: TracedStep
+    dataset: Dataset, wanted: JobSettings, job: _PreparedJob, find_longest_counted: Callable[[], int | None]
 ) -> tuple[int, str]:
     """Return the padded tokens of the longest row, and where the number is from."""
-    settings, given = wanted.hyperparameters, Hyperparameters.model_validate(job.hyperparameters)
-    same_rows = session.get_one(Dataset, job.dataset_id).blob == dataset.blob and all(
+    settings, given, traced = wanted.hyperparameters, job.given, job.traced
+    same_rows = job.blob == dataset.blob and all(
         getattr(given, name) == getattr(settings, name) for name in ROW_PARAMETERS if name != "max_length"
     )
     if same_rows and settings.max_length == given.max_length:
         return traced.tokens, OWN_ROWS
     if same_rows and traced.tokens < given.max_length:  # none was cut
         return min(traced.tokens, _pad(settings.max_length)), OWN_ROWS
-    statistics = find_token_counts(session, dataset, wanted.model, settings)
-    if statistics is not None and statistics.counts:
-        return _pad(min(statistics.counts["tokens"]["max"], settings.max_length)), "as the dataset's longest row has"
+    longest = find_longest_counted()
+    if longest is not None:
+        return _pad(min(longest, settings.max_length)), "as the dataset's longest row has"
     return _pad(settings.max_length), "the most that a row may have"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 
 from planning.compute_costs import RowCosts
 from runtime.site import Site
@@ -57,22 +58,7 @@ def estimate(client: TestClient, database: Database, dataset_id: str) -> Callabl
         session.get_one(Dataset, dataset_id).rows = 32
         costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0}).to_json()
         ModelRepository(session).put(MODEL, parameters=WEIGHTS, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
-        session.add(
-            Job(
-                id="job_prepared",
-                status=JobStatus.SUCCEEDED,
-                model=MODEL,
-                dataset_id=dataset_id,
-                method="greentrainer",
-                policy={"kind": "constant", "rho": 0.5},
-                priority=0,
-                hyperparameters={"epochs": 1, "max_length": 512},
-                labels={},
-                created_at=NOW,
-                epochs=1,
-                estimate=ESTIMATE,
-            )
-        )
+        session.add(prepared_job("job_prepared", dataset_id))
 
     def send(rho: float = 0.5, *, method: str = "greentrainer", zone: str | None = "FR", **hyperparameters: Any) -> Any:
         policy = {"kind": "constant", "rho": rho}
@@ -80,6 +66,23 @@ def estimate(client: TestClient, database: Database, dataset_id: str) -> Callabl
         return client.post("/jobs/estimate", json={**body, "hyperparameters": hyperparameters})
 
     return send
+
+
+def prepared_job(job_id: str, dataset_id: str) -> Job:
+    return Job(
+        id=job_id,
+        status=JobStatus.SUCCEEDED,
+        model=MODEL,
+        dataset_id=dataset_id,
+        method="greentrainer",
+        policy={"kind": "constant", "rho": 0.5},
+        priority=0,
+        hyperparameters={"epochs": 1, "max_length": 512},
+        labels={},
+        created_at=NOW,
+        epochs=1,
+        estimate=ESTIMATE,
+    )
 
 
 def read_memory(answer: Any) -> Any:
@@ -187,6 +190,43 @@ def test_a_processor_is_no_device_of_a_job_with_flash_attention(
     refused = estimate(method="full", attention="flash")
     assert [error["field"] for error in refused.json()["errors"]] == ["model"]
     assert "96 of 80 GB on the largest device of a live worker (NVIDIA H100)" in refused.text
+
+
+def test_the_number_of_queries_depends_neither_on_devices_nor_on_prepared_jobs(
+    estimate: Callable[..., Any], client: TestClient, database: Database, dataset_id: str
+) -> None:
+    def count_statements() -> int:
+        statements: list[str] = []
+        engine = client.app.state.context.database.engine  # type: ignore[attr-defined]
+
+        def record_statement(*call: Any) -> None:
+            statements.append(call[2])
+
+        event.listen(engine, "before_cursor_execute", record_statement)
+        found = read_memory(estimate(gradient_checkpointing=False, max_length=2048))  # rows that none is similar to
+        event.remove(engine, "before_cursor_execute", record_statement)
+        assert found["peak_bytes"] is None
+        assert not any("step_memory" in one and "jobs.traceparent" in one for one in statements)  # not whole rows
+        return len(statements)
+
+    count_statements()  # the key's own note is written now and then
+    before = count_statements()
+    with database.session() as session:
+        for size in range(20, 70, 10):
+            WorkerRepository(session).record_heartbeat(
+                f"gpu {size}", site=Site(zone="FR"), device="GPU", memory_bytes=size * 10**9, computes_bf16=True
+            )
+        for number in range(5):
+            session.add(prepared_job(f"job_{number}", dataset_id))
+    assert count_statements() == before
+
+
+@pytest.mark.parametrize(("setting", "workers"), [("auto", 2), (False, 1)])
+def test_a_device_too_small_for_the_peak_counts_only_where_blocks_may_recompute(
+    estimate: Callable[..., Any], setting: Any, workers: int
+) -> None:
+    """The peak of the similar job, 23 GB, exceeds the 16 GB of the small device."""
+    assert estimate(gradient_checkpointing=setting).json()["place"]["live_workers"] == workers
 
 
 def test_workers_tell_their_memory_and_arithmetic(estimate: Callable[..., Any], client: TestClient) -> None:
