@@ -83,4 +83,4 @@ def test_what_the_page_names_around_the_method_is_there(name: str) -> None:
 def test_the_page_names_the_file_with_the_precision_of_a_run() -> None:
     assert f"`{PRECISION_FILE_NAME}`" in AROUND
     for wanted in get_args(PrecisionName):
-        assert re.search(rf"^\| `{wanted}`", AROUND, re.MULTILINE)
+        assert re.search(rf"^- with `{wanted}`", AROUND, re.MULTILINE)
