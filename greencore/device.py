@@ -1,4 +1,4 @@
-"""A device that runs train on: its memory, the precision of a run there, and the bytes of a run's weights."""
+"""A device that runs train on: its memory, the precision of a run there, and the bytes of its weights and steps."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -50,3 +50,23 @@ def count_bytes_per_weight(hyperparameters: Hyperparameters, precision: RunPreci
     numbers = {"adamw": 2, "adafactor": 0, "sgd": 1 if hyperparameters.sgd_momentum else 0}[hyperparameters.optimizer]
     half, split = precision == "bf16", hyperparameters.batch_size > hyperparameters.rows_at_once
     return BytesPerWeight(weight=2 if half else 4, gradient=2 if half and not split else 4, state=4 * (numbers + half))
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes of a training step: of weights, gradients and optimiser state, and at most beyond weights and state.
+
+    The latter are `passes` in forward and backward passes, a probe's among them (activations, and the gradients that
+    are there), and `step` in the optimiser's step.
+    """
+
+    weights: int
+    gradients: int
+    optimizer_state: int
+    passes: int
+    step: int
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the whole step at its peak."""
+        return self.weights + self.optimizer_state + max(self.passes, self.step)

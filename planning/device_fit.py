@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from greencore.device import Device
 from greencore.settings.hyperparameters import Hyperparameters
-from planning.peak_memory import GIGABYTE, computes_attention, get_device
+from planning.live_devices import GIGABYTE, computes_attention, get_device
 from store.tables import Job, Worker
 
 FLASH_NEEDS_GPU = "flash attention needs one, and every live worker trains on a CPU"

@@ -3,23 +3,21 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import cache
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from greencore.device import CPU, Device, RunPrecision, count_bytes_per_weight
+from greencore.device import Device, PeakMemory, RunPrecision, count_bytes_per_weight
 from greencore.policy import Policy, parse_stored_policy
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings
 from planning.compute_costs import PAD_TO_MULTIPLE, ROW_PARAMETERS, find_token_counts
+from planning.live_devices import GIGABYTE, computes_attention, find_largest_device, get_device
 from store.repositories.models import ModelRepository
-from store.repositories.workers import WorkerRepository
 from store.tables import Dataset, Job, Worker
 
-GIGABYTE = 10**9
 # Jobs that agree in these, in model, method, precision and highest ρ keep the same activations of a token.
 ACTIVATION_PARAMETERS = ("attention", "packing", "lora", "adaptive")
 MAX_LENGTH_RATIO = 2.0  # of the longest rows: attention grows with the square, and the prediction in proportion
@@ -47,6 +45,11 @@ class JobSettings:
         never = (self.hyperparameters.adaptive or AdaptiveSettings()).never_train
         return self.method == "full" or (self.method == "greentrainer" and self.highest_rho >= 1 and not never)
 
+    @property
+    def certain_parts(self) -> str:
+        """What a step holds whatever its rows are, in words."""
+        return "weights, gradients and optimiser state" if self.trains_every_tensor else "weights"
+
 
 @dataclass(frozen=True)
 class PredictedMemory:
@@ -62,39 +65,6 @@ class PredictedMemory:
     basis: str
 
 
-def list_live_devices(
-    session: Session, *, zone: str | None, within: timedelta, attention: str | None = None
-) -> list[Device | None]:
-    """List the devices of the live training workers that compute an attention, in `zone` if given.
-
-    None for one whose memory or arithmetic is not known.
-    """
-    workers = WorkerRepository(session).list_live(within=within)
-    return [
-        get_device(worker)
-        for worker in workers
-        if zone in (None, worker.zone) and computes_attention(worker, attention)
-    ]
-
-
-def computes_attention(worker: Worker, attention: str | None) -> bool:
-    """Return whether a worker's device computes a job's attention: `flash` needs a GPU."""
-    return attention != "flash" or worker.device != CPU
-
-
-def get_device(worker: Worker) -> Device | None:
-    """Return a training worker's device; None where its memory or arithmetic is unknown, as of an earlier version's."""
-    if not worker.memory_bytes or worker.computes_bf16 is None:
-        return None
-    return Device(worker.device, worker.memory_bytes, worker.computes_bf16)
-
-
-def find_largest_device(devices: Sequence[Device | None]) -> Device | None:
-    """Return the device with the most memory; None where no memory is known."""
-    known = [device for device in devices if device is not None]
-    return max(known, key=lambda device: device.memory_bytes, default=None)
-
-
 def explain_impossible_job(session: Session, devices: Sequence[Device | None], wanted: JobSettings) -> str | None:
     """Return why a job fits none of the live devices whatever its rows are, with what would fit; else None.
 
@@ -105,7 +75,6 @@ def explain_impossible_job(session: Session, devices: Sequence[Device | None], w
         return None
     least = _count_least_bytes(session, wanted, largest.choose_precision(wanted.hyperparameters))
     assert least is not None
-    parts = "weights, gradients and optimiser state" if wanted.trains_every_tensor else "weights"
     given = wanted.hyperparameters
     changes = {
         "the method lora": replace(wanted, method="lora"),
@@ -115,8 +84,8 @@ def explain_impossible_job(session: Session, devices: Sequence[Device | None], w
     helpful = [name for name, changed in changes.items() if not _exceeds(session, largest, changed)]
     advice = f"with {' or '.join(helpful)} they would take less" if helpful else "a smaller model takes less"
     return (
-        f"its {parts} alone take {least / GIGABYTE:.3g} of {largest.memory_bytes / GIGABYTE:.3g} GB on the largest "
-        f"device of a live worker ({largest.name}): {advice}"
+        f"its {wanted.certain_parts} alone take {least / GIGABYTE:.3g} of {largest.memory_bytes / GIGABYTE:.3g} GB on "
+        f"the largest device of a live worker ({largest.name}): {advice}"
     )
 
 
@@ -142,8 +111,7 @@ def predict_memory(
         return PredictedMemory(peak, least, device_bytes, basis)
     basis = "the peak is predicted as the job is prepared, from a traced step"
     if least is not None:
-        parts = "weights, gradients and optimiser state" if wanted.trains_every_tensor else "weights"
-        basis = f"the {parts} alone; {basis}"
+        basis = f"the {wanted.certain_parts} alone; {basis}"
     return PredictedMemory(None, least, device_bytes, basis)
 
 
@@ -172,27 +140,16 @@ def list_possible_workers(
 
 
 @dataclass(frozen=True)
-class TracedStep:
-    """Bytes of a traced step: of weights, gradients and state, and at most beyond weights and state.
+class TracedStep(PeakMemory):
+    """Bytes of a step that was traced in a precision, on a micro-batch of `rows` rows of `tokens` tokens.
 
-    The passes over `rows` rows of `tokens` tokens take up to `passes`, the optimiser's step up to `step`. `several`:
-    the step has several micro-batches, so that gradients are there from the second on.
+    `several`: the step has several micro-batches, so that gradients are there from the second on.
     """
 
     precision: RunPrecision
-    weights: int
-    gradients: int
-    optimizer_state: int
-    passes: int
-    step: int
     rows: int
     tokens: int
     several: bool
-
-    @property
-    def peak(self) -> int:
-        """Bytes of the whole step at its peak."""
-        return self.weights + self.optimizer_state + max(self.passes, self.step)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "TracedStep":

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from greencore.policy.gate.evaluate import GateDecision
 from planning.device_fit import list_fitting_workers
-from planning.peak_memory import get_device
+from planning.live_devices import get_device
 from runtime.settings import Settings
 from scheduler.broker import Broker
 from scheduler.job_gate import is_gated

@@ -18,7 +18,8 @@ from greencore.settings.checks import check_evaluation, check_method
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.settings.method_settings import AdaptiveSettings
 from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
-from planning.peak_memory import JobSettings, explain_impossible_job, list_live_devices
+from planning.live_devices import list_live_devices
+from planning.peak_memory import JobSettings, explain_impossible_job
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob
 from store.repositories.models import ModelRepository

@@ -11,8 +11,7 @@ from transformers import PreTrainedModel
 
 from greencore.backprop import BudgetTooSmall, TraceError
 from greencore.backprop.cost.by_length import Lengths
-from greencore.backprop.cost.peak_memory import PeakMemory
-from greencore.device import RunPrecision
+from greencore.device import PeakMemory, RunPrecision
 from greencore.disk import load_or_create
 from greencore.host_memory import read_host_memory
 from greencore.settings.hyperparameters import Hyperparameters

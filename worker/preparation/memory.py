@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from greencore.backprop.cost.peak_memory import PeakMemory
-from greencore.device import Device, RunPrecision
+from greencore.device import Device, PeakMemory, RunPrecision
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.micro_batch_choice import list_sizes
 from greencore.training.run_memory import RunMemory
 from planning.device_fit import MemoryNeed
-from planning.peak_memory import GIGABYTE, TracedStep, find_largest_device
+from planning.live_devices import GIGABYTE, find_largest_device
+from planning.peak_memory import TracedStep
 
 
 class DeviceTooSmall(ValueError):

@@ -37,7 +37,8 @@ from greencore.training.models.loading import (
 )
 from greencore.training.run_memory import RunMemory
 from planning.device_fit import MemoryNeed
-from planning.peak_memory import TracedStep, list_live_devices
+from planning.live_devices import list_live_devices
+from planning.peak_memory import TracedStep
 from runtime.catalogue import read_catalogue
 from runtime.settings import Settings, get_settings
 from runtime.tracing import span

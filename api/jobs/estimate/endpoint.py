@@ -33,7 +33,8 @@ from greencore.settings.recipe_text import describe_recipe
 from planning.compute_costs import EpochWorkload, WorkloadUnknown
 from planning.epoch_estimate import EpochEstimate
 from planning.eta import load_queue_backlog
-from planning.peak_memory import JobSettings, list_live_devices, predict_memory
+from planning.live_devices import list_live_devices
+from planning.peak_memory import JobSettings, predict_memory
 from store.repositories.jobs import NewJob, adapt_policy_to_method
 from store.tables import Dataset
 

@@ -7,9 +7,8 @@ not seen, nor what an allocator keeps without need.
 """
 
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -21,31 +20,12 @@ from greencore.backprop.cost.expert_routing import make_grouped_matmul_output
 from greencore.backprop.cost.trace import Batch, TraceError, disable_root_hooks, replace_tensors
 from greencore.backprop.master_weights import MasterWeights, set_gradient_types
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
+from greencore.device import PeakMemory
 
 CLIPPED = 0.5  # a factor of gradients whose norm is clipped: any but 1 needs a copy of them
 MOST = 0.8  # of what is probed is trained: then its largest tensor is taken to be among it
 OptimizerFactory = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
 LossFunction = Callable[[torch.nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class PeakMemory:
-    """Bytes of a training step: of weights, gradients and optimiser state, and at most beyond weights and state.
-
-    The latter are `passes` in forward and backward passes, a probe's among them (activations, and the gradients that
-    are there), and `step` in the optimiser's step.
-    """
-
-    weights: int
-    gradients: int
-    optimizer_state: int
-    passes: int
-    step: int
-
-    @property
-    def peak(self) -> int:
-        """Bytes of the whole step at its peak."""
-        return self.weights + self.optimizer_state + max(self.passes, self.step)
 
 
 class StorageTracker(TorchDispatchMode):
@@ -150,11 +130,7 @@ def _predict(
             loss.backward()
 
         if probed:
-            with _train_as_probe(stepper, trained, [fakes[name] for name in probed]) as last_part:
-                if micro_batches > 1:
-                    run_pass()
-                last_part.append(True)
-                run_pass()
+            _run_probe(stepper, trained, [fakes[name] for name in probed], run_pass, several=micro_batches > 1)
         for _ in range(min(micro_batches, 2)):  # from the second on, all have the same peak
             run_pass()
         passes, tracker.peak = tracker.peak, tracker.alive
@@ -163,28 +139,31 @@ def _predict(
         return PeakMemory(weights, gradients, state, passes=passes - kept, step=tracker.peak - kept)
 
 
-@contextmanager
-def _train_as_probe(
-    optimizer: torch.optim.Optimizer, trained: Collection[torch.Tensor], probed: Collection[torch.Tensor]
-) -> Iterator[list[Any]]:
-    """Train the probed tensors alone; once the yielded list has an entry, free each gradient after a dry run on it.
+def _run_probe(
+    optimizer: torch.optim.Optimizer,
+    trained: Collection[torch.Tensor],
+    probed: Collection[torch.Tensor],
+    run_pass: Callable[[], None],
+    *,
+    several: bool,
+) -> None:
+    """Run the passes of a probe of `several` micro-batches or one, with the probed tensors trained alone.
 
-    Gradients of earlier micro-batches are kept, as in a probe, and so are the buffers of its dry runs: a probe whose
-    gradients are clipped runs its passes twice, and the second has them from the start. Those of the largest tensor's
-    optimiser state are there where it is likely to have one: where most of what is probed is trained.
+    Gradients of earlier micro-batches are kept, as in a probe; those of the last are freed after a dry run on each. The
+    buffers of its dry runs are there from the start: a probe whose gradients are clipped runs its passes twice, and the
+    second has them. Those of the largest tensor's optimiser state are there where it is likely to have one: where most
+    of what is probed is trained.
     """
     dry_run = OptimizerDryRun(optimizer)
-    last_part: list[Any] = []
 
     def try_step(tensor: torch.Tensor, gradient: torch.Tensor) -> None:
         with torch.no_grad():
             dry_run.compute_update(tensor, gradient, CLIPPED).mul_(gradient).sum()
 
     def arrive(tensor: torch.Tensor) -> None:
-        if last_part:
-            gradient, tensor.grad = tensor.grad, None
-            assert gradient is not None
-            try_step(tensor, gradient)
+        gradient, tensor.grad = tensor.grad, None
+        assert gradient is not None
+        try_step(tensor, gradient)
 
     largest = max(probed, key=torch.Tensor.numel)
     state = optimizer.state.get(largest)
@@ -194,15 +173,19 @@ def _train_as_probe(
     if state is not None:
         optimizer.state[largest] = state
 
-    for tensor in trained:
+    _train_instead(probed, trained)
+    if several:
+        run_pass()
+    hooks = [tensor.register_post_accumulate_grad_hook(arrive) for tensor in probed]
+    run_pass()
+    for hook in hooks:
+        hook.remove()
+    _train_instead(trained, probed)
+
+
+def _train_instead(tensors: Collection[torch.Tensor], others: Collection[torch.Tensor]) -> None:
+    """Let gradients flow into the tensors, and not into the others."""
+    for tensor in others:
         tensor.requires_grad_(False)
-    hooks = [tensor.requires_grad_().register_post_accumulate_grad_hook(arrive) for tensor in probed]
-    try:
-        yield last_part
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for tensor in probed:
-            tensor.requires_grad_(False)
-        for tensor in trained:
-            tensor.requires_grad_()
+    for tensor in tensors:
+        tensor.requires_grad_()

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from greencore.backprop.cost.peak_memory import PeakMemory, predict_peak_memory
+from greencore.backprop.cost.peak_memory import predict_peak_memory
 from greencore.backprop.master_weights import MasterWeights
-from greencore.device import RunPrecision
+from greencore.device import PeakMemory, RunPrecision
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder
 from greencore.training.methods.modes import in_mode

@@ -14,7 +14,8 @@ from greencore.host_memory import read_host_memory
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.methods.step_memory import predict_step_memory
 from planning.device_fit import MemoryNeed
-from planning.peak_memory import TracedStep, list_live_devices
+from planning.live_devices import list_live_devices
+from planning.peak_memory import TracedStep
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus

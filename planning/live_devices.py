@@ -1,0 +1,45 @@
+"""The devices of the live training workers: what is known of them, and which attention they compute."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from greencore.device import CPU, Device
+from store.repositories.workers import WorkerRepository
+from store.tables import Worker
+
+GIGABYTE = 10**9
+
+
+def list_live_devices(
+    session: Session, *, zone: str | None, within: timedelta, attention: str | None = None
+) -> list[Device | None]:
+    """List the devices of the live training workers that compute an attention, in `zone` if given.
+
+    None for one whose memory or arithmetic is not known.
+    """
+    workers = WorkerRepository(session).list_live(within=within)
+    return [
+        get_device(worker)
+        for worker in workers
+        if zone in (None, worker.zone) and computes_attention(worker, attention)
+    ]
+
+
+def computes_attention(worker: Worker, attention: str | None) -> bool:
+    """Return whether a worker's device computes a job's attention: `flash` needs a GPU."""
+    return attention != "flash" or worker.device != CPU
+
+
+def get_device(worker: Worker) -> Device | None:
+    """Return a training worker's device; None where its memory or arithmetic is unknown, as of an earlier version's."""
+    if not worker.memory_bytes or worker.computes_bf16 is None:
+        return None
+    return Device(worker.device, worker.memory_bytes, worker.computes_bf16)
+
+
+def find_largest_device(devices: Sequence[Device | None]) -> Device | None:
+    """Return the device with the most memory; None where no memory is known."""
+    known = [device for device in devices if device is not None]
+    return max(known, key=lambda device: device.memory_bytes, default=None)
