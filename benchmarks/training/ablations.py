@@ -8,12 +8,10 @@ changes.
 
 import sys
 from dataclasses import replace
-from statistics import mean
 
 from benchmarks.report import publish
 from benchmarks.training.finetuning import Arm
-from benchmarks.training.quality import QUICK, Comparison, build_parser
-from greencore.training.evaluation.rouge import ROUGE_METRICS
+from benchmarks.training.quality import QUICK, Comparison, average_runs, build_parser
 
 RHO = 0.5
 ARMS = (
@@ -30,21 +28,10 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of every run")
     options = parser.parse_args()
     comparison = Comparison(options.data, replace(QUICK, epochs=2), options.work)
-    rows = []
-    for arm in ARMS:
-        runs = [comparison.run(arm, options.rate, seed, comparison.full_steps) for seed in SEEDS]
-        rows.append(
-            {
-                "arm": arm.name,
-                "validation loss": mean(run["validation_loss"] for run in runs),
-                "perplexity": mean(run["test_perplexity"] for run in runs),
-                "ROUGE": mean(mean(run[score] for score in ROUGE_METRICS) for run in runs),
-                "share": mean(run["flops"] / run["full_flops"] for run in runs),
-                "share with probes": mean(run["share"] for run in runs),
-                "CPU seconds": mean(run["cpu_seconds"] for run in runs),
-                "runs": runs,
-            }
-        )
+    rows = [
+        average_runs(arm, [comparison.run(arm, options.rate, seed, comparison.full_steps) for seed in SEEDS])
+        for arm in ARMS
+    ]
     return publish(
         "ablations",
         f"GT-{RHO:g}, {comparison.full_steps} steps in 2 epochs, learning rate {options.rate:g}, {len(SEEDS)} seeds",

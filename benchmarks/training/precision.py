@@ -8,12 +8,10 @@ tensor again two epochs after it has dropped it, and only then does it matter wh
 
 import sys
 from dataclasses import replace
-from statistics import mean
 
 from benchmarks.report import publish
 from benchmarks.training.finetuning import Arm
-from benchmarks.training.quality import QUICK, Comparison, build_parser
-from greencore.training.evaluation.rouge import ROUGE_METRICS
+from benchmarks.training.quality import QUICK, Comparison, average_runs, build_parser
 
 RHO = 0.5
 ARMS = (
@@ -29,19 +27,9 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of every run")
     options = parser.parse_args()
     comparison = Comparison(options.data, replace(QUICK, epochs=4), options.work)
-    runs = {
-        arm.name: [comparison.run(arm, options.rate, seed, comparison.full_steps) for seed in SEEDS] for arm in ARMS
-    }
     rows = [
-        {
-            "arm": name,
-            "validation loss": mean(run["validation_loss"] for run in done),
-            "perplexity": mean(run["test_perplexity"] for run in done),
-            "ROUGE": mean(mean(run[score] for score in ROUGE_METRICS) for run in done),
-            "share": mean(run["flops"] / run["full_flops"] for run in done),
-            "runs": done,
-        }
-        for name, done in runs.items()
+        average_runs(arm, [comparison.run(arm, options.rate, seed, comparison.full_steps) for seed in SEEDS])
+        for arm in ARMS
     ]
     return publish(
         "precision",

@@ -241,6 +241,20 @@ def _read_rows(file: Path, amount: int | None) -> list[dict[str, Any]]:
     return rows
 
 
+def average_runs(arm: Arm, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a row of an arm's table: means over its runs, and the runs."""
+    return {
+        "arm": arm.name,
+        "validation loss": mean(run["validation_loss"] for run in runs),
+        "perplexity": mean(run["test_perplexity"] for run in runs),
+        "ROUGE": mean(mean(run[score] for score in ROUGE_METRICS) for run in runs),
+        "share": mean(run["flops"] / run["full_flops"] for run in runs),
+        "share with probes": mean(run["share"] for run in runs),
+        "CPU seconds": mean(run["cpu_seconds"] for run in runs),
+        "runs": runs,
+    }
+
+
 def build_parser(module: str) -> argparse.ArgumentParser:
     """Build the parser of the options that all benchmarks on these data share."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}")
