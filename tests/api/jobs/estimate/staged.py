@@ -62,6 +62,16 @@ def store_epochs(database: Database, job_id: str, hours: Sequence[float], *, out
                 session.add(make_interval(job_id, number, length))
 
 
+def store_measured_job(
+    database: Database, dataset_id: str, hours: Sequence[float], *, outside_hours: float = 0.0
+) -> str:
+    """Store a finished job of an epoch of 1 h, without held-out rows, and the hours that its epochs took."""
+    hyperparameters = {"epochs": 1, **UNEVALUATED}
+    job_id = store_prepared_job(database, dataset_id, hours=1.0, hyperparameters=hyperparameters)
+    store_epochs(database, job_id, hours, outside_hours=outside_hours)
+    return job_id
+
+
 def make_interval(job_id: str, epoch: int, hours: float) -> EnergyInterval:
     """Return an interval of an epoch that took this many hours, at 100 W."""
     return EnergyInterval(

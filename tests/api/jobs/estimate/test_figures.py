@@ -10,18 +10,22 @@ from runtime.site import Site
 from store.database import Database
 from store.repositories.workers import WorkerRepository
 from tests.api.conftest import MODEL, NOW
-from tests.api.jobs.estimate.staged import DEFER, PACE, UNEVALUATED, store_epochs, store_intensities, store_prepared_job
+from tests.api.jobs.estimate.staged import (
+    DEFER,
+    PACE,
+    UNEVALUATED,
+    store_epochs,
+    store_intensities,
+    store_measured_job,
+    store_prepared_job,
+)
 
 
 def test_estimates_of_now_and_of_the_best_window_match_a_manual_calculation(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """Two epochs of 1 h at 100 W. Now: 300 and 300 gCO2e/kWh; from 15:00 on 100 and 200."""
-    store_epochs(
-        database,
-        store_prepared_job(database, dataset_id, hours=1.0, hyperparameters={"epochs": 1, **UNEVALUATED}),
-        [1.0, 1.0, 1.0],
-    )
+    store_measured_job(database, dataset_id, [1.0, 1.0, 1.0])
     store_intensities(database, [300, 300, 300, 100, 200, *[300] * 19])
 
     found = estimate(
@@ -77,11 +81,7 @@ def test_pue_is_in_the_emissions_and_not_in_the_energy(
 def test_a_gate_that_pauses_computes_in_the_cleanest_hours(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
-    store_epochs(
-        database,
-        store_prepared_job(database, dataset_id, hours=1.0, hyperparameters={"epochs": 1, **UNEVALUATED}),
-        [1.0],
-    )
+    store_measured_job(database, dataset_id, [1.0])
     store_intensities(database, [300, 100, 300, 300, 100, *[300] * 19])
     gate = {"mode": "pause", "max_delay_hours": 12}
 
@@ -96,11 +96,7 @@ def test_a_gate_that_pauses_computes_in_the_cleanest_hours(
 def test_a_deadline_bounds_the_window(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
-    store_epochs(
-        database,
-        store_prepared_job(database, dataset_id, hours=1.0, hyperparameters={"epochs": 1, **UNEVALUATED}),
-        [1.0],
-    )
+    store_measured_job(database, dataset_id, [1.0])
     store_intensities(database, [300, 300, 200, 200, 300, 50, 50, *[300] * 17])
 
     found = estimate(hyperparameters={"epochs": 2, **UNEVALUATED}, deadline=(NOW + 4.5 * HOUR).isoformat()).json()
@@ -117,12 +113,7 @@ def test_a_measured_run_is_within_the_bounds_of_its_estimate(
     estimate: Any, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """Three earlier epochs that differed by a tenth predict how long the next two take."""
-    store_epochs(
-        database,
-        store_prepared_job(database, dataset_id, hours=1.0, hyperparameters={"epochs": 1, **UNEVALUATED}),
-        [0.95, 1.0, 1.08],
-        outside_hours=0.2,
-    )
+    store_measured_job(database, dataset_id, [0.95, 1.0, 1.08], outside_hours=0.2)
     store_intensities(database, [250] * 24)
 
     now = estimate(hyperparameters={"epochs": 2, **UNEVALUATED}).json()["now"]
@@ -139,8 +130,7 @@ def test_an_infeasible_budget_is_refused_and_the_estimate_names_the_smallest_fea
     estimate: Any, client: TestClient, database: Database, dataset_id: str, measured: None, worker: None
 ) -> None:
     """Two epochs at ρ = 0.5 and 300 gCO2e/kWh: 0.1 kWh, 30 gCO2e."""
-    prepared = store_prepared_job(database, dataset_id, hours=1.0, hyperparameters={"epochs": 1, **UNEVALUATED})
-    store_epochs(database, prepared, [1.0, 1.0, 1.0])
+    store_measured_job(database, dataset_id, [1.0, 1.0, 1.0])
     store_intensities(database, [300] * 24)
     body = {"model": MODEL, "dataset": dataset_id, "zone": "FR", "hyperparameters": {"epochs": 2, **UNEVALUATED}}
 
