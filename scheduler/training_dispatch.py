@@ -41,7 +41,8 @@ class TrainingDispatcher:
         self._database, self._broker, self._settings = database, broker, settings
         self._redispatch_after = timedelta(seconds=settings.redispatch_seconds)
         self._evaluated_at: dict[str, datetime] = {}
-        # Of a job as last evaluated: the workers of its zone whose device can run it. Void once the fleet changes.
+        # Of a job as last evaluated: the workers of its zone that can run it, none where it was not placed. Void once
+        # the fleet changes.
         self._fitting: dict[str, frozenset[str]] = {}
         self._fleet_ids: frozenset[str] = frozenset()
         # The worker to whose own queue a job's message was sent, until it is claimed or counts as lost.
@@ -85,27 +86,21 @@ class TrainingDispatcher:
                 if not any(free[zone] for zone in zones) or (fitting is not None and fitting.isdisjoint(idle)):
                     evaluations_left -= 1 if self._is_due(job, at) else 0
                     if evaluations_left < 0 or not self._is_due(job, at):
-                        if fitting != frozenset():  # a job that no device can run keeps that reason
+                        if fitting != frozenset():  # a job that was not placed keeps the reason
                             left.append(job)
                         continue
                 row = queue.lock(job.id, JobStatus.QUEUED)
-                decision = None if row is None else self._evaluate_or_defer(session, row, fleet, at=at)
                 if row is None:
                     continue
-                there = [worker for worker in fleet.workers if worker.zone == row.zone]
-                able = list_fitting_workers(row, there)
-                self._fitting[row.id] = frozenset(worker.id for worker in able)
-                if row.zone is None or decision is None:
+                decision = self._evaluate_or_defer(session, row, fleet, at=at)
+                if decision is None:
+                    self._fitting[row.id] = frozenset()
                     continue
-                possible = [worker for worker in able if worker.id in idle]
-                if not free[row.zone] or not possible:
+                assert row.zone is not None
+                queue_name = self._choose_queue(row, fleet, idle) if free[row.zone] else None
+                if queue_name is None:
                     left.append(replace(job, zone=row.zone))
                     continue
-                queue_name = train_queue(row.zone)
-                if len(able) < len(there) and (chosen := _choose_smallest(possible)) is not None:
-                    del idle[chosen.id]
-                    self._sent_to[job.id] = chosen.id
-                    queue_name = worker_queue(chosen.id)
                 free[row.zone] -= 1
                 _mark_sent(session, row, decision, at=at)
                 messages[job.id] = (TRAIN_TASK, queue_name)
@@ -113,6 +108,25 @@ class TrainingDispatcher:
             session.flush()
             queue.set_waiting_reasons(_describe_waits(left, jobs_per_owner))
         send_job_messages(self._database, self._broker, messages)
+
+    def _choose_queue(self, job: Job, fleet: Fleet, idle: dict[str, Worker]) -> str | None:
+        """Return the queue that a placed job is sent to; None where every worker that can run it is taken.
+
+        It is the zone's where all its workers can run the job, else the own queue of the smallest idle one that can,
+        which is removed from `idle`.
+        """
+        assert job.zone is not None
+        there = [worker for worker in fleet.workers if worker.zone == job.zone]
+        able = list_fitting_workers(job, there)
+        self._fitting[job.id] = frozenset(worker.id for worker in able)
+        possible = [worker for worker in able if worker.id in idle]
+        if not possible:
+            return None
+        if len(able) == len(there) or (chosen := _choose_smallest(possible)) is None:
+            return train_queue(job.zone)
+        del idle[chosen.id]
+        self._sent_to[job.id] = chosen.id
+        return worker_queue(chosen.id)
 
     def _forget(self, waiting: Sequence[WaitingJob], fleet: Fleet) -> None:
         """Forget what is known of jobs that wait no longer, and which workers fit once other workers are alive."""
