@@ -33,10 +33,11 @@ SECTIONS = {
     "peak_memory": "The peak memory that a job's preparation predicts from a step on tensors without data.",
     "quality": "Summaries of scientific papers at equal epochs and at equal FLOPs, every arm at the learning rate of a"
     " small grid that is best on the validation split; mean of three seeds. Here an epoch has 18 steps; each probe"
-    " takes the FLOPs of one or two, also in a last epoch that is cut short: so GT-0.7 ends at 1.06 of full"
-    " fine-tuning's FLOPs. Before AdamW has any state, its update is a sign, for which Δw · ∂L/∂w and ∂L/∂w select the"
-    " same tensors: a single epoch cannot distinguish them. Below full fine-tuning's cost every GT arm is ahead of the"
-    " baselines that cost as much or more; at its cost nothing is ahead of full fine-tuning, which is ρ = 1.",
+    " (with `probe_batches` of 1) takes the FLOPs of one or two, also in a last epoch that is cut short: so GT-0.7 ends"
+    " at 1.06 of full fine-tuning's FLOPs. Before AdamW has any state, its update is a sign, for which Δw · ∂L/∂w and"
+    " ∂L/∂w select the same tensors: a single epoch cannot distinguish them. Below full fine-tuning's cost every GT arm"
+    " is ahead of the baselines that cost as much or more; at its cost nothing is ahead of full fine-tuning, which is"
+    " ρ = 1.",
     "ablations": "The options of adaptive backpropagation, one changed at a time. The second epoch selected no tensor"
     " that the first had dropped, so that keeping its optimiser state made no difference.",
     "precision": "Weights in bfloat16 with float32 masters, against float32 throughout. Here products of bfloat16"

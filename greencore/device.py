@@ -57,7 +57,8 @@ class PeakMemory:
     """Bytes of a training step: of weights, gradients and optimiser state, and at most beyond weights and state.
 
     The latter are `passes` in forward and backward passes, a probe's among them (activations, and the gradients that
-    are there), and `step` in the optimiser's step.
+    are there), and `step` in the optimiser's step. `measured_gradients` are those of a step that measures importance,
+    of every tensor within reach; 0 where none does.
     """
 
     weights: int
@@ -65,6 +66,7 @@ class PeakMemory:
     optimizer_state: int
     passes: int
     step: int
+    measured_gradients: int = 0
 
     @property
     def peak(self) -> int:

@@ -46,6 +46,12 @@ class JobSettings:
         return self.method == "full" or (self.method == "greentrainer" and self.highest_rho >= 1 and not never)
 
     @property
+    def measures_in_steps(self) -> bool:
+        """Whether some steps measure importance, with the gradients of every tensor within the budget's reach."""
+        apart = (self.hyperparameters.adaptive or AdaptiveSettings()).probe_batches
+        return self.method == "greentrainer" and self.highest_rho < 1 and apart is None
+
+    @property
     def certain_parts(self) -> str:
         """What a step holds whatever its rows are, in words."""
         return "weights, gradients and optimiser state" if self.trains_every_tensor else "weights"
@@ -139,7 +145,7 @@ def list_possible_workers(
     return [worker for worker in workers if may_hold(worker)] or list(workers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TracedStep(PeakMemory):
     """Bytes of a step that was traced in a precision, on a micro-batch of `rows` rows of `tokens` tokens.
 
@@ -159,13 +165,14 @@ class TracedStep(PeakMemory):
     def predict(self, given: Hyperparameters, wanted: Hyperparameters, *, rows: int, tokens: int) -> int:
         """Predict the peak in bytes of such a step with other settings; `given` are those that it was traced with."""
         share = rows * tokens / (self.rows * self.tokens)
-        kept = self.gradients if self.several else 0
+        held = max(self.gradients, self.measured_gradients)  # in the passes
+        kept = held if self.several else 0
         several = wanted.batch_size > wanted.rows_at_once
         if self.several:  # under `auto` the step may be of fewer rows than the settings say
             given = given.model_copy(update={"micro_batch_size": self.rows})
         traced, changed = (count_bytes_per_weight(one, self.precision) for one in (given, wanted))
-        gradients = self.gradients / traced.gradient * changed.gradient
-        passes = max((self.passes - kept) * share, 0 if several else gradients) + (gradients if several else 0)
+        gradients, largest = (size / traced.gradient * changed.gradient for size in (self.gradients, held))
+        passes = max((self.passes - kept) * share, 0 if several else largest) + (largest if several else 0)
         step = self.step - self.gradients + gradients
         state = self.optimizer_state + self.gradients / traced.gradient * (changed.state - traced.state)
         return round(self.weights + state + max(passes, step))
@@ -256,6 +263,7 @@ def _list_similar_jobs(session: Session, wanted: JobSettings, precisions: Set[Ru
         if (
             all(dumped[name] == settings[name] for name in ACTIVATION_PARAMETERS)
             and prepared.highest_rho == wanted.highest_rho
+            and bool(row.step.get("measured_gradients")) == wanted.measures_in_steps  # of an earlier version: not so
             and wanted.hyperparameters.gradient_checkpointing in ("auto", row.recomputes)
         ):
             yield _PreparedJob(given, TracedStep.from_json(row.step), row.training_examples, row.blob)

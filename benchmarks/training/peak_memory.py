@@ -41,7 +41,10 @@ ROWS, LENGTH, STEPS, STEPS_OF_AN_EPOCH = 4, 128, 3, 2
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a run trains, and in what: its precision, with or without recomputation, `rows` at once."""
+    """What a run trains, and in what: its precision, with or without recomputation, `rows` at once.
+
+    With `apart` importance is probed on a batch of its own, and in an epoch's first step otherwise.
+    """
 
     name: str
     method: Method
@@ -49,6 +52,7 @@ class Configuration:
     recomputed: bool = False
     precision: RunPrecision = "fp32"
     rows: int = ROWS
+    apart: bool = False
 
 
 CONFIGURATIONS = (
@@ -62,6 +66,16 @@ CONFIGURATIONS = (
     Configuration("full, bf16, row by row", "full", precision="bf16", rows=1),
     Configuration("GT-0.5, two rows at once", "greentrainer", 0.5, rows=2),
     Configuration("GT-0.5, bf16, two rows at once", "greentrainer", 0.5, precision="bf16", rows=2),
+    Configuration("GT-0.5, probe apart", "greentrainer", 0.5, apart=True),
+    Configuration("GT-0.5, recomputed, probe apart", "greentrainer", 0.5, recomputed=True, apart=True),
+    Configuration("GT-0.5, bf16, probe apart", "greentrainer", 0.5, precision="bf16", apart=True),
+    Configuration(
+        "GT-0.95, bf16, recomputed, probe apart", "greentrainer", 0.95, recomputed=True, precision="bf16", apart=True
+    ),
+    Configuration("GT-0.5, two rows at once, probe apart", "greentrainer", 0.5, rows=2, apart=True),
+    Configuration(
+        "GT-0.5, bf16, two rows at once, probe apart", "greentrainer", 0.5, precision="bf16", rows=2, apart=True
+    ),
 )
 
 
@@ -90,21 +104,22 @@ def compare(build: Callable[[], PreTrainedModel], given: Configuration) -> dict[
         if given.recomputed:
             enable_gradient_checkpointing(meta)
         shapes = BatchShapes(given.rows, (LENGTH,), (LENGTH,))
-        probed: tuple[str, ...] = ()
+        probed: dict[str, tuple[str, ...]] = {}
         names: Any = [name for name, _ in meta.named_parameters()]
         if method == "greentrainer":
             costs = StepCosts(meta, shapes)
-            names, probed = list_largest_selection(costs, rho), costs.list_affordable_tensors(rho)
+            names = list_largest_selection(costs, rho)
+            probed["probed" if given.apart else "measured"] = costs.list_affordable_tensors(rho)
         elif method == "lora":
             meta = cast(PreTrainedModel, with_adapter("lora", meta))
             names = [name for name, parameter in meta.named_parameters() if parameter.requires_grad]
-        predicted = predict_step_memory(meta, shapes, settings, names=names, probed=probed, precision=given.precision)
+        predicted = predict_step_memory(meta, shapes, settings, names=names, precision=given.precision, **probed)
         model = build()
         if given.precision == "bf16":
             model.to(dtype=torch.bfloat16)  # type: ignore[call-arg]
         if given.recomputed:
             enable_gradient_checkpointing(model)
-        measured = measure_training(model, method, rho, settings, Path(folder))
+        measured = measure_training(model, method, rho, settings, Path(folder), apart=given.apart)
     return {
         "measured MiB": measured / 2**20,
         "predicted MiB": predicted.peak / 2**20,
@@ -116,11 +131,12 @@ def compare(build: Callable[[], PreTrainedModel], given: Configuration) -> dict[
 
 
 def measure_training(
-    model: PreTrainedModel, method: Method, rho: float, settings: Hyperparameters, folder: Path
+    model: PreTrainedModel, method: Method, rho: float, settings: Hyperparameters, folder: Path, *, apart: bool
 ) -> int:
     """Train for a few steps, and return the most bytes that the model and the allocator's clients held."""
     if method == "lora":
         model = cast(PreTrainedModel, with_adapter("lora", model))
+    green = GreenTrainerCallback(rho, probe_batches=1 if apart else None)
     draw = torch.Generator().manual_seed(1)
     vocabulary = model.config.vocab_size
     rows = [
@@ -133,7 +149,7 @@ def measure_training(
         train_dataset=cast(Any, [Example(row, row) for row in rows]),
         collator=MicroBatchCollator(Collator(0), settings.rows_at_once),
         hyperparameters=settings,
-        callbacks=[GreenTrainerCallback(rho) if method == "greentrainer" else BaselineCallback(method)],
+        callbacks=[green if method == "greentrainer" else BaselineCallback(method)],
     )
     trainer.remove_callback(PrinterCallback)
     gc.collect()
@@ -159,7 +175,7 @@ def main() -> int:
         rows,
         notes=[
             "measured: weights, and what PyTorch's CPU allocator held besides, over three steps in two epochs,"
-            " each with its probe",
+            " each with its probe, in its first step or apart",
             "GT is predicted for the largest tensors within ρ, before it is known which ones are selected",
         ],
         checks={

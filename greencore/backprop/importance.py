@@ -68,10 +68,7 @@ def importance(
     optimiser does not have, an optimiser that is not supported, a batch without labels, and a gradient that arrives in
     parts (reentrant checkpointing of a shared tensor).
     """
-    if metric not in get_args(Metric):
-        raise ValueError(f"metric is one of {', '.join(get_args(Metric))}, got {metric!r}")
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ValueError(f"max_grad_norm is {max_grad_norm}: expected more than 0, or None for no clipping")
+    _check_options(metric, max_grad_norm)
     given = [batch] if isinstance(batch, Mapping) else batch
     if not given:
         raise ValueError("there is no batch to measure importance on")
@@ -85,6 +82,38 @@ def importance(
             for name, value in probe.measure_batch(index, one).items():
                 totals[name] += value
     return {name: total / len(batches) for name, total in totals.items()}
+
+
+def importance_of_gradients(
+    tensors: NamedParameters,
+    optimizer: torch.optim.Optimizer,
+    metric: Metric = "dw_grad",
+    *,
+    max_grad_norm: float | None = None,
+) -> dict[str, float]:
+    """Measure the importance I_k of tensors, by name, from the gradients that they have: those of a training step.
+
+    It is that of `importance` on the step's batch, without a pass over it. The gradients must be neither clipped nor
+    scaled; Δw comes from gradients clipped by their norm over all tensors. Without a gradient a tensor's importance is
+    0. Weights, optimiser state and gradients are bit-identical afterwards. Raises as `importance` does.
+    """
+    _check_options(metric, max_grad_norm)
+    dry_run = OptimizerDryRun(optimizer)
+    gradients = {name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None}
+    with torch.no_grad():
+        norms = {name: torch.linalg.vector_norm(gradient) for name, gradient in gradients.items()}
+        coefficient = _compute_clip_coefficient(norms, max_grad_norm)
+        found = {}
+        for name, gradient in gradients.items():
+            try:
+                found[name] = _measure_tensor(dry_run, metric, tensors[name], gradient, coefficient)
+            finally:
+                tensors[name].grad = gradient
+    values = dict.fromkeys(tensors, 0.0) | _to_floats(found)
+    if metric == "grad":
+        values = {name: value * coefficient for name, value in values.items()}
+    _check_finite("importance", values)
+    return values
 
 
 @dataclass
@@ -104,7 +133,7 @@ class _BatchProbe:
         gpus = _list_cuda_devices(self.model)
         random = torch.get_rng_state(), [torch.cuda.get_rng_state(gpu) for gpu in gpus]
         values, norms = self._run_pass(index, batch, 1.0)
-        coefficient = self._compute_clip_coefficient(norms)
+        coefficient = _compute_clip_coefficient(norms, self.max_grad_norm, self.loss_scale)
         if coefficient < 1.0 and self.metric == "grad":
             values = {name: value * coefficient for name, value in values.items()}
         elif coefficient < 1.0:
@@ -136,7 +165,7 @@ class _BatchProbe:
                     self.average(index, gradient)
                 if self.max_grad_norm is not None or self.loss_scale != 1.0:
                     norms[name] = torch.linalg.vector_norm(gradient)
-                found[name] = self._measure_tensor(parameter, gradient, coefficient)
+                found[name] = _measure_tensor(self.dry_run, self.metric, parameter, gradient, coefficient)
 
         parts = len(batch.parts) if self.dry_run.has_masters else 1
         with (
@@ -167,26 +196,39 @@ class _BatchProbe:
             with torch.autocast(loss.device.type, enabled=False):
                 (loss * (self.loss_scale * share)).backward()
 
-    def _measure_tensor(self, parameter: torch.Tensor, gradient: torch.Tensor, coefficient: float) -> torch.Tensor:
-        """Compute I_k of one tensor, left on its device: reading it would stall the backward pass on a GPU."""
-        if self.metric == "grad":
-            return gradient.abs().sum(dtype=torch.promote_types(gradient.dtype, torch.float32))
-        update = self.dry_run.compute_update(parameter, gradient, coefficient)
-        if self.metric == "dw":
-            return update.abs_().sum()
-        return -update.mul_(gradient).sum()
 
-    def _compute_clip_coefficient(self, norms: dict[str, torch.Tensor]) -> float:
-        """Compute the factor of `clip_grad_norm_` for gradients of these norms: 1 where nothing is clipped."""
-        if not norms:
-            return 1.0
-        scaled = f" at a loss scale of {self.loss_scale:g}" if self.loss_scale != 1.0 else ""
-        _check_finite("gradient's norm", _to_floats(norms), scaled)
-        if self.max_grad_norm is None:
-            return 1.0
-        first = next(iter(norms.values())).device
-        total = torch.linalg.vector_norm(torch.stack([norm.to(first) for norm in norms.values()]))
-        return min(1.0, float(self.max_grad_norm / (total + 1e-6)))
+def _check_options(metric: Metric, max_grad_norm: float | None) -> None:
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric is one of {', '.join(get_args(Metric))}, got {metric!r}")
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm is {max_grad_norm}: expected more than 0, or None for no clipping")
+
+
+def _measure_tensor(
+    dry_run: OptimizerDryRun, metric: Metric, parameter: torch.Tensor, gradient: torch.Tensor, coefficient: float
+) -> torch.Tensor:
+    """Compute I_k of one tensor, left on its device: reading it would stall the backward pass on a GPU."""
+    if metric == "grad":
+        return gradient.abs().sum(dtype=torch.promote_types(gradient.dtype, torch.float32))
+    update = dry_run.compute_update(parameter, gradient, coefficient)
+    if metric == "dw":
+        return update.abs_().sum()
+    return -update.mul_(gradient).sum()
+
+
+def _compute_clip_coefficient(
+    norms: dict[str, torch.Tensor], max_grad_norm: float | None, loss_scale: float = 1.0
+) -> float:
+    """Compute the factor of `clip_grad_norm_` for gradients of these norms: 1 where nothing is clipped."""
+    if not norms:
+        return 1.0
+    scaled = f" at a loss scale of {loss_scale:g}" if loss_scale != 1.0 else ""
+    _check_finite("gradient's norm", _to_floats(norms), scaled)
+    if max_grad_norm is None:
+        return 1.0
+    first = next(iter(norms.values())).device
+    total = torch.linalg.vector_norm(torch.stack([norm.to(first) for norm in norms.values()]))
+    return min(1.0, float(max_grad_norm / (total + 1e-6)))
 
 
 def _resolve_parameters(

@@ -30,12 +30,12 @@ class AdaptiveSettings(BaseModel):
         description="Optimiser steps after which tensors are selected again within an epoch; null: once an epoch, as "
         "selecting twice took 7 % more FLOPs for a loss that was 0.5 % lower",
     )
-    probe_batches: int = Field(
-        default=1,
+    probe_batches: int | None = Field(
+        default=None,
         ge=1,
         le=64,
-        description="Batches over which a probe averages the importance; 1, since 4 took 20 % of full fine-tuning's "
-        "FLOPs more and gained nothing",
+        description="Batches over which a probe averages the importance, beside the steps; null: it is measured in an "
+        "epoch's first step, whose gradients train what is selected. 1 takes less memory, and a step's work more",
     )
     metric: Metric = Field(
         default="dw_grad",

@@ -101,6 +101,7 @@ class RunMemory:
         layout = BatchLayout(rows, hyperparameters.batch_size, packing=self.layout.packing)
         shapes = layout.measure_extremes(self.lengths, self.limits)
         probed: tuple[str, ...] = ()
+        measured: tuple[str, ...] = ()
         try:
             if method == "greentrainer":
                 adaptive = hyperparameters.adaptive or AdaptiveSettings()
@@ -111,10 +112,19 @@ class RunMemory:
                 if self.rho < 1:
                     costs = StepCosts(model, shapes, always=roles.always, never=roles.never)
                     names = list_largest_selection(costs, self.rho)
-                    probed = costs.list_affordable_tensors(self.rho)
+                    affordable = costs.list_affordable_tensors(self.rho)
+                    probed, measured = ((), affordable) if adaptive.probe_batches is None else (affordable, ())
             else:
                 model, names = _prepare_method(model, method, hyperparameters)
-            return predict_step_memory(model, shapes, hyperparameters, names=names, probed=probed, precision=precision)
+            return predict_step_memory(
+                model,
+                shapes,
+                hyperparameters,
+                names=names,
+                probed=probed,
+                measured=measured,
+                precision=precision,
+            )
         except (TraceError, BudgetTooSmall, BaselineError) as error:
             log.warning("the memory of a step is not predicted: %s", error)
             return None

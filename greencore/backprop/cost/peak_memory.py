@@ -7,8 +7,8 @@ not seen, nor what an allocator keeps without need.
 """
 
 import weakref
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -69,6 +69,7 @@ def predict_peak_memory(
     optimizer: OptimizerFactory,
     compute_loss: LossFunction,
     probed: Collection[str] = (),
+    measured: Collection[str] = (),
     micro_batches: int = 1,
     autocast: bool = False,
     dtype: torch.dtype | None = None,
@@ -77,12 +78,15 @@ def predict_peak_memory(
 
     Forward and backward run `micro_batches` times before the optimiser's step, on batches of `batch`'s shapes, on the
     kernels of a CPU. An importance probe of the `probed` parameters runs in addition, while the optimiser holds its
-    state: its gradients are used by dry runs of the optimiser and freed as they arrive. With `dtype` the weights have
-    another type than the model's. The model, which may be on the meta device, runs in its current mode and is left
-    unchanged. Raises `greencore.backprop.TraceError` for a step that cannot run on tensors without data.
+    state: its gradients are used by dry runs of the optimiser and freed as they arrive. Where the step itself measures
+    the importance of the `measured` parameters, their gradients are all there until the optimiser's step. With `dtype`
+    the weights have another type than the model's. The model, which may be on the meta device, runs in its current mode
+    and is left unchanged. Raises `greencore.backprop.TraceError` for a step that cannot run on tensors without data.
     """
     try:
-        return _predict(model, batch, frozenset(names), optimizer, compute_loss, probed, micro_batches, autocast, dtype)
+        return _predict(
+            model, batch, frozenset(names), optimizer, compute_loss, probed, measured, micro_batches, autocast, dtype
+        )
     except Exception as error:
         raise TraceError(f"the memory of {type(model).__name__} cannot be predicted: {error}") from error
 
@@ -94,6 +98,7 @@ def _predict(
     optimizer: OptimizerFactory,
     compute_loss: LossFunction,
     probed: Collection[str],
+    measured: Collection[str],
     micro_batches: int,
     autocast: bool,
     dtype: torch.dtype | None,
@@ -111,8 +116,8 @@ def _predict(
         inputs = {key: torch.empty(value.shape, dtype=value.dtype) for key, value in batch.items()}
         for context in (disable_root_hooks(model), replace_tensors(model, replaced), tracker, torch.enable_grad()):
             stack.enter_context(context)
-        also_probed = [fakes[name] for name in parameters if name in probed and name not in names]
-        stepper = optimizer([*trained, *also_probed])
+        others = [fakes[name] for name in parameters if name in {*probed, *measured} and name not in names]
+        stepper = optimizer([*trained, *others])
         if isinstance(stepper, MasterWeights):
             set_gradient_types(fakes.values(), parts=micro_batches)
         for tensor in trained:  # a first step, after which there is optimiser state
@@ -131,12 +136,26 @@ def _predict(
 
         if probed:
             _run_probe(stepper, trained, [fakes[name] for name in probed], run_pass, several=micro_batches > 1)
+        _train_instead(others if measured else (), ())
         for _ in range(min(micro_batches, 2)):  # from the second on, all have the same peak
             run_pass()
+        before = tracker.alive
+        if measured:
+            _measure_step(stepper, trained, [fakes[name] for name in measured])
+        for tensor in others:
+            tensor.grad = None
+        dropped = before - tracker.alive
         passes, tracker.peak = tracker.peak, tracker.alive
         stepper.step()
         kept = weights + state
-        return PeakMemory(weights, gradients, state, passes=passes - kept, step=tracker.peak - kept)
+        return PeakMemory(
+            weights,
+            gradients,
+            state,
+            passes=passes - kept,
+            step=tracker.peak - kept,
+            measured_gradients=gradients + dropped if measured else 0,
+        )
 
 
 def _run_probe(
@@ -156,22 +175,14 @@ def _run_probe(
     """
     dry_run = OptimizerDryRun(optimizer)
 
-    def try_step(tensor: torch.Tensor, gradient: torch.Tensor) -> None:
-        with torch.no_grad():
-            dry_run.compute_update(tensor, gradient, CLIPPED).mul_(gradient).sum()
-
     def arrive(tensor: torch.Tensor) -> None:
         gradient, tensor.grad = tensor.grad, None
         assert gradient is not None
-        try_step(tensor, gradient)
+        _try_step(dry_run, tensor, gradient)
 
     largest = max(probed, key=torch.Tensor.numel)
-    state = optimizer.state.get(largest)
-    if state is not None and sum(map(torch.Tensor.numel, trained)) < MOST * sum(map(torch.Tensor.numel, probed)):
-        del optimizer.state[largest]
-    try_step(largest, torch.empty_like(largest, dtype=largest.grad_dtype))
-    if state is not None:
-        optimizer.state[largest] = state
+    with _likely_state(optimizer, largest, trained, probed):
+        _try_step(dry_run, largest, torch.empty_like(largest, dtype=largest.grad_dtype))
 
     _train_instead(probed, trained)
     if several:
@@ -181,6 +192,41 @@ def _run_probe(
     for hook in hooks:
         hook.remove()
     _train_instead(trained, probed)
+
+
+def _measure_step(
+    optimizer: torch.optim.Optimizer, trained: Collection[torch.Tensor], measured: Collection[torch.Tensor]
+) -> None:
+    """Measure importance from the step's gradients, all of which are kept; the buffers are those of `_run_probe`."""
+    dry_run = OptimizerDryRun(optimizer)
+    largest = max(measured, key=torch.Tensor.numel)
+    for tensor in (largest, *measured):
+        gradient = tensor.grad
+        if gradient is not None:  # one that the loss does not depend on has none
+            with _likely_state(optimizer, largest, trained, measured):
+                _try_step(dry_run, tensor, gradient)
+            tensor.grad = gradient
+
+
+def _try_step(dry_run: OptimizerDryRun, tensor: torch.Tensor, gradient: torch.Tensor) -> None:
+    with torch.no_grad():
+        dry_run.compute_update(tensor, gradient, CLIPPED).mul_(gradient).sum()
+
+
+@contextmanager
+def _likely_state(
+    optimizer: torch.optim.Optimizer,
+    largest: torch.Tensor,
+    trained: Collection[torch.Tensor],
+    probed: Collection[torch.Tensor],
+) -> Iterator[None]:
+    """Leave the largest tensor's optimiser state out where it is not likely to have one, as little is trained."""
+    state = optimizer.state.get(largest)
+    if state is not None and sum(map(torch.Tensor.numel, trained)) < MOST * sum(map(torch.Tensor.numel, probed)):
+        del optimizer.state[largest]
+    yield
+    if state is not None:
+        optimizer.state[largest] = state
 
 
 def _train_instead(tensors: Collection[torch.Tensor], others: Collection[torch.Tensor]) -> None:

@@ -1,20 +1,29 @@
 """Trainer callbacks for adaptive backpropagation and for the baselines, for any `transformers.Trainer`."""
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from transformers import TrainerState, TrainingArguments
 
-from greencore.backprop import BudgetTooSmall, NotFinite
+from greencore.backprop import BudgetTooSmall, NotFinite, Selection
+from greencore.backprop.importance import importance_of_gradients
 from greencore.model_names import TensorRoles
 from greencore.settings.method_settings import Metric
 from greencore.training.data.micro_batches import get_rows_computed_at_once
 from greencore.training.finite_checks import explain_non_finite
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
-from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
-from greencore.training.methods.probe import ImportanceProbe
+from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Measurement, Reselection
+from greencore.training.methods.probe import ImportanceProbe, get_loss_scale
 from greencore.training.methods.probe_charge import ProbeCharge
-from greencore.training.methods.selection_callback import OptimizerStatePolicy, SelectionCallback
+from greencore.training.methods.selection_callback import (
+    STATE_KEY,
+    OptimizerStatePolicy,
+    SelectionCallback,
+    get_callback_states,
+    sum_over_processes,
+)
 from greencore.training.methods.tensor_patterns import match_tensor_patterns
 
 RhoSchedule = float | Callable[[int], float]
@@ -25,10 +34,16 @@ class GreenTrainerCallback(SelectionCallback):
 
     `rho` is in (0, 1], or a function from the epoch's number (from 0) to such a value. At each epoch's start, and with
     `reselect_every` again after that many optimiser steps, the importance of every tensor within the budget's reach is
-    probed on `probe_batches` batches of the training rows (§3.2), and the best set within ρ is selected (§3.3). Every
-    single step stays within ρ, whatever its length, in all FLOPs and in the matrix products alone. With `charge_probe`
-    the probes' FLOPs are taken out of the epoch's budget, so that probes and steps together stay within ρ; without it
-    they are reported separately.
+    probed (§3.2), and the best set within ρ is selected (§3.3). Every step stays within ρ, whatever its length, in all
+    FLOPs and in the matrix products alone.
+
+    Without `probe_batches` the next optimiser step is the probe: it computes the gradients of all tensors within reach,
+    as a step does (dropout included), importance is measured from them, and those of the selected tensors are clipped
+    by their own norm and applied. What this takes beyond a step of the selected tensors counts as the probe's. While it
+    runs `args.max_grad_norm` is 0, since the Trainer clips before callbacks see the gradients. With `probe_batches`
+    importance is measured before that step, averaged over so many batches of training rows, whose gradients are
+    discarded: it takes less memory, since each is freed as it arrives. With `charge_probe` the probes' FLOPs are taken
+    out of the epoch's budget, so that probes and steps together stay within ρ; without it they are reported separately.
 
     `never_train` and `always_train` are patterns of tensor names (`greencore.training.methods.tensor_patterns`). The
     tensors of the first stay frozen, at ρ = 1 too, and get no budget; those of the second are in every selection, and
@@ -52,7 +67,7 @@ class GreenTrainerCallback(SelectionCallback):
         rho: RhoSchedule,
         *,
         metric: Metric = "dw_grad",
-        probe_batches: int = 1,
+        probe_batches: int | None = None,
         reselect_every: int | None = None,
         charge_probe: bool = False,
         never_train: Sequence[str] = (),
@@ -64,17 +79,33 @@ class GreenTrainerCallback(SelectionCallback):
             raise ValueError(f"reselect_every is {reselect_every}: expected at least 1 optimiser step, or None")
         super().__init__(optimizer_state=optimizer_state, on_epoch=on_epoch)
         self._rho = rho
-        self._probe = ImportanceProbe(metric, probe_batches)
+        self._metric: Metric = metric
+        self._probe = None if probe_batches is None else ImportanceProbe(metric, probe_batches)
+        self._max_grad_norm: float | None = None  # of the arguments, while a step measures importance
         self._reselect_every = reselect_every
         self._charge_probe = charge_probe
         self._never_train, self._always_train = tuple(never_train), tuple(always_train)
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, *_, **kwargs)
+        saved = get_callback_states(state).get(STATE_KEY)
+        if saved and "measurement" not in saved and self._probe is None:
+            # a run of an earlier version, which goes on with the batches that were its default
+            self._probe = ImportanceProbe(self._metric, 1)
+
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         ledger = self._current_ledger
-        due = self._reselect_every is not None and state.global_step - ledger.current.step >= self._reselect_every
-        if due and ledger.rho < 1:
+        if ledger.measurement is None and ledger.rho < 1 and self._is_reselection_due(state):
             self._probe_and_select(ledger, args, state, kwargs)
             self._apply_selection(state, kwargs["optimizer"])
+        if ledger.measurement is not None:
+            self._max_grad_norm, args.max_grad_norm = args.max_grad_norm, 0.0
+
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        if self._max_grad_norm is not None:
+            args.max_grad_norm, self._max_grad_norm = self._max_grad_norm, None
+            self._select_in_step(args, state, kwargs)
+        super().on_pre_optimizer_step(args, state, *_, **kwargs)
 
     def _assign_roles(self, model: Any) -> TensorRoles:
         return match_tensor_patterns(
@@ -94,10 +125,18 @@ class GreenTrainerCallback(SelectionCallback):
             self._probe_and_select(ledger, args, state, kwargs)
         return ledger
 
+    def _is_reselection_due(self, state: TrainerState) -> bool:
+        done = state.global_step - self._current_ledger.current.step
+        return self._reselect_every is not None and done >= self._reselect_every
+
     def _probe_and_select(
         self, ledger: EpochLedger, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
     ) -> None:
+        """Select by a probe on batches of its own; without them begin to measure in the next step."""
         affordable = self._costs.list_affordable_tensors(ledger.rho)
+        if self._probe is None:
+            ledger.begin_measurement(Measurement(state.global_step, affordable))
+            return
         try:
             probed = self._probe.measure(
                 kwargs["model"],
@@ -111,17 +150,57 @@ class GreenTrainerCallback(SelectionCallback):
         except NotFinite as error:
             step = state.global_step + 1
             raise NotFinite(f"in the probe before step {step} {error}: {explain_non_finite(step)}") from error
-        charge = 0.0
-        if self._charge_probe:
-            dataloader = kwargs["train_dataloader"]
-            charge = self._compute_probe_share(ledger, probed.flops, affordable, args, state, dataloader)
-        try:
-            chosen = self._costs.select(probed.importance, ledger.rho - charge)
-        except BudgetTooSmall as error:
-            raise error.charged(ledger.rho, charge) from error
+        chosen = self._select(ledger, probed.importance, probed.flops, args, state, kwargs["train_dataloader"])
         ledger.add_selection(
             Reselection(state.global_step, chosen.names, probed.importance, probed.flops, probed.seconds)
         )
+
+    def _select_in_step(self, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]) -> None:
+        """Select by the gradients of the step, drop those of the other tensors, and clip the rest.
+
+        A step whose gradients fp16's scaler has found to overflow applies nothing, and the next one is measured.
+        """
+        started, ledger, optimizer = time.perf_counter(), self._current_ledger, kwargs["optimizer"]
+        assert ledger.measurement is not None
+        measured = {name: self._parameters[name] for name in ledger.measurement.tensors}
+        try:
+            importance = importance_of_gradients(
+                measured, optimizer, self._metric, max_grad_norm=args.max_grad_norm or None
+            )
+        except NotFinite as error:
+            if get_loss_scale(optimizer) <= 1:
+                step = state.global_step + 1
+                raise NotFinite(f"in step {step} {error}: {explain_non_finite(step)}") from error
+            for parameter in measured.values():
+                parameter.grad = None
+            return
+        flops = ledger.count_measured_flops(self._costs, measured)
+        cheapest = ledger.count_measured_flops(self._costs, self._costs.cheapest)
+        chosen = self._select(ledger, importance, flops - cheapest, args, state, kwargs["train_dataloader"])
+        beyond = flops - ledger.count_measured_flops(self._costs, chosen.names)
+        seconds = time.perf_counter() - started
+        ledger.add_selection(Reselection(ledger.measurement.step, chosen.names, importance, beyond, seconds))
+        self._apply_selection(state, optimizer)
+        if args.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self._parameters.values(), args.max_grad_norm)
+
+    def _select(
+        self,
+        ledger: EpochLedger,
+        importance: Mapping[str, float],
+        probe_flops: int,
+        args: TrainingArguments,
+        state: TrainerState,
+        dataloader: Any,
+    ) -> Selection:
+        """Select the best tensors within ρ, less the share of the epoch's probes where they are charged."""
+        charge = 0.0
+        if self._charge_probe:
+            charge = self._compute_probe_share(ledger, probe_flops, tuple(importance), args, state, dataloader)
+        try:
+            return self._costs.select(importance, ledger.rho - charge)
+        except BudgetTooSmall as error:
+            raise error.charged(ledger.rho, charge) from error
 
     def _compute_probe_share(
         self,
@@ -137,9 +216,11 @@ class GreenTrainerCallback(SelectionCallback):
             raise ValueError("charge_probe needs a dataset of known length: the FLOPs of a stream's epoch are unknown")
         rows, whole = args.per_device_train_batch_size, -(-len(dataloader) // args.gradient_accumulation_steps)
         begun = ledger.selections[0].step if ledger.selections else state.global_step
+        in_step = self._probe is None
         charge = ProbeCharge(
-            batches=self._probe.batches,
-            passes=-(-rows // get_rows_computed_at_once(dataloader, rows)),
+            batches=None if self._probe is None else self._probe.batches,
+            passes=-(-rows // get_rows_computed_at_once(dataloader, rows))
+            * (args.gradient_accumulation_steps if in_step else 1),
             reselect_every=self._reselect_every,
             row_counts=self._shapes.row_counts,
             steps_per_epoch=whole,
@@ -148,6 +229,7 @@ class GreenTrainerCallback(SelectionCallback):
             processes=args.world_size,
         )
         spent = probe_flops + sum(selection.probe_flops for selection in ledger.selections)
+        (spent,) = sum_over_processes((spent,), args)
         return charge.compute_share(
             self._costs, self._full_costs, affordable, done=len(ledger.selections) + 1, spent=spent
         )

@@ -82,7 +82,7 @@ class ImportanceProbe:
         names: Collection[str],
         costs: StepCosts,
     ) -> ProbeResult:
-        encoder, scale, flops = is_encoder_decoder(model), _get_loss_scale(optimizer), 0.0
+        encoder, scale, flops = is_encoder_decoder(model), get_loss_scale(optimizer), 0.0
         batches = [_collate(rows, dataloader, args, encoder=encoder) for rows in drawn]
 
         def count_pass(_: Any, args: Any, batch: Mapping[str, Any]) -> None:
@@ -159,7 +159,7 @@ def _build_gradient_averager(batches: Sequence[BatchParts], *, encoder: bool) ->
     return average
 
 
-def _get_loss_scale(optimizer: Any) -> float:
+def get_loss_scale(optimizer: Any) -> float:
     """Return the loss scale of fp16 autocast, which prevents underflow; 1 without a scaler."""
     scaler = getattr(optimizer, "scaler", None)
     return float(scaler.get_scale()) if scaler is not None else 1.0

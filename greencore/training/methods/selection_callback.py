@@ -14,7 +14,7 @@ from greencore.backprop.selection.importance_curve import ConcaveCurve
 from greencore.model_names import TensorRoles
 from greencore.training.finite_checks import check_gradients, check_model
 from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, measure_batch_shapes
-from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport
+from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
 from greencore.training.methods.step_costs import StepCosts
 
 OptimizerStatePolicy = Literal["release", "host", "keep"]
@@ -57,7 +57,7 @@ class SelectionCallback(TrainerCallback, ABC):
     def _open_epoch_ledger(
         self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
     ) -> EpochLedger:
-        """Return the ledger of the epoch that begins, with its first selection."""
+        """Return the ledger of the epoch that begins, with its first selection or the measurement that will make it."""
 
     def _assign_roles(self, model: Any) -> TensorRoles:
         """Return which of the optimiser's tensors every selection trains, and which none does."""
@@ -98,6 +98,7 @@ class SelectionCallback(TrainerCallback, ABC):
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self._in_epoch = False
+        self._end_measurement()
         report = self._build_report(args)
         self.epochs.append(report)
         if self._on_epoch:
@@ -127,14 +128,26 @@ class SelectionCallback(TrainerCallback, ABC):
         return self._ledger
 
     def _apply_selection(self, state: TrainerState, optimizer: Any) -> None:
-        """Freeze the tensors that are not selected, and apply the optimiser state policy."""
-        chosen = set(self._current_ledger.current.tensors)
+        """Freeze the tensors that are not selected, and apply the optimiser state policy.
+
+        While a selection is measured, all that it may select are trainable and keep their state where it is.
+        """
+        trained = set(self._current_ledger.trained)
         for name, parameter in self._parameters.items():
-            parameter.requires_grad_(name in chosen)
-            if name not in chosen:
+            parameter.requires_grad_(name in trained)
+            if name not in trained:
                 parameter.grad = None
-        _apply_optimizer_state_policy(optimizer, self._parameters.values(), self._optimizer_state)
+        if self._current_ledger.measurement is None:
+            _apply_optimizer_state_policy(optimizer, self._parameters.values(), self._optimizer_state)
         get_callback_states(state)[STATE_KEY] = self._current_ledger.to_json()
+
+    def _end_measurement(self) -> None:
+        """Count the steps of a measurement that ends without a selection, since fp16's scaler passed over them all."""
+        ledger = self._current_ledger
+        if ledger.measurement is not None:
+            step, names = ledger.measurement.step, ledger.measurement.tensors
+            costs = [ledger.count_measured_flops(self._costs, trained) for trained in (names, ())]
+            ledger.add_selection(Reselection(step, (), probe_flops=costs[0] - costs[1]))
 
     def _build_full_costs(self, model: torch.nn.Module) -> StepCosts:
         """Return the costs of full fine-tuning: for an adapter, those of the model below it."""
@@ -150,7 +163,7 @@ class SelectionCallback(TrainerCallback, ABC):
         trained = {name for selection in ledger.selections for name in selection.tensors}
         spent, full = ledger.count_flops(self._costs, self._full_costs)
         probes = sum(selection.probe_flops for selection in ledger.selections)
-        spent, full, probes = _sum_over_processes((spent, full, probes), args)
+        spent, full, probes = sum_over_processes((spent, full, probes), args)
         return EpochReport(
             epoch=ledger.epoch,
             rho=ledger.rho,
@@ -217,7 +230,7 @@ def _disable_input_require_grads(model: torch.nn.Module) -> None:
         getattr(model, "disable_input_require_grads", lambda: None)()
 
 
-def _sum_over_processes(values: tuple[int, ...], args: TrainingArguments) -> tuple[int, ...]:
+def sum_over_processes(values: tuple[int, ...], args: TrainingArguments) -> tuple[int, ...]:
     """Sum the values over all processes."""
     if args.world_size == 1:
         return values

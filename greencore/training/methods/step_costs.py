@@ -98,6 +98,12 @@ class StepCosts:
         """The smallest ρ at which a tensor, or all that are always trained, can be trained at every length."""
         return min(self._single_tensor_shares.values())
 
+    @property
+    def cheapest(self) -> tuple[str, ...]:
+        """Names of the tensors whose share is `floor`: all that are always trained, and the cheapest beside them."""
+        shares = self._single_tensor_shares
+        return tuple({*self._always, min(shares, key=shares.__getitem__)})
+
     def list_affordable_tensors(self, rho: float) -> tuple[str, ...]:
         """List the tensors that fit within ρ beside those always trained, output to input.
 

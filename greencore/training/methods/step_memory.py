@@ -23,11 +23,13 @@ def predict_step_memory(
     *,
     names: Collection[str],
     probed: Collection[str] = (),
+    measured: Collection[str] = (),
     precision: RunPrecision = "fp32",
 ) -> PeakMemory:
     """Predict the peak memory of a step on the longest micro-batch, with the hyperparameters' optimiser.
 
-    `names` are trained and `probed` measured before an epoch. Includes the logits, their loss and its gradients as the
+    `names` are trained, and the importance of `probed` is measured before an epoch or of `measured` in its first step:
+    one of them is empty. Includes the logits, their loss and its gradients as the
     Trainer of a run computes them. Raises `TraceError`.
     """
     kind, options = build_optimizer_settings(hyperparameters, model)
@@ -54,6 +56,7 @@ def predict_step_memory(
             optimizer=build_optimizer,
             compute_loss=compute_loss,
             probed=probed,
+            measured=measured,
             micro_batches=-(-hyperparameters.batch_size // hyperparameters.rows_at_once),
             autocast=precision == "mixed",
             dtype=torch.bfloat16 if precision == "bf16" else None,

@@ -63,6 +63,8 @@ def result_tensors(result: TrainingResult) -> dict[str, torch.Tensor]:
         ({"adaptive": ADAPTIVE}, 3),  # within an epoch of five steps, after a reselection
         ({"adaptive": ADAPTIVE}, 5),
         ({"adaptive": CHARGED, "batch_size": 1}, 12),
+        ({"precision": "bf16", "micro_batch_size": 2}, 1),  # after a step that measured
+        ({"adaptive": {"reselect_every": 2}, "precision": "bf16", "micro_batch_size": 2}, 2),  # before one that will
         ({"lora": LORA}, 8),
     ],
     ids=str,

@@ -23,6 +23,7 @@ STEP = {
     "optimizer_state": 8 * 10**9,
     "passes": 13 * 10**9,
     "step": 3 * 10**9,
+    "measured_gradients": 2 * 10**9,
     "rows": 4,
     "tokens": 512,
     "several": False,

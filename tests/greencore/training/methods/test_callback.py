@@ -31,32 +31,48 @@ def make_trainer(model_folder: Path, rows: list[Row], tmp_path_factory: pytest.T
     return make
 
 
-def assert_within_and_close(model_folder: Path, output: Path, asked: Sequence[float], data: Sequence[Row]) -> None:
-    """Assert that each epoch's steps stay within its ρ and together come close to it, as torch counts and reports."""
+def assert_within_and_close(
+    model_folder: Path, output: Path, asked: Sequence[float], data: Sequence[Row], *, probe_batches: int | None
+) -> None:
+    """Assert that each epoch's steps stay within its ρ and together come close to it, as torch counts and reports.
+
+    An epoch's first step may be the probe: it takes what the report says beyond the selection's.
+    """
     full, _ = counting_trainer(model_folder, output, data, [], epochs=len(asked))
     full.train()
-    green = GreenTrainerCallback(lambda epoch: asked[epoch])
+    green = GreenTrainerCallback(lambda epoch: asked[epoch], probe_batches=probe_batches)
     trainer, _ = counting_trainer(model_folder, output, data, [green], epochs=len(asked))
     trainer.train()
+    measured = trainer.list_measured(green)
     steps = len(full.counted) // len(asked)
     assert len(trainer.counted) == len(full.counted)
     for epoch, rho in enumerate(asked):
-        part = slice(epoch * steps, (epoch + 1) * steps)
+        part, report = slice(epoch * steps, (epoch + 1) * steps), green.epochs[epoch]
         shares = [step / whole for step, whole in zip(trainer.counted[part], full.counted[part], strict=True)]
-        assert max(shares) <= rho
-        assert rho - 0.02 < sum(trainer.counted[part]) / sum(full.counted[part]) <= rho
-        assert rho - 0.02 < green.epochs[epoch].share <= rho
-        assert green.epochs[epoch].rho == rho
+        probes = measured[part]
+        assert probes == [probe_batches is None and rho < 1, *[False] * (steps - 1)]
+        assert max(share for share, probe in zip(shares, probes, strict=True) if not probe) <= rho
+        share = sum(trainer.counted[part]) / sum(full.counted[part])
+        if probe_batches is None:
+            assert share == pytest.approx(report.share_with_probe, abs=0.02)
+        else:
+            assert rho - 0.02 < share <= rho
+        assert rho - 0.02 < report.share <= rho
+        assert report.rho == rho
 
 
-def test_every_step_that_torch_counts_stays_within_rho_and_close_to_it(rows: list[Row], tmp_path: Path) -> None:
+@pytest.mark.parametrize("probe_batches", [None, 1])
+def test_every_step_that_torch_counts_stays_within_rho_and_close_to_it(
+    rows: list[Row], tmp_path: Path, probe_batches: int | None
+) -> None:
     deep = small_model(tmp_path / "model", layers=6)  # whose tensors fill any budget
-    assert_within_and_close(deep, tmp_path / "run", [0.5, 0.9, 0.7, 1.0], rows)
+    assert_within_and_close(deep, tmp_path / "run", [0.5, 0.9, 0.7, 1.0], rows, probe_batches=probe_batches)
 
 
-def test_padding_counts_towards_the_budget(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("probe_batches", [None, 1])
+def test_padding_counts_towards_the_budget(model_folder: Path, tmp_path: Path, probe_batches: int | None) -> None:
     padded = [PromptRow("w1 w2", " w3"), PromptRow("w1 w2 w3", " w4 w5")] * 4  # batches are padded beyond every row
-    assert_within_and_close(model_folder, tmp_path, [0.5, 0.7, 0.9], padded)
+    assert_within_and_close(model_folder, tmp_path, [0.5, 0.7, 0.9], padded, probe_batches=probe_batches)
 
 
 class Watch(GreenTrainerCallback):

@@ -17,7 +17,7 @@ from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.models.loading import load_model
 from greencore.training.run import TrainingResult, fine_tune
 from tests.greencore.backprop.executed import count_torch_flops
-from tests.greencore.training.methods.trainers import counting_trainer
+from tests.greencore.training.methods.trainers import CountingTrainer, counting_trainer
 
 pytestmark = pytest.mark.gpu
 
@@ -102,12 +102,13 @@ def test_a_stopped_run_on_the_gpu_ends_with_the_same_weights(
 def test_every_real_step_on_the_gpu_stays_within_rho(
     model_folder: Path, rows: list[Row], tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    def counted(*callbacks: GreenTrainerCallback) -> list[int]:
+    def train(*callbacks: GreenTrainerCallback) -> CountingTrainer:
         trainer, _ = counting_trainer(model_folder, tmp_path, rows, callbacks, epochs=2, use_cpu=False, **options)
         trainer.train()
-        return trainer.counted
+        return trainer
 
-    full, green = counted(), GreenTrainerCallback(lambda epoch: [0.8, 0.6][epoch], optimizer_state="host")
-    spent = counted(green)
-    assert max(step / whole for step, whole in zip(spent, full, strict=True)) <= 0.8
+    full, green = train(), GreenTrainerCallback(lambda epoch: [0.8, 0.6][epoch], optimizer_state="host")
+    trainer = train(green)
+    counted = zip(trainer.counted, full.counted, trainer.list_measured(green), strict=True)
+    assert max(batch / whole for batch, whole, measures in counted if not measures) <= 0.8
     assert all(report.rho - 0.03 < report.share <= report.rho for report in green.epochs)

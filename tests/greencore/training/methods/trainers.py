@@ -10,22 +10,35 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from greencore.dataset import Row
 from greencore.training.data.tokenisation import Collator, tokenise_rows
+from greencore.training.methods.selection_callback import SelectionCallback
 from greencore.training.models.loading import load_model, load_tokenizer
 
 
 class CountingTrainer(Trainer):
-    """Records the FLOPs that torch counts in every step, if `counting`: counting takes longer than the step."""
+    """Records the FLOPs that torch counts in every batch, if `counting`: counting takes longer than the batch.
+
+    `trained` are the names of the tensors that needed gradients in it.
+    """
 
     counted: list[int]
+    trained: list[set[str]]
     counting: bool
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         if not self.counting:
             return super().training_step(*args, **kwargs)
+        assert isinstance(self.model, torch.nn.Module)
+        self.trained.append({name for name, tensor in self.model.named_parameters() if tensor.requires_grad})
         with FlopCounterMode(display=False) as counter:
             loss = super().training_step(*args, **kwargs)
         self.counted.append(counter.get_total_flops())
         return loss
+
+    def list_measured(self, green: SelectionCallback) -> list[bool]:
+        """List for each batch whether it measured importance, with gradients beyond those of every selection."""
+        batches = len(self.trained) // len(green.epochs)
+        selections = [[set(chosen.tensors) for chosen in report.selections] for report in green.epochs]
+        return [names not in selections[number // batches] for number, names in enumerate(self.trained)]
 
 
 def counting_trainer(
@@ -68,5 +81,5 @@ def counting_trainer(
         data_collator=collator or Collator(0),
         callbacks=list(callbacks),
     )
-    trainer.counted, trainer.counting = [], counting
+    trainer.counted, trainer.trained, trainer.counting = [], [], counting
     return trainer, model
