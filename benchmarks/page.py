@@ -27,6 +27,7 @@ SECTIONS = {
     " implementation on 2 cores.",
     "paper_costs": "The cost columns of the paper's Tables 2, 3 and 5, from models on the meta device at its settings.",
     "time_memory": "Time and memory of one epoch, probe and selection included.",
+    "logits": "The output embedding computes logits where something is learned, and nothing else of a step changes.",
     "layouts": "Where packing and grouping by length pay. Grouped steps take the time that their FLOPs suggest; packed"
     " ones up to 1.2 times as much, since attention computes what its mask hides, so `auto` asks more of them. Where"
     " both pay it packs, since the rows of a step then stay a random sample.",

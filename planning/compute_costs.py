@@ -8,9 +8,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from greencore.cost_polynomial import SOURCE_AND_TARGET, TOKENS, TOKENS_AND_LOGITS, evaluate_cost
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import LoraSettings
 from greencore.settings.run_length import RunLength, compute_run_length
+from greencore.settings.value_types import LogitPositions
 from store.repositories.jobs import whole_epochs
 from store.tables import Dataset, Job, Json, Model, TokenStatistics
 
@@ -30,7 +32,7 @@ SPREAD_OF_BYTES = 1.6
 
 # Hyperparameters that determine a run's rows, the layout of its batches, and these: jobs that agree compute the same.
 ROW_PARAMETERS = ("max_length", "prompt_format", "train_on", "eval_share")
-LAYOUT_PARAMETERS = ("packing", "group_by_length", "gradient_checkpointing")
+LAYOUT_PARAMETERS = ("packing", "group_by_length", "gradient_checkpointing", "logits")
 BATCH_PARAMETERS = ("batch_size", "micro_batch_size", "seed")
 
 
@@ -38,36 +40,43 @@ BATCH_PARAMETERS = ("batch_size", "micro_batch_size", "seed")
 class RowCosts:
     """FLOPs of one row of a training step as a polynomial of its lengths; a multiply-accumulate counts as 2.
 
-    `forward` and `full` (every tensor trained) are coefficients of (L, L²), or of (S, T, S², T², S·T) where an encoder
-    reads S tokens and a decoder writes T. `methods` has the share of `full` that each other method takes, or the
-    reason why the model does not support it.
+    `forward` and `full` (every tensor trained) are coefficients of (L, K, L²) for rows of L tokens with logits at K
+    positions, of (L, L²) where a model always computes all, or of (S, T, S², T², S·T) where an encoder reads S tokens
+    and a decoder writes T. `methods` has the share of `full` that each other method takes, or the reason why the model
+    does not support it. `logits` is None in measurements of earlier versions.
     """
 
     forward: tuple[float, ...]
     full: tuple[float, ...]
     methods: Mapping[str, float | str]
+    logits: LogitPositions | None = None
 
     @classmethod
     def from_json(cls, stored: Json) -> "RowCosts":
         """Parse `models.costs`."""
-        return cls(tuple(stored["forward"]), tuple(stored["full"]), stored.get("methods", {}))
+        return cls(tuple(stored["forward"]), tuple(stored["full"]), stored.get("methods", {}), stored.get("logits"))
 
     def to_json(self) -> Json:
         """Return the value of `models.costs`."""
-        return {"forward": list(self.forward), "full": list(self.full), "methods": dict(self.methods)}
+        return {
+            "forward": list(self.forward),
+            "full": list(self.full),
+            "methods": dict(self.methods),
+            "logits": self.logits,
+        }
 
     @property
     def has_encoder(self) -> bool:
         """Whether the model has an encoder and a decoder."""
-        return len(self.full) > 2
+        return len(self.full) == len(SOURCE_AND_TARGET)
 
     def full_flops(self, *lengths: float) -> float:
-        """FLOPs of a row of (L,) or (S, T) padded tokens with every tensor trained."""
-        return _at(self.full, lengths)
+        """FLOPs of a row of (L,), (L, K) or (S, T) padded tokens with every tensor trained."""
+        return evaluate_cost(self.full, lengths)
 
     def forward_flops(self, *lengths: float) -> float:
-        """FLOPs of the forward pass of a row of (L,) or (S, T) padded tokens."""
-        return _at(self.forward, lengths)
+        """FLOPs of the forward pass of a row of (L,), (L, K) or (S, T) padded tokens."""
+        return evaluate_cost(self.forward, lengths)
 
 
 @dataclass(frozen=True)
@@ -162,13 +171,6 @@ def estimate_workload(
     )
 
 
-def _at(terms: Sequence[float], lengths: Sequence[float]) -> float:
-    values = [*lengths, *(length**2 for length in lengths)]
-    if len(lengths) == 2:
-        values.append(lengths[0] * lengths[1])
-    return sum(term * value for term, value in zip(terms, values, strict=True))
-
-
 def _share(
     session: Session, model: str, method: str, hyperparameters: Hyperparameters, costs: RowCosts | None
 ) -> tuple[float, str]:
@@ -221,6 +223,7 @@ def _find_prepared_estimate(
         if (
             any(given[name] != wanted[name] for name in (*ROW_PARAMETERS, *LAYOUT_PARAMETERS))
             or "training_rows" not in estimate
+            or "logits" not in estimate  # of an earlier version, which computed all of them
         ):
             continue
         known = {**estimate, "whole_epochs": whole_epochs(job)}
@@ -248,17 +251,25 @@ class _LengthDistribution:
         """
         recomputed = costs.forward if settings.gradient_checkpointing is True else [0.0] * len(costs.forward)
         terms = [full + forward for full, forward in zip(costs.full, recomputed, strict=True)]
+        if len(terms) == len(TOKENS_AND_LOGITS) and settings.logits == "all":
+            tokens, logits, squared = terms
+            terms = [tokens + logits, squared]
         if settings.packing is True and not costs.has_encoder:
-            return self._padded_flops(terms, 1) + terms[1] * self.mean**2 * (batch - 1)
+            return self._padded_flops(terms, 1) + terms[-1] * self.mean**2 * (batch - 1)
         return self._padded_flops(terms, 1 if settings.group_by_length is True else batch)
 
     def _padded_flops(self, terms: Sequence[float], batch: int) -> float:
         total, below, flops = sum(weight for _, weight in self.points), 0.0, 0.0
         for tokens, weight in self.points:
             up_to = min(below + weight / total, 1.0)
-            parts = (tokens * (1 - self.learned), tokens * self.learned) if len(terms) > 2 else (tokens,)
+            learned = tokens * self.learned
+            parts = {
+                len(TOKENS): (tokens,),
+                len(TOKENS_AND_LOGITS): (tokens, learned),
+                len(SOURCE_AND_TARGET): (tokens - learned, learned),
+            }[len(terms)]
             padded = [math.ceil(part / PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE for part in parts]
-            flops += (up_to**batch - below**batch) * _at(terms, padded)
+            flops += (up_to**batch - below**batch) * evaluate_cost(terms, padded)
             below = up_to
         return flops
 

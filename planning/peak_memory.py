@@ -19,7 +19,7 @@ from store.repositories.models import ModelRepository
 from store.tables import Dataset, Job, Worker
 
 # Jobs that agree in these, in model, method, precision and highest ρ keep the same activations of a token.
-ACTIVATION_PARAMETERS = ("attention", "packing", "lora", "adaptive")
+ACTIVATION_PARAMETERS = ("attention", "packing", "lora", "adaptive", "logits")
 MAX_LENGTH_RATIO = 2.0  # of the longest rows: attention grows with the square, and the prediction in proportion
 MAX_COMPARED_JOBS = 50
 OWN_ROWS = "of the same rows"
@@ -149,22 +149,25 @@ def list_possible_workers(
 class TracedStep(PeakMemory):
     """Bytes of a step that was traced in a precision, on a micro-batch of `rows` rows of `tokens` tokens.
 
-    `several`: the step has several micro-batches, so that gradients are there from the second on.
+    `several`: the step has several micro-batches, so that gradients are there from the second on. Logits are computed
+    at `learned` positions of a row; 0 where they are at all.
     """
 
     precision: RunPrecision
     rows: int
     tokens: int
     several: bool
+    learned: int = 0
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "TracedStep":
         """Parse `estimate.step_memory` of a job."""
         return cls(**stored)
 
-    def predict(self, given: Hyperparameters, wanted: Hyperparameters, *, rows: int, tokens: int) -> int:
+    def predict(self, given: Hyperparameters, wanted: Hyperparameters, *, rows: int, tokens: int, learned: int) -> int:
         """Predict the peak in bytes of such a step with other settings; `given` are those that it was traced with."""
-        share = rows * tokens / (self.rows * self.tokens)
+        longer = max(tokens / self.tokens, learned / self.learned if self.learned else 0.0)
+        share = rows / self.rows * longer
         held = max(self.gradients, self.measured_gradients)  # in the passes
         kept = held if self.several else 0
         several = wanted.batch_size > wanted.rows_at_once
@@ -209,20 +212,23 @@ def _predict_peak(
     """Predict a job's peak in bytes from the newest similar job of these precisions, with its basis; None without."""
 
     @cache
-    def find_longest_counted() -> int | None:
+    def find_longest_counted() -> tuple[int, int] | None:
         statistics = find_token_counts(session, dataset, wanted.model, wanted.hyperparameters)
-        return statistics.counts["tokens"]["max"] if statistics is not None and statistics.counts else None
+        counts = None if statistics is None else statistics.counts
+        return (counts["tokens"]["max"], counts["completion"]["max"]) if counts else None
 
     for job in _list_similar_jobs(session, wanted, precisions):
-        tokens, source = _find_longest_row(dataset, wanted, job, find_longest_counted)
-        if not 1 / MAX_LENGTH_RATIO <= tokens / job.traced.tokens <= MAX_LENGTH_RATIO:
+        longest = _find_longest_row(dataset, wanted, job, find_longest_counted)
+        if not 1 / MAX_LENGTH_RATIO <= longest.tokens / job.traced.tokens <= MAX_LENGTH_RATIO:
             continue
-        rows = job.training_examples if source == OWN_ROWS else dataset.rows
+        rows = job.training_examples if longest.source == OWN_ROWS else dataset.rows
         rows = min(wanted.hyperparameters.rows_at_once, rows)
-        peak = job.traced.predict(job.given, wanted.hyperparameters, rows=rows, tokens=tokens)
+        peak = job.traced.predict(
+            job.given, wanted.hyperparameters, rows=rows, tokens=longest.tokens, learned=longest.learned
+        )
         basis = "the traced step of a prepared job with this model and method"
-        if (rows, tokens) != (job.traced.rows, job.traced.tokens):
-            basis += f", scaled to {rows} rows of {tokens} tokens, {source}"
+        if (rows, longest.tokens) != (job.traced.rows, job.traced.tokens):
+            basis += f", scaled to {rows} rows of {longest.tokens} tokens, {longest.source}"
         return peak, basis
     return None
 
@@ -269,22 +275,35 @@ def _list_similar_jobs(session: Session, wanted: JobSettings, precisions: Set[Ru
             yield _PreparedJob(given, TracedStep.from_json(row.step), row.training_examples, row.blob)
 
 
+@dataclass(frozen=True)
+class _LongestRow:
+    """Padded tokens of a dataset's longest row, and learned tokens of the row that has most; and their source."""
+
+    tokens: int
+    learned: int
+    source: str
+
+
 def _find_longest_row(
-    dataset: Dataset, wanted: JobSettings, job: _PreparedJob, find_longest_counted: Callable[[], int | None]
-) -> tuple[int, str]:
-    """Return the padded tokens of the longest row, and where the number is from."""
+    dataset: Dataset,
+    wanted: JobSettings,
+    job: _PreparedJob,
+    find_longest_counted: Callable[[], tuple[int, int] | None],
+) -> _LongestRow:
     settings, given, traced = wanted.hyperparameters, job.given, job.traced
     same_rows = job.blob == dataset.blob and all(
         getattr(given, name) == getattr(settings, name) for name in ROW_PARAMETERS if name != "max_length"
     )
     if same_rows and settings.max_length == given.max_length:
-        return traced.tokens, OWN_ROWS
+        return _LongestRow(traced.tokens, traced.learned, OWN_ROWS)
     if same_rows and traced.tokens < given.max_length:  # none was cut
-        return min(traced.tokens, _pad(settings.max_length)), OWN_ROWS
-    longest = find_longest_counted()
-    if longest is not None:
-        return _pad(min(longest, settings.max_length)), "as the dataset's longest row has"
-    return _pad(settings.max_length), "the most that a row may have"
+        most = _pad(settings.max_length)
+        return _LongestRow(min(traced.tokens, most), min(traced.learned, most), OWN_ROWS)
+    if (counted := find_longest_counted()) is not None:
+        tokens, learned = (_pad(min(length, settings.max_length)) for length in counted)
+        return _LongestRow(tokens, learned, "as the dataset's longest row has")
+    most = _pad(settings.max_length)
+    return _LongestRow(most, most, "the most that a row may have")
 
 
 def _pad(tokens: int) -> int:

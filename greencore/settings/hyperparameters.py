@@ -16,6 +16,7 @@ from greencore.settings.value_types import (
     Attention,
     EvaluationUnit,
     FormatName,
+    LogitPositions,
     MicroBatchRows,
     OptimizerName,
     PrecisionName,
@@ -263,6 +264,13 @@ class Hyperparameters(BaseModel):
         description="Batch rows of similar length, which saves padding; batches come in random order. `auto`: where it "
         "saves FLOPs and rows are not packed. Off by default, so that a step's rows are a random sample",
         json_schema_extra={"group": "Batches"},
+    )
+    logits: LogitPositions = Field(
+        default="learned",
+        description="Positions whose logits are computed: those whose next token is learned, which takes a part of "
+        "the output embedding's time and memory and leaves the loss as it is, or `all`. A model that does not take "
+        "positions computes all",
+        json_schema_extra={"group": "Memory and speed"},
     )
     gradient_checkpointing: Switch = Field(
         default="auto",

@@ -11,6 +11,7 @@ EvaluationUnit = Literal["epochs", "steps"]
 PrecisionName = Literal["auto", "bf16", "mixed", "fp32"]
 Scheduler = Literal["linear", "cosine", "constant", "warmup-stable-decay"]
 OptimizerName = Literal["adamw", "adafactor", "sgd"]
+LogitPositions = Literal["learned", "all"]
 Attention = Literal["sdpa", "flash", "eager"]
 
 

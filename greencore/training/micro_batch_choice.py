@@ -14,6 +14,7 @@ from greencore.disk import load_or_create
 from greencore.host_memory import get_available_memory
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.micro_batches import StepTooLarge, is_out_of_memory
+from greencore.training.data.tokenisation import IGNORED_LABEL, Example
 
 FILE_NAME = "micro_batch_choice.json"  # of the choice, in the run's folder
 FREE_SHARE = 0.05  # of a device's memory that is left to what no measurement shows: other kernels, fragments
@@ -53,7 +54,7 @@ def load_or_measure_micro_batch(
         return choice
 
     def measure() -> dict[str, Any]:
-        rows = sorted(examples, key=lambda example: -len(example.input_ids) - len(example.labels))
+        rows = sorted(examples, key=_count_tokens, reverse=True)
         choose = _try_sizes if device.type == "cuda" else _divide_memory
         generators = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=generators):
@@ -65,6 +66,11 @@ def load_or_measure_micro_batch(
         return asdict(MicroBatchChoice(size, name, reason))
 
     return load_or_create(folder / FILE_NAME, measure, parse)
+
+
+def _count_tokens(example: Example) -> int:
+    """Count a row's tokens and learned tokens, since both take memory."""
+    return len(example.input_ids) + sum(label != IGNORED_LABEL for label in example.labels)
 
 
 def list_sizes(batch_size: int) -> list[int]:

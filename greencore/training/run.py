@@ -24,7 +24,8 @@ from greencore.training.data.batch_layout import OrderedSampler, choose_layout
 from greencore.training.data.chat_template import CLOCK_FILE_NAME, TemplateClock
 from greencore.training.data.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
 from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
-from greencore.training.data.micro_batches import MicroBatchCollator
+from greencore.training.data.learned_positions import LearnedPositionsCollator, choose_logit_positions
+from greencore.training.data.micro_batches import Collate, MicroBatchCollator
 from greencore.training.data.packing import PackedCollator
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
@@ -131,7 +132,14 @@ def fine_tune(
     if highest_rho is None:
         highest_rho = rho if isinstance(rho, int | float) else 1.0
     setup = _set_up(
-        model_folder, rows, validation_rows, hyperparameters, method=method, highest_rho=highest_rho, folder=folder
+        model_folder,
+        rows,
+        validation_rows,
+        hyperparameters,
+        method=method,
+        highest_rho=highest_rho,
+        folder=folder,
+        resumes=checkpoints.find_newest() is not None,
     )
     try:
         with announce_evaluation(setup.model, listener):
@@ -187,7 +195,7 @@ class _Setup:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     train_set: TokenisedRows
-    collator: Collator | PackedCollator
+    collator: Collate
     sampler: OrderedSampler | None
     evaluator: Evaluator
     held_out_duplicates: int
@@ -203,6 +211,7 @@ def _set_up(
     method: Method,
     highest_rho: float,
     folder: Path,
+    resumes: bool,
 ) -> _Setup:
     """Seed the run, load and check the model, and split and tokenise the rows."""
     transformers.set_seed(hyperparameters.seed)
@@ -213,6 +222,7 @@ def _set_up(
     model = load_model(model_folder, dtype, attention=hyperparameters.attention)
     check_model(model)
     model.to(choose_device())  # type: ignore[arg-type]
+    learned_only = choose_logit_positions(hyperparameters.logits, model, folder, resumes=resumes) == "learned"
     positions = get_position_limits(model, method=method)
     positions.check_max_length(hyperparameters.max_length)
 
@@ -246,11 +256,17 @@ def _set_up(
         prompt_format=prompt_format,
         sample_prompt_format=resolve_sample_format(rows, prompt_format, tokenizer),
         bf16=precision == "mixed",
+        learned_only=learned_only,
     )
     pad = choose_padding_token_id(model, tokenizer)
-    lengths = row_lengths(train_set.examples, encoder=is_encoder_decoder(model))
+    lengths = row_lengths(train_set.examples, encoder=is_encoder_decoder(model), learned_only=learned_only)
     layout = choose_layout(
-        model, lengths, hyperparameters, method=method, test_packing=lambda: PackedCollator(model, pad)
+        model,
+        lengths,
+        hyperparameters,
+        method=method,
+        learned_only=learned_only,
+        test_packing=lambda: PackedCollator(model, pad),
     )
     recomputes = hyperparameters.gradient_checkpointing
     if recomputes == "auto":
@@ -258,7 +274,9 @@ def _set_up(
         recomputes = load_or_choose_recomputation(folder, memory, model, hyperparameters, precision)
     if recomputes:
         enable_gradient_checkpointing(model)
-    collator = PackedCollator(model, pad) if layout.packing else Collator(pad, positions)
+    collator: Collate = PackedCollator(model, pad) if layout.packing else Collator(pad, positions)
+    if learned_only:
+        collator = LearnedPositionsCollator(collator)
     sampler = OrderedSampler(layout, lengths) if layout.group_by_length else None
     dropped = train_set.dropped_lines + (held_out_set.dropped_lines if validation_rows is None else ())
     return _Setup(model, tokenizer, train_set, collator, sampler, evaluator, duplicates, tuple(sorted(dropped)))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,12 @@ class RunMemory:
     @property
     def longest_row(self) -> int:
         """Padded tokens of the longest row, of prompt and completion together."""
-        return round_up_length(max(sum(row) for row in self.lengths))
+        return round_up_length(max(row[0] if self.layout.learned_only else sum(row) for row in self.lengths))
+
+    @property
+    def most_learned(self) -> int:
+        """Padded positions of the row that has most logits."""
+        return round_up_length(max(row[-1] for row in self.lengths))
 
     def count_rows(self, hyperparameters: Hyperparameters) -> int:
         """Count the rows of a micro-batch."""
@@ -98,7 +103,7 @@ class RunMemory:
         if hyperparameters.gradient_checkpointing is True:
             enable_gradient_checkpointing(model)
         rows = self.count_rows(hyperparameters)
-        layout = BatchLayout(rows, hyperparameters.batch_size, packing=self.layout.packing)
+        layout = replace(self.layout, rows=rows, step_rows=hyperparameters.batch_size)
         shapes = layout.measure_extremes(self.lengths, self.limits)
         probed: tuple[str, ...] = ()
         measured: tuple[str, ...] = ()

@@ -726,7 +726,9 @@ class Epoch(Answer):
     flops: float | None
     """1 multiply-accumulate counts as 2"""
     full_flops: float | None
-    """FLOPs with every tensor trained"""
+    """FLOPs with every tensor trained, of which `rho_reached` is a share"""
+    plain_full_flops: float | None
+    """FLOPs with every tensor trained and the logits of all positions computed, which the job's `logits` may leave out"""
     probe_flops: float | None
     """FLOPs of probing the tensors' importance"""
     probe_seconds: float | None

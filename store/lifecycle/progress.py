@@ -42,6 +42,7 @@ class EpochMeasurement:
     rho_reached: float | None = None
     flops: float | None = None
     full_flops: float | None = None
+    plain_full_flops: float | None = None
     probe_flops: float | None = None
     probe_seconds: float | None = None
     tensors_selected: int | None = None

@@ -170,6 +170,7 @@ class Epoch(Table):
     rho_reached: Mapped[float | None]
     flops: Mapped[float | None]
     full_flops: Mapped[float | None]
+    plain_full_flops: Mapped[float | None]
     probe_flops: Mapped[float | None]
     probe_seconds: Mapped[float | None]
     tensors_selected: Mapped[int | None]

@@ -15,17 +15,19 @@ from greencore.policy import parse_stored_policy
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings
 from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
+from greencore.settings.value_types import LogitPositions
 from greencore.training.data.batch_layout import choose_layout
 from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.end_of_text import refuse_unknown_tokens
 from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
+from greencore.training.data.learned_positions import takes_learned_positions
 from greencore.training.data.packing import PackedCollator
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.tokenisation import MAX_NAMED_LINES, tokenise_rows
 from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.methods.baselines import Baseline, count_method_flops
-from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder, row_lengths
+from greencore.training.methods.batch_shapes import is_encoder_decoder, row_lengths
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.tensor_patterns import match_tensor_patterns, read_model_names
 from greencore.training.models.loading import (
@@ -56,7 +58,7 @@ from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
 from worker.preparation.memory import fit_memory
-from worker.preparation.model_costs import REFERENCE_LENGTHS, REFERENCE_ROWS, compute_row_costs
+from worker.preparation.model_costs import choose_reference_shapes, compute_lowest_floor, compute_row_costs
 from worker.preparation.rho_floor import check_rho_floor
 
 log = structlog.get_logger()
@@ -76,7 +78,8 @@ class JobEstimate:
     counts the dataset's rows that are neither trained on nor held out, since nothing of them is learned, and
     `dropped_lines` are the line numbers of the first of them. `step_memory` has the parts of the peak memory, from
     which that of similar jobs is predicted, and `memory_needs` what the job needs in each precision that it would take
-    on a live device, by which it is placed.
+    on a live device, by which it is placed. `logits`: the positions whose logits the model computes, all where it does
+    not take positions.
     """
 
     training_rows: int
@@ -102,6 +105,7 @@ class JobEstimate:
     gradient_checkpointing: bool = False
     step_memory: TracedStep | None = None
     memory_needs: Mapping[RunPrecision, MemoryNeed] = field(default_factory=dict)
+    logits: LogitPositions = "all"
 
 
 def prepare_job(job_id: str) -> None:
@@ -211,9 +215,15 @@ def estimate_job(
     refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
     if hyperparameters.sample_prompt is not None:
         resolve_sample_format(rows, form, tokenizer)
-    lengths = row_lengths(tokens.examples, encoder=encoder)
+    learned_only = hyperparameters.logits == "learned" and takes_learned_positions(meta_model)
+    lengths = row_lengths(tokens.examples, encoder=encoder, learned_only=learned_only)
     layout = choose_layout(
-        meta_model, lengths, hyperparameters, method=job.method, test_packing=lambda: _test_packing(folder)
+        meta_model,
+        lengths,
+        hyperparameters,
+        method=job.method,
+        learned_only=learned_only,
+        test_packing=lambda: _test_packing(folder),
     )
     shapes = layout.measure_extremes(lengths, positions)
     _, highest = parse_stored_policy(job.policy).rho_range
@@ -247,7 +257,7 @@ def estimate_job(
         held_out_rows=len(rest.rows),
         shortened_prompts=tokens.shortened_prompts,
         shortened_completions=tokens.shortened_completions,
-        tokens_per_epoch=sum(sum(row) for row in lengths),
+        tokens_per_epoch=sum(row[0] if learned_only else sum(row) for row in lengths),
         steps=length.steps,
         steps_per_epoch=length.steps_per_epoch,
         epochs=length.epochs,
@@ -264,6 +274,7 @@ def estimate_job(
         peak_memory_bytes=memory.peak_bytes,
         device_memory_bytes=None if memory.device is None else memory.device.memory_bytes,
         gradient_checkpointing=memory.recomputes,
+        logits="learned" if learned_only else "all",
         step_memory=memory.traced,
         memory_needs=memory.needs,
     )
@@ -281,7 +292,7 @@ def measure_catalogue() -> None:
     for name in read_catalogue(settings.catalogue):
         with database.session() as session:
             known = ModelRepository(session).get(name)
-            if known is not None and known.costs is not None and known.names is not None:
+            if known is not None and known.costs is not None and "logits" in known.costs and known.names is not None:
                 continue
         try:
             meta_model = load_meta_model(fetch_model_folder(name, settings))
@@ -289,20 +300,18 @@ def measure_catalogue() -> None:
             log.warning("model.unusable", model=name, error=str(error))
             continue
         max_length = get_position_limits(meta_model).row_tokens
-        shortest, longest = (
-            (min(length, (max_length or length) // share),) * (2 if is_encoder_decoder(meta_model) else 1)
-            for length, share in zip(REFERENCE_LENGTHS, (2, 1), strict=True)
-        )
-        costs = StepCosts(meta_model, BatchShapes(REFERENCE_ROWS, shortest, longest))
+        shapes = choose_reference_shapes(meta_model, max_length)
+        costs = StepCosts(meta_model, shapes)
+        rho_floor = compute_lowest_floor(costs, shapes)
         with database.session() as session:
             ModelRepository(session).put(
                 name,
                 parameters=sum(parameter.numel() for parameter in meta_model.parameters()),
                 tensors=len(costs.tensors),
-                rho_floor=costs.floor,
+                rho_floor=rho_floor,
                 max_length=max_length,
-                costs=compute_row_costs(meta_model, costs).to_json(),
+                costs=compute_row_costs(meta_model, costs, shapes).to_json(),
                 names=asdict(read_model_names(meta_model)),
                 at=utc_now(),
             )
-        log.info("model.measured", model=name, rho_floor=round(costs.floor, 4))
+        log.info("model.measured", model=name, rho_floor=round(rho_floor, 4))

@@ -244,6 +244,7 @@ class TrainingAttempt(TrainingListener):
             rho_reached=report.share,
             flops=report.flops,
             full_flops=report.full_flops,
+            plain_full_flops=report.plain_full_flops,
             probe_flops=report.probe_flops,
             probe_seconds=report.probe_seconds,
             tensors_selected=len(report.tensors),

@@ -28,6 +28,7 @@ from store.tables import Dataset, Job
 
 FILE_NAME = "README.md"
 EVALUATIONS_SHOWN = 100
+SUMMED_FLOPS = ("flops", "full_flops", "plain_full_flops", "probe_flops")
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "codecarbon")
 EMPTY_CELL = "–"
 
@@ -68,7 +69,7 @@ def write_model_card(
         hyperparameters=list(_flatten(job.hyperparameters)),
         policy_json=json.dumps(job.policy, ensure_ascii=False),
         epochs=epochs,
-        **{key: sum(getattr(epoch, key) or 0.0 for epoch in epochs) for key in ("flops", "full_flops", "probe_flops")},
+        **{key: sum(getattr(epoch, key) or 0.0 for epoch in epochs) for key in SUMMED_FLOPS},
         evaluation=evaluation,
         evaluations=list(reversed(evaluations.data)),
         more_evaluations=evaluations.has_more,

@@ -43,7 +43,11 @@ class EpochOut(RowModel):
     reason: str
     intensity: EpochIntensity
     flops: float | None = Field(description="1 multiply-accumulate counts as 2")
-    full_flops: float | None = Field(description="FLOPs with every tensor trained")
+    full_flops: float | None = Field(description="FLOPs with every tensor trained, of which `rho_reached` is a share")
+    plain_full_flops: float | None = Field(
+        description="FLOPs with every tensor trained and the logits of all positions computed, which the job's "
+        "`logits` may leave out"
+    )
     probe_flops: float | None = Field(description="FLOPs of probing the tensors' importance")
     probe_seconds: float | None
     tensors_selected: int | None

@@ -16,6 +16,7 @@ from greencore.backprop import NotFinite
 from greencore.backprop.master_weights import MasterWeights, set_gradient_types
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder, CheckpointUnusable
+from greencore.training.data.learned_positions import get_targets
 from greencore.training.data.micro_batches import MicroBatchCollator, StepRows, compute_shares
 from greencore.training.data.tokenisation import to_device
 from greencore.training.evaluation.ledger import LEDGER_KEY
@@ -123,7 +124,7 @@ class CheckpointedTrainer(Trainer):
     ) -> Any:
         """Compute the loss of a micro-batch, weighted by its share of the step, and keep its token loss for `log`."""
         loss, outputs = super().compute_loss(model, inputs, True)
-        total, learned = sum_token_loss(outputs["logits"], inputs["labels"], encoder=is_encoder_decoder(self.model))
+        total, learned = sum_token_loss(outputs["logits"], get_targets(inputs, encoder=is_encoder_decoder(self.model)))
         self._token_loss, self._learned_tokens = self._token_loss.to(total) + total, self._learned_tokens + learned
         if self._share != 1.0:
             loss = loss * self._share

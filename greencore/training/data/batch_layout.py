@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from greencore.backprop.cost.by_length import Lengths
 from greencore.settings.checks import check_method
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
-from greencore.training.data.positions import PositionLimits
+from greencore.training.data.positions import UNBOUNDED, PositionLimits
 from greencore.training.data.tokenisation import round_up_length
 from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
 
@@ -26,13 +26,17 @@ GROUPING_MIN_SAVING = 0.1
 
 @dataclass(frozen=True)
 class BatchLayout:
-    """How rows become batches: `step_rows` rows an optimiser step, `rows` of them in each forward pass."""
+    """How rows become batches: `step_rows` rows an optimiser step, `rows` of them in each forward pass.
+
+    With `learned_only` a row's second length is the positions whose logits are computed.
+    """
 
     rows: int
     step_rows: int
     packing: bool = False
     group_by_length: bool = False
     seed: int = 0
+    learned_only: bool = False
 
     def order_rows(self, lengths: Sequence[Lengths], epoch: int) -> NDArray[np.int64]:
         """Return the row numbers of an epoch in the order of training, as a function of seed and epoch alone.
@@ -43,7 +47,7 @@ class BatchLayout:
         order = generator.permutation(len(lengths))
         if not self.group_by_length:
             return order
-        total = np.asarray(lengths).sum(axis=1)
+        total = np.asarray(lengths)[:, :1].sum(axis=1) if self.learned_only else np.asarray(lengths).sum(axis=1)
         steps: list[NDArray[np.int64]] = []
         for start in range(0, len(order), GROUPED_STEPS * self.step_rows):
             together = order[start : start + GROUPED_STEPS * self.step_rows]
@@ -57,9 +61,9 @@ class BatchLayout:
         sizes = np.sort(np.asarray(lengths), axis=0)
         shortest, longest = sizes[0].tolist(), sizes[-1].tolist()
         if self.packing:
-            joined = int(sizes[-self.rows :].sum())
-            return BatchShapes(1, (round_up_length(shortest[0]),), (round_up_length(joined),))
-        return BatchShapes(self.rows, _round(shortest, limits), _round(longest, limits))
+            longest = sizes[-self.rows :].sum(axis=0).tolist()
+        ends = (self._round(shortest, limits), self._round(longest, limits))
+        return BatchShapes(1 if self.packing else self.rows, *ends, learned_only=self.learned_only)
 
     def count_shapes(self, lengths: Sequence[Lengths], limits: PositionLimits) -> tuple[Mapping[StepShape, int], int]:
         """Count the batch shapes of rows of these lengths, without padding, and the epochs that were put in order."""
@@ -73,11 +77,14 @@ class BatchLayout:
             batches = (np.add if self.packing else np.maximum).reduceat(ordered, starts, axis=0)
             shapes, counts = np.unique(np.column_stack([amounts, batches]), axis=0, return_counts=True)
             for (amount, *batch), count in zip(shapes.tolist(), counts.tolist(), strict=True):
-                if self.packing:
-                    counted[StepShape(1, (round_up_length(batch[0]),))] += count
-                else:
-                    counted[StepShape(amount, _round(batch, limits))] += count
+                counted[StepShape(1 if self.packing else amount, self._round(batch, limits))] += count
         return counted, epochs
+
+    def _round(self, lengths: Sequence[int], limits: PositionLimits) -> Lengths:
+        if self.packing:
+            return tuple(map(round_up_length, lengths))
+        ends = (limits.input_tokens, UNBOUNDED if self.learned_only else limits.output_tokens)
+        return tuple(round_up_length(length, end) for length, end in zip(lengths, ends, strict=False))
 
 
 def choose_layout(
@@ -86,17 +93,18 @@ def choose_layout(
     settings: Hyperparameters,
     *,
     method: str,
+    learned_only: bool = False,
     test_packing: Callable[[], object],
 ) -> BatchLayout:
     """Return the layout of a run: as the settings say, for `auto` where it saves FLOPs.
 
-    `lengths` are those of the training rows, without padding. The choice depends on the model's size, the rows and the
-    settings alone. `test_packing` raises `SettingUnsupported` where the model does not keep packed rows apart; so does
-    this function where `packing` is true.
+    `lengths` are those of the training rows, without padding; with `learned_only` each has its learned positions too.
+    The choice depends on the model's size, the rows and the settings alone. `test_packing` raises `SettingUnsupported`
+    where the model does not keep packed rows apart; so does this function where `packing` is true.
     """
     check_method(settings, method)
     rows = min(settings.rows_at_once, len(lengths))
-    layout = BatchLayout(rows, settings.batch_size, seed=settings.seed)
+    layout = BatchLayout(rows, settings.batch_size, seed=settings.seed, learned_only=learned_only)
     packed, grouped = replace(layout, packing=True), replace(layout, group_by_length=True)
     if settings.packing is True:
         if is_encoder_decoder(model):
@@ -128,20 +136,24 @@ def choose_layout(
 def predict_relative_cost(model: Any, lengths: Sequence[Lengths], layout: BatchLayout) -> float:
     """Predict the FLOPs of the layout's steps, up to a factor: matrix products of the weights, and attention.
 
-    A token passes through every weight of the blocks and the output embedding (2 FLOPs each), and attends to its whole
-    row (4 FLOPs for each token, unit of width and layer): sdpa and eager attention compute what the mask hides.
+    A token passes through every weight of the blocks, and where its logits are computed through the output embedding
+    (2 FLOPs each), and attends to its whole row (4 FLOPs for each token, unit of width and layer): sdpa and eager
+    attention compute what the mask hides.
     """
     config = model.config.get_text_config(decoder=True)
-    head = model.get_output_embeddings()
-    tables = {id(module.weight) for module in (model.get_input_embeddings(), head) if module is not None}
-    weights = sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in tables)
-    weights += 0 if head is None else head.weight.numel()
+    output = model.get_output_embeddings()
+    tables = {id(module.weight) for module in (model.get_input_embeddings(), output) if module is not None}
+    blocks = sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in tables)
+    head = 0 if output is None else output.weight.numel()
     attention = 4 * getattr(config, "hidden_size", 0) * getattr(config, "num_hidden_layers", 0)
     counted, epochs = layout.count_shapes(lengths, PositionLimits())
-    total: float = sum(
-        count * shape.rows * sum(2 * weights * length + attention * length**2 for length in shape.lengths)
-        for shape, count in counted.items()
-    )
+
+    total = 0.0
+    for shape, count in counted.items():
+        tokens = shape.lengths[:1] if layout.learned_only else shape.lengths
+        logits = shape.lengths[1] if layout.learned_only else sum(tokens)
+        row = 2 * (blocks * sum(tokens) + head * logits) + attention * sum(length**2 for length in tokens)
+        total += count * shape.rows * row
     return total / epochs
 
 
@@ -160,8 +172,3 @@ class OrderedSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, from 0, whose order follows."""
         self._epoch = epoch
-
-
-def _round(lengths: Sequence[int], limits: PositionLimits) -> Lengths:
-    ends = (limits.input_tokens, limits.output_tokens)
-    return tuple(round_up_length(length, end) for length, end in zip(lengths, ends, strict=False))

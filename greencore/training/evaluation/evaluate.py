@@ -12,6 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.training.data.end_of_text import choose_padding_token_id, end_token_ids
+from greencore.training.data.learned_positions import LearnedPositionsCollator, get_targets
+from greencore.training.data.micro_batches import Collate
 from greencore.training.data.positions import UNBOUNDED, get_position_limits
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat
 from greencore.training.data.target_language import get_target_language_settings
@@ -178,19 +180,29 @@ def generate_completions(
 
 @torch.inference_mode()
 def score_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokenised: TokenisedRows, *, batch_size: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tokenised: TokenisedRows,
+    *,
+    batch_size: int,
+    learned_only: bool = False,
 ) -> TokenScores:
-    """Return the scores of all learned tokens, without other terms of the model's loss."""
-    collate = Collator(choose_padding_token_id(model, tokenizer), get_position_limits(model))
+    """Return the scores of all learned tokens, without other terms of the model's loss.
+
+    With `learned_only` the model computes the logits of learned positions alone.
+    """
+    collate: Collate = Collator(choose_padding_token_id(model, tokenizer), get_position_limits(model))
+    if learned_only:
+        collate = LearnedPositionsCollator(collate)
     encoder = is_encoder_decoder(model)
     total, correct, tokens = 0.0, 0, 0
     with in_mode(model, training=False):
         for start in range(0, len(tokenised.examples), batch_size):
             batch = to_device(collate(tokenised.examples[start : start + batch_size]), model.device)
-            logits = model(**batch).logits
-            loss, learned = sum_token_loss(logits, batch["labels"], encoder=encoder)
+            logits, targets = model(**batch).logits, get_targets(batch, encoder=encoder)
+            loss, learned = sum_token_loss(logits, targets)
             total += float(loss)
-            correct += count_correct_tokens(logits, batch["labels"], encoder=encoder)
+            correct += count_correct_tokens(logits, targets)
             tokens += learned
     return TokenScores(total / tokens, correct / tokens)
 

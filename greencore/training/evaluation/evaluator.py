@@ -17,6 +17,7 @@ from greencore.training.data.prompt_formats import PLAIN, PromptFormat, resolve_
 from greencore.training.data.tokenisation import TokenisedRows
 from greencore.training.evaluation.evaluate import (
     Evaluation,
+    TokenScores,
     evaluate_completions,
     generate_completions,
     has_prompt,
@@ -51,7 +52,8 @@ class Evaluator:
 
     The rows' prompts are put in `prompt_format`, the sample prompt in `sample_prompt_format` (see
     `resolve_sample_format`). All evaluations run in one precision, bf16 autocast or fp32: `bf16` at first, that of the
-    run's first start after `evaluate_once`, which also fixes `sample_rows`.
+    run's first start after `evaluate_once`, which also fixes `sample_rows`. With `learned_only` logits are computed at
+    learned positions alone.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -61,6 +63,7 @@ class Evaluator:
     prompt_format: PromptFormat
     sample_prompt_format: PromptFormat
     bf16: bool
+    learned_only: bool = False
     sample_rows: int = MAX_SAMPLE_ROWS
 
     def evaluate(self, model: PreTrainedModel) -> EvaluationResult:
@@ -69,7 +72,7 @@ class Evaluator:
         evaluation, sample, seconds_per_row = None, None, 0.0
         with bf16_autocast(model.device, enabled=self.bf16):
             if self.rows:
-                scores = score_tokens(model, self.tokenizer, self.tokens, batch_size=self._batch_size)
+                scores = self._score_tokens(model)
                 start = time.monotonic()
                 rouge = self._evaluate_completions(model, self.rows)
                 seconds_per_row = (time.monotonic() - start) / len(self.rows)
@@ -120,9 +123,14 @@ class Evaluator:
     def evaluate_in_run(self, model: PreTrainedModel) -> Evaluation:
         """Evaluate the held-out rows, with ROUGE of `rouge_rows` alone; some rows must be held out."""
         with bf16_autocast(model.device, enabled=self.bf16):
-            scores = score_tokens(model, self.tokenizer, self.tokens, batch_size=self._batch_size)
+            scores = self._score_tokens(model)
             rouge = self._evaluate_completions(model, self.rouge_rows, max_seconds=MAX_GENERATION_SECONDS)
         return Evaluation(scores.loss, rouge, len(self.rows), scores.accuracy)
+
+    def _score_tokens(self, model: PreTrainedModel) -> TokenScores:
+        return score_tokens(
+            model, self.tokenizer, self.tokens, batch_size=self._batch_size, learned_only=self.learned_only
+        )
 
     def _evaluate_completions(
         self, model: PreTrainedModel, rows: Sequence[Row], *, max_seconds: float | None = None

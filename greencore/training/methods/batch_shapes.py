@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from greencore.backprop.cost.by_length import Lengths
+from greencore.cost_polynomial import SOURCE_AND_TARGET, TOKENS, TOKENS_AND_LOGITS, Terms
+from greencore.training.data.learned_positions import has_learned_positions
 from greencore.training.data.micro_batches import collate_in_parts, get_rows_computed_at_once
+from greencore.training.data.tokenisation import IGNORED_LABEL
 
 
 @dataclass(frozen=True)
 class StepShape:
-    """Rows of a batch, and the tokens of each row: (input,) or, with an encoder, (source, target)."""
+    """Rows of a batch, and the tokens of each row: (input,), with an encoder (source, target).
+
+    (input, learned) where the batch has its logits computed at learned positions alone.
+    """
 
     rows: int
     lengths: Lengths
@@ -21,13 +27,22 @@ class StepShape:
 class BatchShapes:
     """Shapes of the batches that a run computes at once: `rows` of a full one, and the shortest and longest lengths.
 
-    `row_counts` is the number of the dataset's rows by unpadded length; None for a stream.
+    `row_counts` is the number of the dataset's rows by unpadded length; None for a stream. With `learned_only` the
+    second length is the positions whose logits are computed.
     """
 
     rows: int
     shortest: Lengths
     longest: Lengths
     row_counts: Mapping[Lengths, int] | None = None
+    learned_only: bool = False
+
+    @property
+    def terms(self) -> Terms:
+        """Terms of the cost of a step of these lengths."""
+        if len(self.longest) == 1:
+            return TOKENS
+        return TOKENS_AND_LOGITS if self.learned_only else SOURCE_AND_TARGET
 
 
 def is_encoder_decoder(model: Any) -> bool:
@@ -43,7 +58,11 @@ def is_stream(dataset: Any) -> bool:
 def get_step_shape(batch: Mapping[str, Any], *, encoder: bool) -> StepShape:
     """Return the shape of a batch; with an encoder its labels are the target."""
     rows, length = batch["input_ids"].shape[:2]
-    return StepShape(int(rows), (int(length), int(batch["labels"].shape[1])) if encoder else (int(length),))
+    if encoder:
+        return StepShape(int(rows), (int(length), int(batch["labels"].shape[1])))
+    if has_learned_positions(batch):
+        return StepShape(int(rows), (int(length), int(batch["logits_to_keep"].shape[1])))
+    return StepShape(int(rows), (int(length),))
 
 
 def measure_batch_shapes(dataloader: Any, *, batch_size: int, encoder: bool, longest_of_stream: int) -> BatchShapes:
@@ -55,12 +74,14 @@ def measure_batch_shapes(dataloader: Any, *, batch_size: int, encoder: bool, lon
     """
     dataset = dataloader.dataset
     if is_stream(dataset):
-        rows = get_step_shape(next(iter(dataloader)), encoder=encoder).rows
-        kinds = 2 if encoder else 1
-        return BatchShapes(rows, (1,) * kinds, (longest_of_stream,) * kinds)
+        first = next(iter(dataloader))
+        rows, learned_only = get_step_shape(first, encoder=encoder).rows, has_learned_positions(first)
+        kinds = 2 if encoder or learned_only else 1
+        return BatchShapes(rows, (1,) * kinds, (longest_of_stream,) * kinds, learned_only=learned_only)
     rows_at_once = get_rows_computed_at_once(dataloader, batch_size)
-    rows_lengths = row_lengths(dataset, encoder=encoder)
-    parts = [[lengths[part] for lengths in rows_lengths] for part in range(2 if encoder else 1)]
+    learned_only = has_learned_positions(collate_in_parts(dataloader, [dataset[0]])[0])
+    rows_lengths = row_lengths(dataset, encoder=encoder, learned_only=learned_only)
+    parts = [[lengths[part] for lengths in rows_lengths] for part in range(len(rows_lengths[0]))]
     ordered = [sorted(range(len(part)), key=part.__getitem__) for part in parts]
     ends = [
         get_step_shape(collate_in_parts(dataloader, [dataset[row] for row in rows_of_end])[0], encoder=encoder)
@@ -73,14 +94,24 @@ def measure_batch_shapes(dataloader: Any, *, batch_size: int, encoder: bool, lon
         shortest=tuple(min(lengths) for lengths in lengths_of_ends),
         longest=tuple(max(lengths) for lengths in lengths_of_ends),
         row_counts=Counter(rows_lengths),
+        learned_only=learned_only,
     )
 
 
-def row_lengths(dataset: Sequence[Mapping[str, Any]] | Any, *, encoder: bool) -> list[Lengths]:
-    """Return the tokens of every row, without padding."""
-    columns = ("input_ids", "labels") if encoder else ("input_ids",)
+def row_lengths(
+    dataset: Sequence[Mapping[str, Any]] | Any, *, encoder: bool, learned_only: bool = False
+) -> list[Lengths]:
+    """Return the tokens of every row, without padding: with `learned_only` also those of them that are learned."""
+    columns = ("input_ids", "labels") if encoder or learned_only else ("input_ids",)
+
+    def measure(row: Mapping[str, Any]) -> Lengths:
+        if learned_only:
+            learned = sum(label != IGNORED_LABEL for label in row["labels"][1:])
+            return len(row["input_ids"]), max(learned, 1)
+        return tuple(len(row[column]) for column in columns)
+
     try:
-        return [tuple(len(row[column]) for column in columns) for row in map(dataset.__getitem__, range(len(dataset)))]
+        return [measure(row) for row in map(dataset.__getitem__, range(len(dataset)))]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"the training rows have no {' and '.join(columns)}: tokenise them before training, since their lengths"

@@ -40,6 +40,7 @@ class EpochReport:
 
     `share` is `flops / full_flops` over the epoch's own batches and at most `rho`; it excludes the probes' FLOPs: of a
     step that measures importance `flops` are those that the selected tensors alone would have taken.
+    `plain_full_flops` are `full_flops` with the logits of all positions, where the run computes those of learned ones.
     `tensors` are all that some selection of the epoch trained, from output to input; `importance` is the last probe's,
     and `curve` the importance within each share up to ρ by that probe; None without a probe. With several processes
     `flops`, `full_flops` and `probe_flops` are the sums over all of them.
@@ -56,11 +57,17 @@ class EpochReport:
     probe_seconds: float
     selections: tuple[Reselection, ...] = ()
     curve: ConcaveCurve | None = None
+    plain_full_flops: int = 0
 
     @property
     def share(self) -> float:
         """Share of full fine-tuning's FLOPs that the epoch's steps took."""
         return self.flops / self.full_flops if self.full_flops else 0.0
+
+    @property
+    def plain_share(self) -> float:
+        """`share` with full fine-tuning's logits computed at all positions, as the paper counts it."""
+        return self.flops / self.plain_full_flops if self.plain_full_flops else self.share
 
     @property
     def share_with_probe(self) -> float:
@@ -109,12 +116,16 @@ class EpochLedger:
         steps = self._steps[-1] if self.measurement is None else self._measured_steps
         steps[shape] += 1
 
-    def count_flops(self, costs: StepCosts, full_costs: StepCosts) -> tuple[int, int]:
-        """Sum the FLOPs so far, forward and backward: of the selected tensors, and of training all tensors."""
+    def count_flops(self, costs: StepCosts, full_costs: StepCosts) -> tuple[int, int, int]:
+        """Sum the FLOPs so far, forward and backward: of the selected tensors, and of training all tensors.
+
+        The last are those of training all tensors with the logits of all positions.
+        """
         counted = list(zip(self.selections, self._steps, strict=True))
         return (
             sum(costs.count_flops(selection.tensors, steps) for selection, steps in counted),
             sum(full_costs.count_flops(full_costs.tensors, steps) for _, steps in counted),
+            round(sum(n * full_costs.plain_full_flops(shape) for _, steps in counted for shape, n in steps.items())),
         )
 
     def to_json(self) -> dict[str, Any]:

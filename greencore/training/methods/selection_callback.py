@@ -161,9 +161,9 @@ class SelectionCallback(TrainerCallback, ABC):
     def _build_report(self, args: TrainingArguments) -> EpochReport:
         ledger = self._current_ledger
         trained = {name for selection in ledger.selections for name in selection.tensors}
-        spent, full = ledger.count_flops(self._costs, self._full_costs)
+        spent, full, plain = ledger.count_flops(self._costs, self._full_costs)
         probes = sum(selection.probe_flops for selection in ledger.selections)
-        spent, full, probes = sum_over_processes((spent, full, probes), args)
+        spent, full, plain, probes = sum_over_processes((spent, full, plain, probes), args)
         return EpochReport(
             epoch=ledger.epoch,
             rho=ledger.rho,
@@ -172,6 +172,7 @@ class SelectionCallback(TrainerCallback, ABC):
             importance=ledger.current.importance,
             flops=spent,
             full_flops=full,
+            plain_full_flops=plain,
             probe_flops=probes,
             probe_seconds=sum(selection.probe_seconds for selection in ledger.selections),
             selections=tuple(ledger.selections),

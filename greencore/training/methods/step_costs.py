@@ -1,6 +1,5 @@
 """FLOPs of a run's steps at every batch length, and selections whose budget holds at each of them."""
 
-import itertools
 from collections.abc import Collection, Mapping
 from functools import cached_property
 
@@ -18,7 +17,9 @@ from greencore.backprop.cost.by_length import (
 from greencore.backprop.selection.constraints import Constraints
 from greencore.backprop.selection.importance_curve import ConcaveCurve, importance_curve
 from greencore.backprop.selection.select_tensors import build_selection
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
+from greencore.cost_polynomial import SOURCE_AND_TARGET, TOKENS, TOKENS_AND_LOGITS, Terms
+from greencore.training.data.tokenisation import round_up_length
+from greencore.training.methods.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.modes import in_mode
 
 
@@ -43,12 +44,12 @@ class StepCosts:
         trainable in full fine-tuning, of which every share is. Each selection holds all tensors of `always` and none
         of `never`; raises `ValueError` where one is in both, or none is left to train.
         """
-        self._batch_size = shapes.rows
-        self._trace_lengths = choose_trace_lengths(shapes.shortest, shapes.longest)
+        self._batch_size, self._terms = shapes.rows, shapes.terms
+        self._trace_lengths = choose_trace_lengths(shapes.shortest, shapes.longest, shapes.terms)
         device = next(model.parameters()).device
         with in_mode(model, training=True):  # traced as a step runs
             self._profiles = tuple(
-                profile(model, make_batch(shapes.rows, lengths, device, encoder=is_encoder_decoder(model)), names=names)
+                profile(model, make_batch(shapes.rows, lengths, device, terms=shapes.terms), names=names)
                 for lengths in self._trace_lengths
             )
         self._longest = self._profiles[0]
@@ -80,6 +81,15 @@ class StepCosts:
         """Return the FLOPs of one step of this shape that trains every tensor."""
         return self._interpolate(shape, [profile.full_flops for profile in self._profiles])
 
+    def plain_full_flops(self, shape: StepShape) -> float:
+        """Return the FLOPs of one step of this shape that trains every tensor and computes the logits of all positions.
+
+        The gather of the learned positions is counted with it, less than 1e-4 of a step.
+        """
+        if self._terms == TOKENS_AND_LOGITS:
+            shape = StepShape(shape.rows, (shape.lengths[0], shape.lengths[0]))
+        return self.full_flops(shape)
+
     def count_flops(self, names: Collection[str], steps: Mapping[StepShape, int]) -> int:
         """Sum the FLOPs of the counted steps that train exactly these tensors."""
         flops = [profile.step_flops(names) for profile in self._profiles]
@@ -91,7 +101,7 @@ class StepCosts:
         Without names: those of the forward pass alone.
         """
         flops = [p.step_flops(names) if names else p.forward_flops for p in self._profiles]
-        return fit_length_polynomial(self._trace_lengths, [value / self._batch_size for value in flops])
+        return fit_length_polynomial(self._trace_lengths, [value / self._batch_size for value in flops], self._terms)
 
     @cached_property
     def floor(self) -> float:
@@ -171,7 +181,7 @@ class StepCosts:
         else:
             if shape.lengths not in self._interpolation_weights:
                 self._interpolation_weights[shape.lengths] = compute_interpolation_weights(
-                    self._trace_lengths, [shape.lengths]
+                    self._trace_lengths, [shape.lengths], self._terms
                 )[0]
             flops = float(self._interpolation_weights[shape.lengths] @ flops_at_nodes)
         return flops * shape.rows / self._batch_size
@@ -197,15 +207,25 @@ def _compute_share_weights(traced: tuple[Lengths, ...], shapes: BatchShapes) -> 
     """Compute the weights of the traced costs at the lengths where a step's share can be largest.
 
     With one length a share is a ratio of two linear functions, so it is largest at an end. With two it may be largest
-    anywhere, so every pair of lengths is evaluated.
+    at any of the first; at each it is a ratio of two linear functions of the learned positions, and may be largest
+    within a decoder's targets.
     """
-    if len(traced[0]) == 1:
+    if shapes.terms == TOKENS:
         return np.eye(len(traced))
-    axes = [range(low, high + 1) for low, high in zip(shapes.shortest, shapes.longest, strict=True)]
-    return compute_interpolation_weights(traced, list(itertools.product(*axes)))
+    (low, least), (high, most) = shapes.shortest, shapes.longest
+    if shapes.terms == SOURCE_AND_TARGET:
+        lengths = [(source, target) for source in range(low, high + 1) for target in range(least, most + 1)]
+    else:
+        ends = [(min(least, round_up_length(length)), min(most, round_up_length(length))) for length in range(high + 1)]
+        lengths = [(length, learned) for length in range(low, high + 1) for learned in ends[length]]
+    return compute_interpolation_weights(traced, lengths, shapes.terms)
 
 
-def make_batch(rows: int, lengths: Lengths, device: torch.device, *, encoder: bool) -> dict[str, torch.Tensor]:
-    ids = torch.zeros(rows, lengths[0], dtype=torch.long, device=device)
-    labels = torch.zeros(rows, lengths[1], dtype=torch.long, device=device) if encoder else ids
-    return {"input_ids": ids, "labels": labels}
+def make_batch(rows: int, lengths: Lengths, device: torch.device, *, terms: Terms) -> dict[str, torch.Tensor]:
+    """Make a batch of rows of these lengths, whose values have no meaning."""
+    ids, second = (torch.zeros(rows, length, dtype=torch.long, device=device) for length in (lengths[0], lengths[-1]))
+    if terms == SOURCE_AND_TARGET:
+        return {"input_ids": ids, "labels": second}
+    if terms == TOKENS_AND_LOGITS:
+        return {"input_ids": ids, "labels": ids, "logits_to_keep": second, "shift_labels": second}
+    return {"input_ids": ids, "labels": ids}

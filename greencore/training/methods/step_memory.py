@@ -10,6 +10,7 @@ from greencore.backprop.cost.peak_memory import predict_peak_memory
 from greencore.backprop.master_weights import MasterWeights
 from greencore.device import PeakMemory, RunPrecision
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.training.data.learned_positions import get_targets
 from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder
 from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts, make_batch
@@ -35,7 +36,9 @@ def predict_step_memory(
     kind, options = build_optimizer_settings(hyperparameters, model)
     if kind is torch.optim.AdamW:
         options = {**options, "fused": True}
-    batch = make_batch(shapes.rows, shapes.longest, torch.device("meta"), encoder=is_encoder_decoder(model))
+    batch = make_batch(shapes.rows, shapes.longest, torch.device("meta"), terms=shapes.terms)
+
+    encoder = is_encoder_decoder(model)
 
     def build_optimizer(tensors: list[torch.Tensor]) -> torch.optim.Optimizer:
         optimizer = kind(tensors, **options)
@@ -43,8 +46,10 @@ def predict_step_memory(
 
     def compute_loss(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         outputs = model(**inputs, use_cache=False)
-        for scores in outputs.logits.detach():  # as `sum_token_loss`, where every token is learned
-            functional.cross_entropy(scores.clone().float(), inputs["labels"][0], reduction="sum")
+        targets = get_targets(inputs, encoder=encoder)
+        for scores, expected in zip(outputs.logits.detach(), targets, strict=True):
+            # as `sum_token_loss`, where every token is learned
+            functional.cross_entropy(scores.clone().float(), expected, reduction="sum")
         loss: torch.Tensor = outputs.loss
         return loss
 

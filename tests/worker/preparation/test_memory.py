@@ -86,9 +86,9 @@ def test_the_memory_of_other_batches_and_optimisers_follows_from_a_traced_step(
     for changed in changes:
         traced = trace(**changed)
         given, wanted = (Hyperparameters(**{"batch_size": 16, **settings}) for settings in ({}, changed))
-        predicted = base.predict(given, wanted, rows=traced.rows, tokens=traced.tokens)
+        predicted = base.predict(given, wanted, rows=traced.rows, tokens=traced.tokens, learned=traced.learned)
         assert predicted == pytest.approx(traced.peak, rel=0.15), changed
-        back = traced.predict(wanted, given, rows=base.rows, tokens=base.tokens)
+        back = traced.predict(wanted, given, rows=base.rows, tokens=base.tokens, learned=base.learned)
         assert back == pytest.approx(base.peak, rel=0.15), changed
 
 
@@ -99,7 +99,7 @@ def test_the_gradients_of_a_measured_micro_batch_are_those_of_its_traced_step(pr
     auto = prepare(Device("GPU", one.peak, computes_bf16=True), precision="bf16", micro_batch_size="auto").step_memory
     assert auto == one  # of one row, with gradients in float32 that add up
     given = Hyperparameters(batch_size=16, micro_batch_size="auto")
-    assert auto.predict(given, wanted, rows=one.rows, tokens=one.tokens) == one.peak
+    assert auto.predict(given, wanted, rows=one.rows, tokens=one.tokens, learned=one.learned) == one.peak
 
 
 def test_auto_recomputes_where_a_job_fits_only_so(prepare: Prepare) -> None:

@@ -36,6 +36,7 @@ from transformers import (
 
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.training.data.learned_positions import get_targets
 from greencore.training.data.tokenisation import IGNORED_LABEL, tokenise_rows
 from greencore.training.evaluation.evaluate import score_tokens
 from greencore.training.evaluation.token_loss import count_correct_tokens
@@ -175,4 +176,5 @@ def test_a_learned_token_is_correct_where_it_has_the_highest_logit(encoder: bool
     if not encoder:  # position i predicts the token after it; the last predicts none
         logits = torch.cat([logits[:, 1:], torch.zeros(2, 1, 4)], dim=1)
 
-    assert count_correct_tokens(logits, labels, encoder=encoder) == (4 if encoder else 3)
+    targets = get_targets({"labels": labels}, encoder=encoder)
+    assert count_correct_tokens(logits, targets) == (4 if encoder else 3)
