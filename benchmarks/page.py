@@ -39,6 +39,12 @@ SECTIONS = {
     " ∂L/∂w select the same tensors: a single epoch cannot distinguish them. Below full fine-tuning's cost every GT arm"
     " is ahead of the baselines that cost as much or more; at its cost nothing is ahead of full fine-tuning, which is"
     " ρ = 1.",
+    "frontier": "What each method learns for its FLOPs: a run for each arm, learning rate and budget, with a linear"
+    " schedule over its own steps, each arm and budget at the rate of a small grid with the lowest validation loss."
+    " LoRA has rank 16 on all linear layers. Arms named above a block train the blocks above it, of 30, and are counted"
+    " as if the frozen blocks' output of a row were computed once and then read from a cache; the two-phase arm adapts"
+    " all blocks in its first third. LISA trains embedding, last norm and two random blocks, drawn again every four"
+    " steps; BAdam five blocks in turn, four steps each.",
     "ablations": "The options of adaptive backpropagation, one changed at a time. The second epoch selected no tensor"
     " that the first had dropped, so that keeping its optimiser state made no difference.",
     "precision": "Weights in bfloat16 with float32 masters, against float32 throughout. Here products of bfloat16"

@@ -84,7 +84,7 @@ def format_value(value: Any) -> str:
 def _running_module() -> str:
     spec = sys.modules["__main__"].__spec__
     assert spec is not None, "benchmarks are run by python -m"
-    return spec.name
+    return spec.name.removesuffix(".__main__")  # as a package is named on the command line
 
 
 def _processor() -> str:

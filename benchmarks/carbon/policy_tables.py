@@ -1,4 +1,4 @@
-"""Generates the measured tables of docs/policies.md from the results of `benchmarks.carbon.policies`."""
+"""Generates the measured blocks of docs/policies.md from the results of benchmarks."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import RESULTS
+from benchmarks.training.frontier.findings import state_saving_costs
 
 PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
 
@@ -40,12 +41,15 @@ Rows = Sequence[Mapping[str, Any]]
 def fill_measured_blocks(page: str, results: Path = RESULTS) -> str:
     """Replace the text between each `<!-- measured: NAME -->` and `<!-- end -->` of the page by the generated one.
 
-    Raises KeyError for an unknown name.
+    A block whose results are not in the folder stays. Raises KeyError for an unknown name.
     """
-    rows = json.loads((results / "policies.json").read_text())["rows"]
 
     def block(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{BLOCKS[match[2]](rows)}\n{match[3]}"
+        source, describe = BLOCKS[match[2]]
+        file = results / f"{source}.json"
+        if not file.is_file():
+            return match[0]
+        return f"{match[1]}\n{describe(json.loads(file.read_text())['rows'])}\n{match[3]}"
 
     return re.sub(r"(<!-- measured: ([\w-]+) -->)\n.*?\n?(<!-- end -->)", block, page, flags=re.DOTALL)
 
@@ -112,12 +116,18 @@ def _setting(rows: Rows) -> str:
     return f"Mean of {rows[0]['starts']:,} starts a grid; ρ = 1 at once emits {' and '.join(baselines)}."
 
 
-BLOCKS: Mapping[str, Callable[[Rows], str]] = {
-    "setting": _setting,
-    "choices": _choices,
-    "forecasts": _forecasts,
-    **{kind: _kind(kind) for kind in KINDS},
+def _learning(rows: Rows) -> str:
+    return f"Measured on SmolLM2-135M ([benchmarks](benchmarks.md)): {state_saving_costs(rows)}."
+
+
+BLOCKS: Mapping[str, tuple[str, Callable[[Rows], str]]] = {
+    "setting": ("policies", _setting),
+    "choices": ("policies", _choices),
+    "forecasts": ("policies", _forecasts),
+    **{kind: ("policies", _kind(kind)) for kind in KINDS},
+    "learning": ("frontier", _learning),
 }
+"""The results that each block describes, and how."""
 
 
 def _grids(rows: Rows) -> list[str]:

@@ -2,8 +2,8 @@
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -41,18 +41,24 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class TrainingCost:
+class TrainingMeter:
+    """Time and energy of a training, and how the energy was measured."""
+
+    seconds: float
+    cpu_seconds: float
+    energy_kwh: float
+    energy_method: str
+
+
+@dataclass(frozen=True)
+class TrainingCost(TrainingMeter):
     """Cost of a run. A multiply-accumulate counts as 2 FLOPs; `full_flops` are those with every tensor trained."""
 
     steps: int
     flops: int
     probe_flops: int
     full_flops: int
-    seconds: float
-    cpu_seconds: float
     probe_seconds: float
-    energy_kwh: float
-    energy_method: str
 
     @property
     def share(self) -> float:
@@ -90,40 +96,66 @@ def run_fine_tuning(
     callback = (
         GreenTrainerCallback(arm.rho, **arm.options) if arm.method == "greentrainer" else BaselineCallback(arm.method)
     )
-    assert isinstance(tokenizer.pad_token_id, int)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of schedules and pinning, which would clutter the output
-        trainer = Trainer(
-            model=model,
-            args=build_training_arguments(
-                Path("build/benchmark"),
-                Hyperparameters(learning_rate=learning_rate, batch_size=batch_size, seed=seed),
-                bf16=supports_bf16(where) and not arm.bf16_weights,
-                max_steps=steps,
-                save_strategy="no",
-                logging_strategy="no",
-            ),
-            train_dataset=cast(Any, examples),
-            data_collator=Collator(tokenizer.pad_token_id),
-            callbacks=[*before, callback],
-        )
-        if arm.bf16_weights:
-            trainer.optimizer = MasterWeights(trainer.create_optimizer())
-        trainer.remove_callback(PrinterCallback)
-        metered = list[EnergyInterval]()
-        with EnergyMeter(metered.append):
-            started, cpu_started = time.perf_counter(), time.process_time()
-            trainer.train()
-            seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    trainer = build_trainer(
+        model,
+        tokenizer,
+        examples,
+        Hyperparameters(learning_rate=learning_rate, batch_size=batch_size, seed=seed, max_steps=steps, epochs=None),
+        [*before, callback],
+        bf16=supports_bf16(where) and not arm.bf16_weights,
+    )
+    if arm.bf16_weights:
+        trainer.optimizer = MasterWeights(trainer.create_optimizer())
+    meter = meter_training(trainer)
     epochs = callback.epochs
     return model, TrainingCost(
         steps=trainer.state.global_step,
         flops=sum(epoch.flops for epoch in epochs),
         probe_flops=sum(epoch.probe_flops for epoch in epochs),
         full_flops=sum(epoch.full_flops for epoch in epochs),
+        probe_seconds=sum(epoch.probe_seconds for epoch in epochs),
+        **asdict(meter),
+    )
+
+
+def build_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    recipe: Hyperparameters,
+    callbacks: Sequence[TrainerCallback],
+    *,
+    bf16: bool = False,
+    collator: Callable[..., Any] | None = None,
+) -> Trainer:
+    """Build a plain Trainer of a recipe, which stores and logs nothing; its default collator pads."""
+    assert isinstance(tokenizer.pad_token_id, int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of schedules and pinning, which would clutter the output
+        trainer = Trainer(
+            model=model,
+            args=build_training_arguments(
+                Path("build/benchmark"), recipe, bf16=bf16, save_strategy="no", logging_strategy="no"
+            ),
+            train_dataset=cast(Any, examples),
+            data_collator=collator or Collator(tokenizer.pad_token_id),
+            callbacks=list(callbacks),
+        )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def meter_training(trainer: Trainer) -> TrainingMeter:
+    """Train to the end, and return what it took."""
+    metered = list[EnergyInterval]()
+    with warnings.catch_warnings(), EnergyMeter(metered.append):
+        warnings.simplefilter("ignore")
+        started, cpu_started = time.perf_counter(), time.process_time()
+        trainer.train()
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    return TrainingMeter(
         seconds=seconds,
         cpu_seconds=cpu_seconds,
-        probe_seconds=sum(epoch.probe_seconds for epoch in epochs),
         energy_kwh=sum(interval.energy_kwh for interval in metered),
         energy_method=" · ".join(sorted({f"CPU {i.cpu_method}, GPU {i.gpu_method}" for i in metered})),
     )

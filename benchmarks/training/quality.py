@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from math import exp
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -26,10 +27,7 @@ from transformers import PreTrainedModel
 from benchmarks.report import RESULTS, publish
 from benchmarks.training.bf16_products import Bf16Products
 from benchmarks.training.finetuning import MODEL, Arm, model_folder, run_fine_tuning
-from greencore.dataset import PromptRow
-from greencore.training.data.prompt_formats import TLDR
-from greencore.training.data.tokenisation import tokenise_rows
-from greencore.training.evaluation.evaluate import evaluate, score_tokens
+from benchmarks.training.splits import Splits, SplitSizes
 from greencore.training.evaluation.rouge import ROUGE_METRICS
 from greencore.training.models.loading import load_model, load_tokenizer
 from greencore.training.models.precision import choose_device, supports_bf16
@@ -79,15 +77,9 @@ class Comparison:
         self._scale, self._work = scale, work
         self._model_folder = model_folder()
         self._tokenizer = load_tokenizer(self._model_folder)
-        sizes = {"train": scale.train_rows, "validation": scale.validation_rows, "test": scale.test_rows}
-        parts = {name: _read_rows(folder / f"{name}.jsonl", amount) for name, amount in sizes.items()}
-        rows = {name: [PromptRow(row["source"], row["targets"][0]) for row in part] for name, part in parts.items()}
-        self._train, self._validation, self._test = (
-            tokenise_rows(part, self._tokenizer, max_length=scale.max_length, prompt_format=TLDR)
-            for part in rows.values()
-        )
-        self._test_rows, self._references = rows["test"], [row["targets"] for row in parts["test"]]
-        self.train_rows = len(self._train.examples)
+        sizes = SplitSizes(scale.train_rows, scale.validation_rows, scale.test_rows, scale.max_length)
+        self._splits = Splits(folder, self._tokenizer, sizes)
+        self.train_rows = len(self._splits.train.examples)
         self.full_steps = -(-self.train_rows // scale.batch_size) * scale.epochs
 
     def choose_learning_rate(self, arm: Arm) -> float:
@@ -112,7 +104,7 @@ class Comparison:
                 arm,
                 self._model_folder,
                 self._tokenizer,
-                self._train.examples,
+                self._splits.train.examples,
                 learning_rate=learning_rate,
                 seed=seed,
                 steps=steps,
@@ -137,22 +129,12 @@ class Comparison:
         return self._score(load_model(self._model_folder))
 
     def _score(self, model: PreTrainedModel) -> dict[str, float]:
-        scale = self._scale
-        validation = score_tokens(model, self._tokenizer, self._validation, batch_size=scale.batch_size).loss
-        test = evaluate(
-            model,
-            self._tokenizer,
-            self._test_rows,
-            self._test,
-            batch_size=8,
-            max_new_tokens=scale.max_new_tokens,
-            beams=scale.beams,
-            prompt_format=TLDR,
-            max_prompt_length=scale.max_length,
-            references=self._references,
-        )
-        assert test.rouge is not None
-        return {"validation_loss": validation, "test_perplexity": test.perplexity, **test.rouge}
+        scale, splits = self._scale, self._splits
+        return {
+            "validation_loss": splits.score_validation(model, batch_size=scale.batch_size),
+            "test_perplexity": exp(splits.score_test(model, batch_size=8)),
+            **splits.score_rouge(model, max_new_tokens=scale.max_new_tokens, beams=scale.beams),
+        }
 
 
 def compare(comparison: Comparison, seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -229,16 +211,6 @@ def summarise_findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         of_budget = sorted((row for row in rows if row["equal"] == equal), key=lambda row: -row["ROUGE"])
         found.append(f"ROUGE at equal {equal}: " + ", ".join(f"{row['arm']} {row['ROUGE']:.2f}" for row in of_budget))
     return found
-
-
-def _read_rows(file: Path, amount: int | None) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(file.read_text().splitlines()[:amount], start=1):
-        row = json.loads(line)
-        if not isinstance(row.get("source"), str) or not row.get("targets"):
-            raise ValueError(f'{file}, line {number}: expected {{"source": text, "targets": [text, …]}}')
-        rows.append(row)
-    return rows
 
 
 def average_runs(arm: Arm, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

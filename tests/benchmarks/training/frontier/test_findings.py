@@ -1,0 +1,33 @@
+"""What the rows of the frontier say."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.training.frontier.findings import find_saving_costs, rank_budgets, state_cached_prefix
+
+
+def row(arm: str, budget: float, loss: float) -> dict[str, Any]:
+    return {"arm": arm, "cached": "above" in arm, "budget": budget, "validation loss": loss}
+
+
+ROWS = [
+    *(row("full", 0.5, 3.0), row("full", 1.0, 2.8), row("LoRA", 0.5, 2.95), row("LoRA", 1.0, 2.85)),
+    *(row("LoRA above 2", 0.5, 2.9), row("LoRA above 2", 1.0, 2.85), row("GT-0.5", 0.25, 3.1)),
+]
+
+
+def test_the_frontier_is_where_no_other_arm_has_a_lower_loss() -> None:
+    assert state_cached_prefix(ROWS) == (
+        "a cached prefix is on the frontier at 0.5 (LoRA above 2 2.900, LoRA 2.950);"
+        " not on the frontier at 1 (LoRA above 2 2.850, full 2.800)"
+    )
+
+
+def test_what_less_work_costs_is_by_the_better_baseline_at_each_budget() -> None:
+    assert find_saving_costs(ROWS) == {0.5: pytest.approx(0.15)}
+    assert find_saving_costs([each for each in ROWS if each["budget"] < 1]) == {}
+
+
+def test_arms_are_ranked_at_each_budget() -> None:
+    assert rank_budgets(ROWS)[1] == "budget 0.5, best first: LoRA above 2 2.900, LoRA 2.950, full 3.000"
