@@ -16,6 +16,7 @@ from greencore.backprop import TensorCost
 from greencore.dataset import Row
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.checkpoints.folder import CheckpointFolder
+from greencore.training.data.learned_positions import FILE_NAME
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.models.precision import PRECISION_FILE_NAME
@@ -131,7 +132,7 @@ def test_a_stopped_run_resumes_from_its_last_epoch_to_the_same_weights(
 
 def test_a_stop_ends_the_evaluation_before_training(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
     assert not run(model_folder, rows, tmp_path, Watch(stop_after=0)).completed
-    assert [path.name for path in tmp_path.iterdir()] == [PRECISION_FILE_NAME]  # what every start fixes
+    assert {path.name for path in tmp_path.iterdir()} == {PRECISION_FILE_NAME, FILE_NAME}  # what every start fixes
 
 
 class EndsAfterTwo(Watch):
