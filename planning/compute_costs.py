@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import select
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from greencore.cost_polynomial import SOURCE_AND_TARGET, TOKENS, TOKENS_AND_LOGITS, evaluate_cost
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.layout_choice import LayoutName, resolve_layout
 from greencore.settings.method_settings import LoraSettings
 from greencore.settings.run_length import RunLength, compute_run_length
 from greencore.settings.value_types import LogitPositions
@@ -247,16 +249,22 @@ class _LengthDistribution:
     def flops(self, costs: RowCosts, batch: int, settings: Hyperparameters) -> float:
         """Mean FLOPs of a row in a random batch of `batch` rows, all padded to the longest of them.
 
-        A packed row attends to its whole batch; rows grouped by length have no padding. `auto` is taken as off.
+        A packed row attends to its whole batch; rows grouped by length have no padding. Recomputation under `auto` is
+        taken as off.
         """
         recomputed = costs.forward if settings.gradient_checkpointing is True else [0.0] * len(costs.forward)
         terms = [full + forward for full, forward in zip(costs.full, recomputed, strict=True)]
         if len(terms) == len(TOKENS_AND_LOGITS) and settings.logits == "all":
             tokens, logits, squared = terms
             terms = [tokens + logits, squared]
-        if settings.packing is True and not costs.has_encoder:
-            return self._padded_flops(terms, 1) + terms[-1] * self.mean**2 * (batch - 1)
-        return self._padded_flops(terms, 1 if settings.group_by_length is True else batch)
+
+        @cache
+        def predict(layout: LayoutName) -> float:
+            if layout == "packed" and not costs.has_encoder:
+                return self._padded_flops(terms, 1) + terms[-1] * self.mean**2 * (batch - 1)
+            return self._padded_flops(terms, 1 if layout == "grouped" else batch)
+
+        return predict(resolve_layout(settings, predict, packs=lambda: not costs.has_encoder))
 
     def _padded_flops(self, terms: Sequence[float], batch: int) -> float:
         total, below, flops = sum(weight for _, weight in self.points), 0.0, 0.0

@@ -3,8 +3,8 @@
     python -m benchmarks.training.layouts --data FOLDER
 
 FOLDER holds SciTLDR's train.jsonl, rows {"source", "targets": [...]}. Steps of several lengths are timed on one core,
-padded ones with a padding mask and packed ones with the positions of their rows; an epoch's time is the sum over its
-batches of the time at their lengths, interpolated.
+padded ones with a padding mask and packed ones with the positions of their rows, each with few logits and with all; an
+epoch's time is the sum over its batches of the time at their lengths and logits, interpolated.
 """
 
 import argparse
@@ -25,12 +25,9 @@ from benchmarks.report import publish
 from benchmarks.training.finetuning import MODEL, model_folder
 from greencore.backprop.cost.by_length import Lengths
 from greencore.dataset import PromptRow, Row, TextRow
-from greencore.training.data.batch_layout import (
-    GROUPING_MIN_SAVING,
-    PACKING_MIN_SAVING,
-    BatchLayout,
-    predict_relative_cost,
-)
+from greencore.settings.layout_choice import GROUPING_MIN_SAVING, PACKING_MIN_SAVING
+from greencore.training.data.batch_layout import BatchLayout, predict_relative_cost
+from greencore.training.data.learned_positions import find_learned_positions
 from greencore.training.data.packing import PackedCollator
 from greencore.training.data.positions import PositionLimits
 from greencore.training.data.prompt_formats import TLDR
@@ -42,6 +39,7 @@ PADDED_ROWS = 4
 PADDED_LENGTHS = (32, 96, 224, 384)
 PACKED_ROW_LENGTH = 48
 PACKED_LENGTHS = (96, 384, 960, 1920)
+FEW_LOGITS = 8
 MICRO_BATCHES = (2, 4, 8)
 
 
@@ -69,7 +67,7 @@ def main() -> int:
         rows,
         notes=[
             "FLOPs and time are those of the layout over those of padded, shuffled batches; padding is the share of all"
-            " tokens; tokens: the mean length of a row",
+            " tokens; tokens: the mean length of a row, learned: those of them that have logits",
             f"auto packs from a predicted saving of {PACKING_MIN_SAVING:.0%} of the FLOPs on, else groups from"
             f" {GROUPING_MIN_SAVING:.0%} on",
             f"CPU seconds on one core, fp32, {options.rounds} rounds; padded steps of {PADDED_ROWS} rows of"
@@ -97,7 +95,11 @@ def read_lengths(file: Path, folder: Path) -> dict[str, list[Lengths]]:
     mixed = [one if index % 2 else other for index, (one, other) in enumerate(zip(full, short, strict=True))]
     tokenizer = load_tokenizer(folder)
     return {
-        name: row_lengths(tokenise_rows(part, tokenizer, max_length=512, prompt_format=TLDR).examples, encoder=False)
+        name: row_lengths(
+            tokenise_rows(part, tokenizer, max_length=512, prompt_format=TLDR).examples,
+            encoder=False,
+            learned_only=True,
+        )
         for name, part in (("abstracts", full), ("summaries", short), ("mixed", mixed))
     }
 
@@ -106,7 +108,7 @@ def compare(
     model: PreTrainedModel, name: str, lengths: Sequence[Lengths], amount: int, seconds: Mapping[bool, Any]
 ) -> list[dict[str, Any]]:
     """Return a row for packed and for grouped batches of `amount` rows of a data set."""
-    padded = BatchLayout(amount, amount)
+    padded = BatchLayout(amount, amount, learned_only=True)
     layouts = {"packed": replace(padded, packing=True), "grouped": replace(padded, group_by_length=True)}
     flops = {key: predict_relative_cost(model, lengths, layout) for key, layout in layouts.items()}
     plain, plain_time = predict_relative_cost(model, lengths, padded), predict_seconds(lengths, padded, seconds)
@@ -115,7 +117,8 @@ def compare(
     return [
         {
             "rows": name,
-            "tokens": float(np.mean(lengths)),
+            "tokens": float(np.mean([row[0] for row in lengths])),
+            "learned": float(np.mean([row[1] for row in lengths])),
             "a batch": amount,
             "padding": compute_padding(lengths, padded),
             "layout": key,
@@ -131,29 +134,39 @@ def compute_padding(lengths: Sequence[Lengths], layout: BatchLayout) -> float:
     """Compute the share of padding in the tokens of the layout's batches."""
     counted, epochs = layout.count_shapes(lengths, PositionLimits())
     total = sum(shape.rows * shape.lengths[0] * count for shape, count in counted.items()) / epochs
-    return 1 - sum(length for (length,) in lengths) / total
+    return 1 - sum(length for length, _ in lengths) / total
 
 
 def predict_seconds(lengths: Sequence[Lengths], layout: BatchLayout, seconds: Mapping[bool, Any]) -> float:
-    """Sum the seconds of an epoch's steps, each interpolated to its length."""
+    """Sum the seconds of an epoch's steps, each interpolated to its length and linearly to its logits."""
     counted, epochs = layout.count_shapes(lengths, PositionLimits())
-    known, values = seconds[layout.packing]
-    total: float = sum(
-        count * (1 if layout.packing else shape.rows / PADDED_ROWS) * float(np.interp(shape.lengths[0], known, values))
-        for shape, count in counted.items()
-    )
+    known, few, all_logits = seconds[layout.packing]
+    total = 0.0
+    for shape, count in counted.items():
+        length, learned = shape.lengths
+        least, most = float(np.interp(length, known, few)), float(np.interp(length, known, all_logits))
+        part = (learned - FEW_LOGITS) / max(length - FEW_LOGITS, 1)
+        total += count * (1 if layout.packing else shape.rows / PADDED_ROWS) * (least + part * (most - least))
     return total / epochs
 
 
 def time_steps(model: PreTrainedModel, rounds: int) -> dict[bool, Any]:
-    """Time steps of each length: for packed (True) and padded (False) the lengths and the CPU seconds, from 0 on."""
+    """Time steps of each length: for packed (True) and padded (False) the lengths and the CPU seconds, from 0 on.
+
+    The seconds are those with few logits, and with as many as there are tokens.
+    """
     pad, pack = Collator(0), PackedCollator(model, 0)
     row = Example((1,) * PACKED_ROW_LENGTH, (1,) * PACKED_ROW_LENGTH)
-    batches = {
+    whole = {
         **{(False, n): pad([Example((1,) * n, (1,) * n)] * PADDED_ROWS) for n in PADDED_LENGTHS},
         **{(True, n): pack([row] * (n // PACKED_ROW_LENGTH)) for n in PACKED_LENGTHS},
     }
-    measured: dict[tuple[bool, int], list[float]] = {key: [] for key in batches}
+    batches = {}
+    for (packed, length), batch in whole.items():
+        learned = find_learned_positions(batch["labels"])
+        batches[packed, length, True] = {**batch, **learned}
+        batches[packed, length, False] = {**batch, **{name: part[:, :FEW_LOGITS] for name, part in learned.items()}}
+    measured: dict[tuple[bool, int, bool], list[float]] = {key: [] for key in batches}
     for _ in range(rounds):
         for key, batch in batches.items():
             started = time.process_time()
@@ -161,7 +174,10 @@ def time_steps(model: PreTrainedModel, rounds: int) -> dict[bool, Any]:
             measured[key].append(time.process_time() - started)
             model.zero_grad()
     return {
-        packed: ([0, *lengths], [0.0, *(median(measured[packed, length]) for length in lengths)])
+        packed: (
+            [0, *lengths],
+            *([0.0, *(median(measured[packed, length, every]) for length in lengths)] for every in (False, True)),
+        )
         for packed, lengths in ((False, PADDED_LENGTHS), (True, PACKED_LENGTHS))
     }
 

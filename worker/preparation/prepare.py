@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import cast
 
 import structlog
+from transformers import PreTrainedModel
 
 from greencore.clock import utc_now
 from greencore.device import Device, RunPrecision
 from greencore.policy import parse_stored_policy
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.layout_choice import LayoutName
 from greencore.settings.method_settings import AdaptiveSettings
 from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from greencore.settings.value_types import LogitPositions
@@ -21,7 +23,7 @@ from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.end_of_text import refuse_unknown_tokens
 from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
 from greencore.training.data.learned_positions import takes_learned_positions
-from greencore.training.data.packing import PackedCollator
+from greencore.training.data.packing import PackedCollator, check_takes_positions
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.tokenisation import MAX_NAMED_LINES, tokenise_rows
@@ -79,7 +81,7 @@ class JobEstimate:
     `dropped_lines` are the line numbers of the first of them. `step_memory` has the parts of the peak memory, from
     which that of similar jobs is predicted, and `memory_needs` what the job needs in each precision that it would take
     on a live device, by which it is placed. `logits`: the positions whose logits the model computes, all where it does
-    not take positions.
+    not take positions. `layout`: how its rows become batches.
     """
 
     training_rows: int
@@ -106,6 +108,7 @@ class JobEstimate:
     step_memory: TracedStep | None = None
     memory_needs: Mapping[RunPrecision, MemoryNeed] = field(default_factory=dict)
     logits: LogitPositions = "all"
+    layout: LayoutName = "padded"
 
 
 def prepare_job(job_id: str) -> None:
@@ -223,7 +226,7 @@ def estimate_job(
         hyperparameters,
         method=job.method,
         learned_only=learned_only,
-        test_packing=lambda: _test_packing(folder),
+        test_packing=lambda: _test_packing(folder, meta_model, hyperparameters),
     )
     shapes = layout.measure_extremes(lengths, positions)
     _, highest = parse_stored_policy(job.policy).rho_range
@@ -275,14 +278,22 @@ def estimate_job(
         device_memory_bytes=None if memory.device is None else memory.device.memory_bytes,
         gradient_checkpointing=memory.recomputes,
         logits="learned" if learned_only else "all",
+        layout=layout.name,
         step_memory=memory.traced,
         memory_needs=memory.needs,
     )
 
 
-def _test_packing(folder: Path) -> None:
-    """Raise `SettingUnsupported` where the model in `folder`, with its weights, does not keep packed rows apart."""
-    PackedCollator(load_model(folder), 0)
+def _test_packing(folder: Path, meta_model: PreTrainedModel, hyperparameters: Hyperparameters) -> None:
+    """Raise `SettingUnsupported` where a model does not keep packed rows apart.
+
+    Only where packing is asked for are its weights loaded, on which that is tested. Under `auto` its arguments decide,
+    and the run, which tests it, pads where they misled.
+    """
+    if hyperparameters.packing is True:
+        PackedCollator(load_model(folder), 0)
+    else:
+        check_takes_positions(meta_model)
 
 
 def measure_catalogue() -> None:

@@ -1,8 +1,8 @@
 """Layout of rows in batches: padded or packed, shuffled or grouped by length, and what `auto` chooses."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +13,13 @@ from torch.utils.data import Sampler
 from greencore.backprop.cost.by_length import Lengths
 from greencore.settings.checks import check_method
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.layout_choice import LayoutName, resolve_layout
 from greencore.training.data.positions import UNBOUNDED, PositionLimits
 from greencore.training.data.tokenisation import round_up_length
 from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
 
 GROUPED_STEPS = 50  # optimiser steps whose rows are sorted together: fewer leave more padding, more are less random
 MIN_SHUFFLED_ROWS = 20_000  # fewest rows that are put into batches: a small dataset is shuffled several times
-# `auto` chooses a layout that saves at least these shares of the FLOPs (benchmarks.training.layouts)
-PACKING_MIN_SAVING = 0.2  # a packed step takes up to 1.2 times as long as one of equal FLOPs, for its mask
-GROUPING_MIN_SAVING = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,11 @@ class BatchLayout:
     group_by_length: bool = False
     seed: int = 0
     learned_only: bool = False
+
+    @property
+    def name(self) -> LayoutName:
+        """The layout in a word."""
+        return "packed" if self.packing else "grouped" if self.group_by_length else "padded"
 
     def order_rows(self, lengths: Sequence[Lengths], epoch: int) -> NDArray[np.int64]:
         """Return the row numbers of an epoch in the order of training, as a function of seed and epoch alone.
@@ -104,33 +107,31 @@ def choose_layout(
     """
     check_method(settings, method)
     rows = min(settings.rows_at_once, len(lengths))
-    layout = BatchLayout(rows, settings.batch_size, seed=settings.seed, learned_only=learned_only)
-    packed, grouped = replace(layout, packing=True), replace(layout, group_by_length=True)
+    padded = BatchLayout(rows, settings.batch_size, seed=settings.seed, learned_only=learned_only)
+    layouts: dict[LayoutName, BatchLayout] = {
+        "padded": padded,
+        "packed": replace(padded, packing=True),
+        "grouped": replace(padded, group_by_length=True),
+    }
+    encoder = is_encoder_decoder(model)
     if settings.packing is True:
-        if is_encoder_decoder(model):
+        if encoder:
             raise SettingUnsupported("packing", f"{type(model).__name__} has an encoder, which reads each row apart")
         test_packing()
-        return packed
-    if settings.group_by_length is True:
-        return grouped
-    if "auto" not in (settings.packing, settings.group_by_length):
-        return layout
-    padded = predict_relative_cost(model, lengths, layout)
-    if (
-        settings.packing == "auto"
-        and method != "prefix"
-        and not is_encoder_decoder(model)
-        and predict_relative_cost(model, lengths, packed) <= (1 - PACKING_MIN_SAVING) * padded
-    ):
-        with suppress(SettingUnsupported):
+
+    def keeps_rows_apart() -> bool:
+        if method == "prefix" or encoder:
+            return False
+        try:
             test_packing()
-            return packed
-    if (
-        settings.group_by_length == "auto"
-        and predict_relative_cost(model, lengths, grouped) <= (1 - GROUPING_MIN_SAVING) * padded
-    ):
-        return grouped
-    return layout
+        except SettingUnsupported:
+            return False
+        return True
+
+    def predict_cost(name: LayoutName) -> float:
+        return math.inf if encoder and name == "packed" else predict_relative_cost(model, lengths, layouts[name])
+
+    return layouts[resolve_layout(settings, predict_cost, packs=keeps_rows_apart)]
 
 
 def predict_relative_cost(model: Any, lengths: Sequence[Lengths], layout: BatchLayout) -> float:

@@ -46,17 +46,26 @@ class PackedCollator:
         return batch
 
 
+def check_takes_positions(model: PreTrainedModel) -> None:
+    """Raise `SettingUnsupported` where a model takes no positions, without which packed rows are one text to it."""
+    if model.config.is_encoder_decoder or "position_ids" not in inspect.signature(model.forward).parameters:
+        raise _refuse(model, "it takes no positions")
+
+
+def _refuse(model: PreTrainedModel, reason: str) -> SettingUnsupported:
+    given = f"{type(model).__name__} cannot train on packed rows, since {reason}"
+    return SettingUnsupported("packing", f"{given}: pad them with Collator instead")
+
+
 def _find_mask_dtype(model: PreTrainedModel) -> torch.dtype | None:
     """Return the dtype of the mask that keeps examples apart; None where positions are enough."""
-    name, instead = f"{type(model).__name__} cannot train on packed rows, since", "pad them with Collator instead"
     if model.device.type == "meta":
         raise ValueError(f"this {type(model).__name__} holds no weights, so packing cannot be tested on it")
-    if model.config.is_encoder_decoder or "position_ids" not in inspect.signature(model.forward).parameters:
-        raise SettingUnsupported("packing", f"{name} it takes no positions: {instead}")
+    check_takes_positions(model)
     for dtype in (None, model.dtype):
         if _measure_leak(model, dtype) <= _MAX_LEAK:
             return dtype
-    raise SettingUnsupported("packing", f"{name} its tokens attend across them: {instead}")
+    raise _refuse(model, "its tokens attend across them")
 
 
 @torch.no_grad()
