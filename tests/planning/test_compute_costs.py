@@ -2,6 +2,7 @@
 
 import random
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,9 @@ def test_flops_by_token_counts_equal_those_of_shuffled_batches(
         session.flush()
         session.add(TokenStatistics(dataset_id="ds", model="m", asked_at=NOW, counts=counts))
         ModelRepository(session).put("m", parameters=1, tensors=1, rho_floor=0.3, costs=COSTS.to_json(), at=NOW)
-        hyperparameters = Hyperparameters(batch_size=batch_size, max_length=max_length, eval_share=0)
+        hyperparameters = Hyperparameters(
+            batch_size=batch_size, max_length=max_length, eval_share=0, packing=False, group_by_length=False
+        )
         found = estimate_workload(session, dataset, "m", "full", hyperparameters)
 
     shuffled = 0.0
@@ -58,6 +61,34 @@ def test_flops_by_token_counts_equal_those_of_shuffled_batches(
     assert found.epoch_flops == pytest.approx(shuffled, rel=0.1)
     assert found.epoch_tokens == pytest.approx(sum(min(row, max_length) for row in rows), rel=0.04)
     assert shuffled / found.spread < found.epoch_flops < shuffled * found.spread
+
+
+def test_logits_and_padding_that_a_job_leaves_out_are_not_estimated(database: Database) -> None:
+    counts = {
+        "rows": 512,
+        "tokens": {"total": 512 * 96, "max": 256},
+        "completion": {"total": 512 * 24},
+        "histogram": [{"up_to": 64, "rows": 256}, {"up_to": 256, "rows": 256}],
+    }
+    dataset = Dataset(id="ds", name="rows", format="jsonl", rows=512, bytes=1, sha256="0", blob="0", created_at=NOW)
+    costs = RowCosts((1e6, 2e5, 10.0), (3e6, 6e5, 30.0), {}, "learned")
+
+    def predict(**settings: Any) -> float:
+        given = Hyperparameters(batch_size=4, eval_share=0, **settings)
+        return estimate_workload(session, dataset, "m", "full", given).epoch_flops
+
+    with database.session() as session:
+        session.add(dataset)
+        session.flush()
+        session.add(TokenStatistics(dataset_id="ds", model="m", asked_at=NOW, counts=counts))
+        ModelRepository(session).put("m", parameters=1, tensors=1, rho_floor=0.3, costs=costs.to_json(), at=NOW)
+        plain, learned = (predict(packing=False, group_by_length=False, logits=logits) for logits in ("all", "learned"))
+        packed, grouped = predict(packing=True, group_by_length=False), predict(packing=False, group_by_length=True)
+        assert learned < 0.9 * plain
+        assert packed < 0.8 * learned
+        assert grouped < 0.9 * learned
+        assert predict() == packed
+        assert predict(packing=False) == grouped
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 40])

@@ -20,7 +20,14 @@ from tests.greencore.training.conftest import WORDS, words
 from tests.greencore.training.families import family_folder
 
 HYPERPARAMETERS = Hyperparameters(
-    epochs=2, batch_size=4, learning_rate=1e-3, max_length=64, eval_share=0.2, max_new_tokens=1
+    packing=False,
+    group_by_length=False,
+    epochs=2,
+    batch_size=4,
+    learning_rate=1e-3,
+    max_length=64,
+    eval_share=0.2,
+    max_new_tokens=1,
 )
 OPT: dict[str, Any] = {
     "model_type": "opt",

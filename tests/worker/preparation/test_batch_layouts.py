@@ -25,6 +25,9 @@ ROWS = "\n".join(
 )
 
 
+PADDED = {"packing": False, "group_by_length": False}
+
+
 def estimate(settings: Settings, rows: Path, **hyperparameters: Any) -> JobEstimate:
     job = Job(model="small", method="full", policy={"kind": "constant", "rho": 1.0}, hyperparameters=hyperparameters)
     return estimate_job(job, rows, settings)
@@ -57,13 +60,23 @@ def test_layouts_differ_in_their_estimates(worker_settings: Settings, tmp_path: 
     rows.write_text(ROWS)
 
     def flops(**layout: Any) -> int:
-        return estimate(settings, rows, batch_size=4, **layout).full_flops
+        return estimate(settings, rows, batch_size=4, **PADDED | layout).full_flops
 
     padded = flops()
     assert flops(group_by_length=True) < flops(packing=True) < padded < flops(gradient_checkpointing=True)
     # A full step recomputes, and one that trains the output alone does not.
     recomputing = estimate(settings, rows, batch_size=4, gradient_checkpointing=True)
     assert recomputing.rho_floor < estimate(settings, rows, batch_size=4).rho_floor
+
+
+def test_the_estimate_has_the_layout_and_where_logits_are_computed(worker_settings: Settings, tmp_path: Path) -> None:
+    settings, rows = holding(worker_settings, small_model(tmp_path / "small")), tmp_path / "rows.jsonl"
+    rows.write_text(ROWS)
+    chosen = estimate(settings, rows, batch_size=4)
+    assert (chosen.layout, chosen.logits) == ("packed", "learned")
+    asked = estimate(settings, rows, batch_size=4, group_by_length=True, logits="all")
+    assert (asked.layout, asked.logits) == ("grouped", "all")
+    assert asked.full_flops > estimate(settings, rows, batch_size=4, group_by_length=True).full_flops
 
 
 @pytest.mark.parametrize(
@@ -95,7 +108,9 @@ def test_packing_an_encoders_rows_is_refused(worker_settings: Settings, tmp_path
     settings = holding(worker_settings, family_folder("t5", tmp_path / "t5"))
     with pytest.raises(SettingUnsupported, match="T5ForConditionalGeneration has an encoder"):
         estimate(settings, rows, packing=True)
-    assert estimate(settings, rows, packing="auto", group_by_length="auto").full_flops > 0
+    by_default = estimate(settings, rows)
+    assert by_default.layout in ("padded", "grouped")
+    assert by_default.logits == "all"
 
 
 def test_flash_attention_is_refused_where_it_cannot_run(tmp_path: Path) -> None:
