@@ -1,0 +1,190 @@
+"""Chooses the method of a run by what each method reached at the run's budget in a benchmark; no torch."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from greencore.settings.hyperparameters import MAX_EPOCHS, Hyperparameters
+from greencore.settings.method_settings import LoraSettings
+from greencore.text import StorableText
+
+AUTO = "auto"
+FILE_NAME = "frontier.json"
+MAX_STEPS = 10_000_000
+MEASURED_OPTIMIZER = "adamw"  # whose learning rates the benchmark has
+TITLES = {"full": "full fine-tuning", "lora": "LoRA", "greentrainer": "GreenTrainer"}
+
+Positive = Annotated[float, Field(gt=0)]
+ChosenMethod = Literal["full", "lora", "greentrainer"]
+
+
+class FrontierInvalid(ValueError):
+    """A table of measured runs cannot be read; the message names the field at fault."""
+
+
+class MethodsUnavailable(ValueError):
+    """None of the methods that `auto` chooses from can train the model; the message has the reason of each."""
+
+
+class MeasuredRun(BaseModel):
+    """Lowest validation loss, in nats, of a method at a budget in epochs of full fine-tuning, by its learning rate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    budget: Positive
+    method: ChosenMethod
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    loss: Positive
+    lora: LoraSettings | None = None
+    rho: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_method(self) -> "MeasuredRun":
+        for name, owner in (("lora", "lora"), ("rho", "greentrainer")):
+            if (getattr(self, name) is not None) != (self.method == owner):
+                raise ValueError(f"expected {name} with the method {owner}, and with no other")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The method with what distinguishes it from another run of it."""
+        if self.lora is not None:
+            return f"{TITLES['lora']} of rank {self.lora.rank}"
+        return TITLES[self.method] + ("" if self.rho is None else f" at ρ = {self.rho:g}")
+
+
+class Frontier(BaseModel):
+    """Table of measured runs, with the model and the data that they were measured on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    model: StorableText
+    parameters: Annotated[int, Field(ge=1)]
+    data: StorableText
+    date: date
+    seeds: Annotated[int, Field(ge=1)]
+    runs: Annotated[tuple[MeasuredRun, ...], Field(min_length=1, max_length=1000)]
+
+    def list_runs(self, budget: float) -> list[MeasuredRun]:
+        """List the runs at the measured budget that is nearest on a logarithmic scale, the lowest loss first."""
+        nearest = min(
+            {run.budget for run in self.runs}, key=lambda measured: (abs(math.log(measured / budget)), measured)
+        )
+        return sorted((run for run in self.runs if run.budget == nearest), key=lambda run: run.loss)
+
+
+@dataclass(frozen=True)
+class MethodBudget:
+    """FLOPs of a run in epochs of full fine-tuning, above 0, and where they follow from, in words."""
+
+    epochs: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """Chosen method, the hyperparameters of the run by it, and the reason in a sentence."""
+
+    method: ChosenMethod
+    hyperparameters: Hyperparameters
+    reason: str
+
+
+MeasureShare = Callable[[ChosenMethod, LoraSettings | None], float | str]
+"""Returns a method's share of full fine-tuning's FLOPs, or the reason why it cannot train the model."""
+
+
+def parse_frontier(text: str) -> Frontier:
+    """Parse a table of measured runs. Raises `FrontierInvalid`."""
+    try:
+        return Frontier.model_validate(json.loads(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise FrontierInvalid(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except ValueError as error:
+        raise FrontierInvalid(f"expected JSON: {error}") from error
+
+
+@cache
+def load_frontier() -> Frontier:
+    """Return the table that is part of the package."""
+    return parse_frontier(files("greencore.settings").joinpath(FILE_NAME).read_text(encoding="utf-8"))
+
+
+def choose_method(
+    frontier: Frontier,
+    budget: MethodBudget,
+    given: Hyperparameters,
+    measure_share: MeasureShare,
+    *,
+    steps_per_epoch: int,
+) -> MethodChoice:
+    """Choose the method with the lowest loss at the measured budget nearest to `budget`, and what the budget buys.
+
+    The steps are as many as cost `budget` at the method's share of full fine-tuning's FLOPs, at least one. Of `given`
+    the learning rate and the settings of LoRA that were set are kept, and all that the table has nothing on.
+    Raises `MethodsUnavailable` where no measured method can train the model.
+    """
+    compared = frontier.list_runs(budget.epochs)
+    refusals: dict[str, str] = {}
+    for run in compared:
+        if run.method in refusals:
+            continue
+        changed = _apply_run(run, given)
+        if run.method == "greentrainer":  # its own policy's ρ spends the budget
+            return MethodChoice(run.method, changed, _explain(frontier, budget, compared, run, refusals))
+        share = measure_share(run.method, changed.lora)
+        if isinstance(share, str):
+            refusals[run.method] = share
+            continue
+        steps = count_affordable_steps(budget.epochs, share, steps_per_epoch=steps_per_epoch)
+        changed = _with_length(changed, steps, steps_per_epoch)
+        return MethodChoice(run.method, changed, _explain(frontier, budget, compared, run, refusals))
+    raise MethodsUnavailable("; ".join(f"{TITLES[method]}: {reason}" for method, reason in refusals.items()))
+
+
+def count_affordable_steps(budget: float, share: float, *, steps_per_epoch: int) -> int:
+    """Count the steps that `budget` epochs of full fine-tuning pay for at a share of its FLOPs; at least 1."""
+    most = min(MAX_EPOCHS * steps_per_epoch, MAX_STEPS)
+    return min(max(math.floor(budget / share * steps_per_epoch * (1 + 1e-9)), 1), most)
+
+
+def _apply_run(run: MeasuredRun, given: Hyperparameters) -> Hyperparameters:
+    """Return the hyperparameters with the run's learning rate and LoRA settings where none were set."""
+    changes: dict[str, object] = {"lora": None}
+    if "learning_rate" not in given.model_fields_set and given.optimizer == MEASURED_OPTIMIZER:
+        changes["learning_rate"] = run.learning_rate
+    if run.lora is not None:
+        own = {} if given.lora is None else given.lora.model_dump(exclude_unset=True)
+        changes["lora"] = run.lora.model_copy(update=own)
+    return given.model_copy(update=changes)
+
+
+def _with_length(given: Hyperparameters, steps: int, steps_per_epoch: int) -> Hyperparameters:
+    whole, rest = divmod(steps, steps_per_epoch)
+    length = {"epochs": None, "max_steps": steps} if rest else {"epochs": whole, "max_steps": None}
+    return given.model_copy(update=length)
+
+
+def _explain(
+    frontier: Frontier,
+    budget: MethodBudget,
+    compared: Iterable[MeasuredRun],
+    chosen: MeasuredRun,
+    refusals: dict[str, str],
+) -> str:
+    losses = ", ".join(f"{run.loss:.3f} by {run.title}" for run in compared)
+    refused = "".join(f"; {TITLES[method]} is ruled out ({why})" for method, why in refusals.items())
+    runs = "one seed" if frontier.seeds == 1 else f"{frontier.seeds} seeds"
+    return (
+        f"a budget of {budget.epochs:.3g} epochs of full fine-tuning ({budget.basis}); at {chosen.budget:g}, the "
+        f"nearest measured, validation losses of {losses}{refused}; measured on {frontier.model} and {frontier.data} "
+        f"with {runs}, and another model or other data may differ"
+    )

@@ -1,0 +1,145 @@
+"""The method that `auto` comes to: by the table's losses at the nearest budget, with the settings that were given."""
+
+import json
+from typing import Any
+
+import pytest
+
+from greencore.settings.hyperparameters import MAX_EPOCHS, Hyperparameters
+from greencore.settings.method_choice import (
+    FrontierInvalid,
+    MethodBudget,
+    MethodChoice,
+    MethodsUnavailable,
+    choose_method,
+    load_frontier,
+    parse_frontier,
+)
+from greencore.settings.method_settings import LoraSettings
+
+LORA = {"rank": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"}
+TABLE: dict[str, Any] = {
+    "model": "tiny",
+    "parameters": 1000,
+    "data": "ten rows",
+    "date": "2026-11-30",
+    "seeds": 1,
+    "runs": [
+        {"budget": 0.5, "method": "full", "learning_rate": 3e-4, "loss": 2.9},
+        {"budget": 0.5, "method": "lora", "learning_rate": 1e-3, "loss": 2.8, "lora": LORA},
+        {"budget": 2, "method": "full", "learning_rate": 1e-4, "loss": 2.5},
+        {"budget": 2, "method": "lora", "learning_rate": 1e-3, "loss": 2.6, "lora": LORA},
+    ],
+}
+FRONTIER = parse_frontier(json.dumps(TABLE))
+STEPS_PER_EPOCH = 100
+
+
+def choose(
+    budget: float, *, lora_share: float | str = 0.8, full_share: float | str = 1.0, **given: Any
+) -> MethodChoice:
+    def measure_share(method: str, settings: LoraSettings | None) -> float | str:
+        assert (settings is not None) == (method == "lora")
+        return lora_share if method == "lora" else full_share
+
+    settings = Hyperparameters.model_validate(given)
+    basis = MethodBudget(budget, "as tested")
+    return choose_method(FRONTIER, basis, settings, measure_share, steps_per_epoch=STEPS_PER_EPOCH)
+
+
+@pytest.mark.parametrize(
+    ("budget", "method", "epochs", "steps"),
+    [
+        (1e-9, "lora", None, 1),
+        (0.2, "lora", None, 25),
+        (0.999, "lora", None, 124),
+        (1.0, "lora", None, 125),  # as near to both: the smaller
+        (1.005, "full", 1, None),
+        (2.5, "full", None, 250),
+        (3.0, "full", 3, None),
+        (1e9, "full", MAX_EPOCHS, None),
+    ],
+)
+def test_the_lowest_loss_at_the_nearest_budget_decides_and_the_budget_is_spent(
+    budget: float, method: str, epochs: int | None, steps: int | None
+) -> None:
+    found = choose(budget)
+    chosen = found.hyperparameters
+    assert (found.method, chosen.epochs, chosen.max_steps) == (method, epochs, steps)
+    assert chosen == Hyperparameters.model_validate(chosen.model_dump(mode="json"))
+
+
+def test_the_tables_rate_and_settings_are_taken_where_none_are_set() -> None:
+    low, high = choose(0.5).hyperparameters, choose(2).hyperparameters
+    assert (low.learning_rate, low.lora) == (1e-3, LoraSettings.model_validate(LORA))
+    assert (high.learning_rate, high.lora) == (1e-4, None)
+
+
+def test_settings_that_are_set_are_kept() -> None:
+    found = choose(0.5, learning_rate=2e-5, lora={"rank": 4}, batch_size=8).hyperparameters
+    assert (found.learning_rate, found.batch_size) == (2e-5, 8)
+    assert found.lora == LoraSettings.model_validate({**LORA, "rank": 4})
+    assert choose(2, lora={"rank": 4}).hyperparameters.lora is None
+
+
+def test_a_rate_of_another_optimiser_is_not_taken() -> None:
+    assert choose(0.5, optimizer="sgd").hyperparameters.learning_rate == Hyperparameters().learning_rate
+
+
+def test_a_method_that_cannot_train_the_model_is_passed_over_with_the_reason() -> None:
+    found = choose(0.5, lora_share="has no linear module")
+    assert found.method == "full"
+    assert found.hyperparameters.max_steps == 50
+    assert "LoRA is ruled out (has no linear module)" in found.reason
+    with pytest.raises(MethodsUnavailable, match="LoRA: no module; full fine-tuning: no memory"):
+        choose(0.5, lora_share="no module", full_share="no memory")
+
+
+def test_the_reason_has_the_figures_and_their_source() -> None:
+    assert choose(0.4).reason == (
+        "a budget of 0.4 epochs of full fine-tuning (as tested); at 0.5, the nearest measured, validation losses of "
+        "2.800 by LoRA of rank 16, 2.900 by full fine-tuning; measured on tiny and ten rows with one seed, and another "
+        "model or other data may differ"
+    )
+
+
+def test_greentrainer_keeps_the_length_whose_work_its_policy_cuts() -> None:
+    runs = [{"budget": 1, "method": "greentrainer", "rho": 0.5, "learning_rate": 1e-4, "loss": 2.0}]
+    frontier = parse_frontier(json.dumps({**TABLE, "runs": runs}))
+    found = choose_method(
+        frontier, MethodBudget(1.8, ""), Hyperparameters(epochs=3), lambda *_: "not asked", steps_per_epoch=10
+    )
+    assert (found.method, found.hyperparameters.epochs, found.hyperparameters.learning_rate) == (
+        "greentrainer",
+        3,
+        1e-4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "at_fault"),
+    [
+        ({"runs": []}, "runs"),
+        ({"seeds": 0}, "seeds"),
+        ({"runs": [{**TABLE["runs"][0], "budget": 0}]}, r"runs\.0\.budget"),
+        ({"runs": [{**TABLE["runs"][0], "loss": float("nan")}]}, r"runs\.0\.loss"),
+        ({"runs": [{**TABLE["runs"][0], "method": "prefix"}]}, r"runs\.0\.method"),
+        ({"runs": [{**TABLE["runs"][0], "lora": LORA}]}, "expected lora with the method lora"),
+        ({"runs": [{**TABLE["runs"][1], "lora": None}]}, "expected lora with the method lora"),
+        ({"runs": [{**TABLE["runs"][1], "lora": {"rank": 0}}]}, r"runs\.0\.lora\.rank"),
+    ],
+)
+def test_a_bad_table_is_refused_with_the_field(change: dict[str, Any], at_fault: str) -> None:
+    with pytest.raises(FrontierInvalid, match=at_fault):
+        parse_frontier(json.dumps({**TABLE, **change}))
+
+
+def test_a_table_that_is_not_json_is_refused() -> None:
+    with pytest.raises(FrontierInvalid, match="expected JSON"):
+        parse_frontier("{")
+
+
+def test_the_packages_table_compares_full_fine_tuning_and_lora_at_each_budget() -> None:
+    frontier = load_frontier()
+    for budget in {run.budget for run in frontier.runs}:
+        assert {"full", "lora"} <= {run.method for run in frontier.list_runs(budget)}
