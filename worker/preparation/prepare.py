@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import cast
 
 import structlog
-from transformers import PreTrainedModel
 
 from greencore.clock import utc_now
 from greencore.device import Device, RunPrecision
@@ -18,26 +16,15 @@ from greencore.settings.layout_choice import LayoutName
 from greencore.settings.method_settings import AdaptiveSettings
 from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from greencore.settings.value_types import LogitPositions
-from greencore.training.data.batch_layout import choose_layout
-from greencore.training.data.chat_template import TemplateClock
-from greencore.training.data.end_of_text import refuse_unknown_tokens
-from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
-from greencore.training.data.learned_positions import takes_learned_positions
-from greencore.training.data.packing import PackedCollator, check_takes_positions
 from greencore.training.data.positions import get_position_limits
-from greencore.training.data.prompt_formats import resolve_prompt_format
-from greencore.training.data.tokenisation import MAX_NAMED_LINES, tokenise_rows
-from greencore.training.evaluation.evaluator import resolve_sample_format
+from greencore.training.data.tokenisation import MAX_NAMED_LINES
 from greencore.training.methods.baselines import Baseline, count_method_flops
-from greencore.training.methods.batch_shapes import is_encoder_decoder, row_lengths
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.tensor_patterns import match_tensor_patterns, read_model_names
 from greencore.training.models.loading import (
     ModelError,
     enable_gradient_checkpointing,
     load_meta_model,
-    load_model,
-    load_tokenizer,
 )
 from greencore.training.run_memory import RunMemory
 from planning.device_fit import MemoryNeed
@@ -53,15 +40,15 @@ from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository
 from store.repositories.lineage import LineageRepository
 from store.repositories.models import ModelRepository
-from store.stored_rows import load_stored_rows
 from store.tables import Job
-from worker.base_model import fetch_model_folder, fetch_nearest_model
+from worker.base_model import fetch_model_folder
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
 from worker.preparation.memory import fit_memory
 from worker.preparation.model_costs import choose_reference_shapes, compute_lowest_floor, compute_row_costs
 from worker.preparation.rho_floor import check_rho_floor
+from worker.preparation.training_inputs import TrainingInputs, read_inputs
 
 log = structlog.get_logger()
 
@@ -134,7 +121,8 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             within = timedelta(seconds=settings.lease_seconds)
             attention = Hyperparameters.model_validate(job.hyperparameters).attention
             devices = list_live_devices(session, zone=job.zone_asked, within=within, attention=attention)
-        estimate = estimate_job(job, rows_in, settings, validation_in=validation_in, bases=bases, devices=devices)
+        inputs = read_inputs(job, rows_in, settings, validation_in=validation_in, bases=bases)
+        estimate = estimate_run(job, inputs, devices=devices)
         job.estimate, job.steps, job.epochs = asdict(estimate), estimate.steps, estimate.epochs
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
@@ -186,51 +174,21 @@ def estimate_job(
     may run it, None for one whose memory is not known.
     Raises the errors that `worker.failure_reports` explains.
     """
+    inputs = read_inputs(job, rows_in, settings, validation_in=validation_in, bases=bases)
+    return estimate_run(job, inputs, devices=devices)
+
+
+def estimate_run(job: Job, inputs: TrainingInputs, *, devices: Sequence[Device | None] = ()) -> JobEstimate:
+    """Estimate a job by its method and hyperparameters; its meta model may get an adapter.
+
+    Arguments and errors are those of `estimate_job`.
+    """
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
-    folder = fetch_nearest_model(job, bases, settings)
-    rows = load_stored_rows(rows_in)
-    tokenizer = load_tokenizer(folder)
-    validation_rows = None if validation_in is None else load_stored_rows(validation_in)
-    training, held_out, duplicates = divide_rows(
-        rows, validation_rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
-    )
-    meta_model = load_meta_model(folder, attention=hyperparameters.attention)
-    encoder = is_encoder_decoder(meta_model)
-    positions = get_position_limits(meta_model, method=job.method)
-    positions.check_max_length(hyperparameters.max_length)
-    form = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
-    # The held-out rows, too: a row that cannot be tokenised is refused now.
-    tokenise = partial(
-        tokenise_rows,
-        tokenizer=tokenizer,
-        max_length=hyperparameters.max_length,
-        prompt_format=form,
-        encoder=encoder,
-        train_on=hyperparameters.train_on,
-    )
-    tokens = tokenise(training)
-    tokens.refuse_empty()
-    with report_validation_rows(validation_rows):
-        rest = tokenise(held_out)
-        if validation_rows is not None:
-            rest.refuse_empty()
-    dropped = sorted(tokens.dropped_lines + (rest.dropped_lines if validation_rows is None else ()))
-    refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
-    if hyperparameters.sample_prompt is not None:
-        resolve_sample_format(rows, form, tokenizer)
-    learned_only = hyperparameters.logits == "learned" and takes_learned_positions(meta_model)
-    lengths = row_lengths(tokens.examples, encoder=encoder, learned_only=learned_only)
-    layout = choose_layout(
-        meta_model,
-        lengths,
-        hyperparameters,
-        method=job.method,
-        learned_only=learned_only,
-        test_packing=lambda: _test_packing(folder, meta_model, hyperparameters),
-    )
+    meta_model, lengths, positions = inputs.meta_model, inputs.lengths, inputs.positions
+    layout = inputs.choose_layout(hyperparameters, job.method)
     shapes = layout.measure_extremes(lengths, positions)
     _, highest = parse_stored_policy(job.policy).rho_range
-    run_memory = RunMemory(folder, job.method, highest, lengths, positions, layout)
+    run_memory = RunMemory(inputs.folder, job.method, highest, lengths, positions, layout)
     memory = fit_memory(run_memory, hyperparameters, devices)
     if memory.recomputes:
         enable_gradient_checkpointing(meta_model)
@@ -256,11 +214,11 @@ def estimate_job(
         )
         method_flops = round(spent / shuffles * length.whole_epochs)
     return JobEstimate(
-        training_rows=len(tokens.rows),
-        held_out_rows=len(rest.rows),
-        shortened_prompts=tokens.shortened_prompts,
-        shortened_completions=tokens.shortened_completions,
-        tokens_per_epoch=sum(row[0] if learned_only else sum(row) for row in lengths),
+        training_rows=inputs.training_rows,
+        held_out_rows=inputs.held_out_rows,
+        shortened_prompts=inputs.shortened_prompts,
+        shortened_completions=inputs.shortened_completions,
+        tokens_per_epoch=sum(row[0] if inputs.learned_only else sum(row) for row in lengths),
         steps=length.steps,
         steps_per_epoch=length.steps_per_epoch,
         epochs=length.epochs,
@@ -269,31 +227,19 @@ def estimate_job(
         parameters=parameters,
         tensors=len(costs.tensors),
         method_flops=method_flops,
-        held_out_duplicates=duplicates,
+        held_out_duplicates=inputs.held_out_duplicates,
         max_length=max_length,
-        training_examples=len(tokens.examples),
-        dropped_rows=len(dropped),
-        dropped_lines=tuple(dropped[:MAX_NAMED_LINES]),
+        training_examples=len(lengths),
+        dropped_rows=len(inputs.dropped_lines),
+        dropped_lines=inputs.dropped_lines[:MAX_NAMED_LINES],
         peak_memory_bytes=memory.peak_bytes,
         device_memory_bytes=None if memory.device is None else memory.device.memory_bytes,
         gradient_checkpointing=memory.recomputes,
-        logits="learned" if learned_only else "all",
+        logits="learned" if inputs.learned_only else "all",
         layout=layout.name,
         step_memory=memory.traced,
         memory_needs=memory.needs,
     )
-
-
-def _test_packing(folder: Path, meta_model: PreTrainedModel, hyperparameters: Hyperparameters) -> None:
-    """Raise `SettingUnsupported` where a model does not keep packed rows apart.
-
-    Only where packing is asked for are its weights loaded, on which that is tested. Under `auto` its arguments decide,
-    and the run, which tests it, pads where they misled.
-    """
-    if hyperparameters.packing is True:
-        PackedCollator(load_model(folder), 0)
-    else:
-        check_takes_positions(meta_model)
 
 
 def measure_catalogue() -> None:
