@@ -112,12 +112,12 @@ def to_job_body(job: "Job", *, stored_policy: Mapping[str, Any] | None) -> dict[
         "model": job.base_job or job.model,
         "dataset": job.dataset,
         "validation_dataset": job.validation_dataset,
-        "method": job.method,
+        "method": job.method_requested,
         "policy": job.policy_name if job.policy_name and stored_policy == job.policy else job.policy,
         "zone": job.zone_requested,
         "deadline": None if job.deadline is None else job.deadline.isoformat(),
         "priority": job.priority,
-        SETTINGS: job.hyperparameters,
+        SETTINGS: job.hyperparameters if job.hyperparameters_requested is None else job.hyperparameters_requested,
         "metadata": job.metadata,
     }
     return {key: value for key, value in body.items() if value is not None and value != {}}

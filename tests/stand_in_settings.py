@@ -36,6 +36,6 @@ class StandIn(BaseModel):
         default=["loss"], max_length=5, description="Marks to take", json_schema_extra={"group": "Quality"}
     )
     probe: ProbeSettings | None = Field(
-        default=None, title="A probe", description="Settings of the probe", json_schema_extra={"method": "lora"}
+        default=None, title="A probe", description="Settings of the probe", json_schema_extra={"methods": ["lora"]}
     )
     stopping: ProbeSettings = Field(default=ProbeSettings(rank=2), description="When to stop")

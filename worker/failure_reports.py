@@ -13,6 +13,7 @@ from greencore.dataset import InvalidRow
 from greencore.disk import DiskFull, is_disk_full
 from greencore.policy import IntensityMissing
 from greencore.settings.hyperparameters import SettingUnsupported
+from greencore.settings.method_choice import MethodsUnavailable
 from greencore.training.checkpoints.folder import CheckpointDamaged, CheckpointUnusable
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
 from greencore.training.data.micro_batches import StepTooLarge
@@ -28,6 +29,7 @@ OUT_OF_MEMORY = "The device has too little memory"
 ERROR_TITLES: tuple[tuple[type[Exception], str, str | None], ...] = (
     (BudgetTooSmall, "ρ is below the model's floor", "policy"),
     (BaselineError, "The method cannot train this model", "method"),
+    (MethodsUnavailable, "No method can train this model", "method"),
     (MaxLengthExceeded, "The model has too few positions", "hyperparameters.max_length"),
     (SettingUnsupported, "The setting is not supported", None),
     (DeviceTooSmall, OUT_OF_MEMORY, "hyperparameters.micro_batch_size"),

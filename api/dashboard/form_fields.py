@@ -51,12 +51,12 @@ class FormField:
 
 @dataclass(frozen=True)
 class FieldGroup:
-    """Inputs that are shown together; `path`, `title`, `description` and `method` are those of `SettingGroup`."""
+    """Inputs that are shown together; `path`, `title`, `description` and `methods` are those of `SettingGroup`."""
 
     path: str
     title: str
     description: str
-    method: str
+    methods: tuple[str, ...]
     fields: tuple[FormField, ...]
 
 
@@ -77,7 +77,7 @@ def field_groups(groups: tuple[SettingGroup, ...], *, prefix: str) -> list[Field
             path=prefix + ".".join(group.path) if group.path else "",
             title=group.title,
             description=without_null(group.description),
-            method=group.method,
+            methods=group.methods,
             fields=tuple(
                 replace(_of_setting(field, path=prefix + ".".join(field.path)), optional=group.optional)
                 for field in group.fields

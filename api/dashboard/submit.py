@@ -27,6 +27,7 @@ from store.repositories.policies import PolicyRepository
 from store.tables import Dataset, Job
 
 METHODS = {
+    "auto": ("Automatic", "chosen as the job is prepared: what learned most in a benchmark at the job's budget"),
     "greentrainer": ("GreenTrainer", "adaptive: each epoch trains the tensors that matter most, within its ρ"),
     "full": ("Full fine-tuning", "trains every tensor in every step"),
     "lora": ("LoRA", "trains an adapter of small matrices"),
@@ -126,15 +127,19 @@ def _copy(job: Job, session: Session) -> dict[str, Any]:
         "model": job.base_job_id or job.model,
         "dataset": job.dataset_id,
         "validation_dataset": job.validation_dataset_id,
-        "method": job.method,
+        "method": job.method_asked,
         "policy": choice,
         "policy-json": inline,
         "zone": job.zone_asked,
         "priority": job.priority,
-        **dict(_flatten(job.hyperparameters, SETTINGS)),
+        **dict(_flatten(_get_given_hyperparameters(job), SETTINGS)),
     }
     texts = {name: format_value(value) for name, value in values.items()}
     return {"values": texts, "metadata": [[key, value] for key, value in job.labels.items()]}
+
+
+def _get_given_hyperparameters(job: Job) -> Mapping[str, Any]:
+    return job.hyperparameters if job.hyperparameters_asked is None else job.hyperparameters_asked
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

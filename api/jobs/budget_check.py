@@ -1,5 +1,6 @@
 """Checks a job's emission budget: one that is certainly too small is refused, any other is reported on."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -7,15 +8,16 @@ from sqlalchemy.orm import Session
 from api.http.problems import invalid_field
 from api.jobs.estimate.placement import predict_placement
 from api.jobs.estimate.schemas import BudgetOut
-from greencore.policy import Budget, Policy
+from greencore.policy import Budget, Policy, parse_stored_policy
 from greencore.settings.hyperparameters import Hyperparameters
 from planning.budget_minimum import MinimumBudget, compute_minimum_budget
 from planning.compute_costs import EpochWorkload, WorkloadUnknown, estimate_workload
 from planning.epoch_estimate import EpochEstimate
+from planning.method_budget import find_certain_method
 from planning.placement import list_candidate_pues
 from runtime.settings import Settings
 from store.repositories.datasets import DatasetRepository
-from store.repositories.jobs import NewJob, adapt_policy_to_method
+from store.repositories.jobs import NewJob
 from store.repositories.workers import WorkerRepository
 
 
@@ -24,14 +26,14 @@ def refuse_impossible_budget(session: Session, settings: Settings, new: NewJob, 
 
     Certain requires a measured epoch estimate, and rows that were tokenised as this job tokenises them.
     """
-    if new.method != "greentrainer" or new.policy["kind"] != "budget":
+    policy = parse_stored_policy(new.policy)
+    if find_certain_method(new.method, policy) != "greentrainer" or not isinstance(policy, Budget):
         return
+    new = replace(new, method="greentrainer")
     try:
         epoch_workload = estimate_job_workload(session, new)
     except WorkloadUnknown:
         return
-    policy = adapt_policy_to_method(new.method, new.policy, share=epoch_workload.share)
-    assert isinstance(policy, Budget)
     _, epoch_estimate = predict_placement(session, settings, new, policy, epoch_workload, at=at)
     smallest = _smallest_budget(session, settings, new, policy, epoch_workload, epoch_estimate, at)
     if smallest is None or not epoch_workload.exact or epoch_estimate.assumed:

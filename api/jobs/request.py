@@ -11,7 +11,7 @@ from api.policies.schemas import PolicyChoice
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.text import DisplayName, StorableText
 
-Method = Literal["greentrainer", "full", "lora", "prefix", "top2", "bitfit"]
+Method = Literal["greentrainer", "full", "lora", "prefix", "top2", "bitfit", "auto"]
 # The paper's advice (§4.2): about 40 % of the training cost saved without a noticeable risk to accuracy.
 DEFAULT_POLICY: Mapping[str, Any] = {"kind": "constant", "rho": 0.6}
 
@@ -56,12 +56,14 @@ class JobRequest(BaseModel):
         "`eval_share` of `dataset`; rows that are also trained on are left out",
     )
     method: Method = Field(
-        default="greentrainer", description="Adaptive backpropagation, or one of the methods it is compared with"
+        default="greentrainer",
+        description="Adaptive backpropagation, one of the methods that it is compared with, or `auto`: as the job is "
+        "prepared, the one that learned most in a benchmark at the job's budget of FLOPs",
     )
     policy: PolicyChoice = Field(
         default=dict(DEFAULT_POLICY),
         description="Name of a stored policy, or a policy as an object. Only `greentrainer` has a ρ: for any other "
-        "method only the policy's gate applies",
+        "method only the policy's gate applies. `auto` takes the mean ρ times the run's length as its budget",
     )
     zone: Name | None = Field(default=None, description="Zone to run in; null: any zone with a worker")
     deadline: UtcDatetime | None = Field(default=None, description="Time by which the run has to end")

@@ -165,7 +165,9 @@ class JobOut(RowModel):
     base_job: str | None = Field(description="Job whose result is trained further; null for the catalogue's model")
     dataset: str
     validation_dataset: str | None
-    method: str
+    method: str = Field(description="`auto` until a job that asked for that is prepared, then the chosen one")
+    method_requested: str = Field(description="Method of the submission, by which a copy of the job goes")
+    method_reason: str | None = Field(description="Reason of the method that was chosen for `auto`, with the figures")
     policy: dict[str, Any] = Field(description="Policy at the time of submission")
     policy_name: str | None
     zone: str | None
@@ -173,6 +175,9 @@ class JobOut(RowModel):
     deadline: datetime | None
     priority: int
     hyperparameters: dict[str, Any]
+    hyperparameters_requested: dict[str, Any] | None = Field(
+        description="Those that were given with the method `auto`, before its choice set others; null for other jobs"
+    )
     metadata: dict[str, str]
     created_at: datetime
     ready_at: datetime | None = Field(description="Time at which the job became ready")
@@ -241,6 +246,8 @@ class JobOut(RowModel):
             actions=list_possible_actions(job),
             dataset=job.dataset_id,
             zone_requested=job.zone_asked,
+            method_requested=job.method_asked,
+            hyperparameters_requested=job.hyperparameters_asked,
             base_job=job.base_job_id,
             validation_dataset=job.validation_dataset_id,
             metadata=job.labels,

@@ -16,9 +16,11 @@ from greencore.model_names import ModelNames
 from greencore.policy import Policy
 from greencore.settings.checks import check_evaluation, check_method
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.method_choice import AUTO
 from greencore.settings.method_settings import AdaptiveSettings
 from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from planning.live_devices import list_live_devices
+from planning.method_budget import find_certain_method
 from planning.peak_memory import JobSettings, explain_impossible_job
 from store.repositories.datasets import DatasetRepository
 from store.repositories.jobs import NewJob
@@ -52,12 +54,14 @@ def validate_submission(
         policy = resolve_policy(request.policy, session)
     except Problem as problem:
         raise invalid_fields([*errors, *problem.errors]) from problem
-    errors += _model_errors(request, base.name, policy, session)
-    errors += _device_errors(request, base.name, policy, context, session)
+    method = find_certain_method(request.method, policy)
+    errors += _model_errors(request, base.name, method, policy, session)
+    errors += _device_errors(request, base.name, method, policy, context, session)
     if errors:
         raise invalid_fields(errors)
     dataset = DatasetRepository(session).get(request.dataset)
     assert dataset is not None
+    resolved = _resolve_hyperparameters(request)
     return NewJob(
         owner=principal.owner,
         name=request.name,
@@ -70,7 +74,8 @@ def validate_submission(
         zone=request.zone,
         deadline=request.deadline,
         priority=request.priority,
-        hyperparameters=_resolve_hyperparameters(request).model_dump(mode="json"),
+        hyperparameters=resolved.model_dump(mode="json"),
+        hyperparameters_asked=resolved.model_dump(mode="json", exclude_unset=True) if request.method == AUTO else None,
         labels=request.metadata,
         # Preparation counts the training rows, and with them the epochs of `max_steps`.
         epochs=compute_run_length(request.hyperparameters, training_rows=dataset.rows).epochs,
@@ -141,13 +146,15 @@ def _validation_errors(
             yield FieldProblem(field=field, message=message)
 
 
-def _model_errors(request: JobRequest, name: str, policy: Policy, session: Session) -> Iterator[FieldProblem]:
+def _model_errors(
+    request: JobRequest, name: str, method: str, policy: Policy, session: Session
+) -> Iterator[FieldProblem]:
     """Yield the faults that what was measured of the model shows; what is not yet known is checked in preparation."""
     model = ModelRepository(session).get(name)
     if model is None:
         return
     field, rho = policy.lowest_rho()
-    if request.method == "greentrainer" and rho < model.rho_floor:
+    if method == "greentrainer" and rho < model.rho_floor:
         message = f"given {rho:g}: {name} needs at least {model.rho_floor:.4g} to train one tensor"
         if isinstance(request.policy, str):
             yield FieldProblem(field="policy", message=f"{field} of {request.policy!r}: {message}")
@@ -178,18 +185,18 @@ def _model_errors(request: JobRequest, name: str, policy: Policy, session: Sessi
 def _get_lora_targets(request: JobRequest) -> Sequence[str]:
     """Return the names of modules that a job's LoRA adapts, where it gives such."""
     lora = request.hyperparameters.lora
-    given = None if request.method != "lora" or lora is None else lora.targets
+    given = None if request.method not in ("lora", AUTO) or lora is None else lora.targets
     return given if isinstance(given, tuple | list) else ()
 
 
 def _device_errors(
-    request: JobRequest, name: str, policy: Policy, context: AppContext, session: Session
+    request: JobRequest, name: str, method: str, policy: Policy, context: AppContext, session: Session
 ) -> Iterator[FieldProblem]:
     """Yield the faults of a job that no live device can run, whatever its rows are; preparation predicts the others."""
     within = timedelta(seconds=context.settings.lease_seconds)
     list_devices = partial(list_live_devices, session, zone=request.zone, within=within)
     devices = list_devices(attention=request.hyperparameters.attention)
-    wanted = JobSettings.of(name, request.method, policy, request.hyperparameters)
+    wanted = JobSettings.of(name, method, policy, request.hyperparameters)
     reason = explain_impossible_job(session, devices, wanted)
     if reason is not None:
         yield FieldProblem(field="model", message=f"given {name!r}: {reason}")

@@ -29,7 +29,8 @@ def hyperparameters(model: type[BaseModel]) -> str:
 
 def _introduction(group: SettingGroup) -> list[str]:
     parts = [f"{group.description.rstrip('.')}."] if group.description else []
-    parts += [f"Only with the method `{group.method}`."] if group.method else []
+    methods = " or ".join(f"`{method}`" for method in group.methods)
+    parts += [f"Only with the method {methods}."] if methods else []
     return [" ".join(parts), ""] if parts else []
 
 

@@ -4,10 +4,13 @@ from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupport
 
 
 def check_method(hyperparameters: Hyperparameters, method: str) -> None:
-    """Raise `SettingUnsupported` for a setting that contradicts the method of the run."""
-    for field, owner in (("adaptive", "greentrainer"), ("lora", "lora")):
-        if getattr(hyperparameters, field) is not None and method != owner:
-            raise SettingUnsupported(field, f"given with the method {method}, and only {owner} has these settings")
+    """Raise `SettingUnsupported` for a setting that contradicts the method of the run.
+
+    Under `auto` settings of LoRA are those that it has where it is chosen.
+    """
+    for field, owners in (("adaptive", ("greentrainer",)), ("lora", ("lora", "auto"))):
+        if getattr(hyperparameters, field) is not None and method not in owners:
+            raise SettingUnsupported(field, f"given with the method {method}, and only {owners[0]} has these settings")
     if method == "prefix" and hyperparameters.packing is True:
         raise SettingUnsupported("packing", "the prefix precedes only the first of the rows of a packed batch")
     if method == "prefix" and hyperparameters.gradient_checkpointing is True:

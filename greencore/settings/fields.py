@@ -1,8 +1,8 @@
 """Settings of a pydantic model as flat fields: what options, form inputs and reference pages are made from.
 
 A setting's group is `json_schema_extra={"group": TITLE}`; settings without one are the common ones. A nested model is a
-group of its own, and `{"method": NAME}` says that it applies to one method alone; `{"multiline": True}` that a text may
-have several lines.
+group of its own, and `{"methods": NAMES}` says that it applies to these alone; `{"multiline": True}` that a text
+may have several lines.
 """
 
 import re
@@ -87,14 +87,14 @@ class SettingField:
 class SettingGroup:
     """Settings that are shown together.
 
-    `path` is that of a nested model, else empty, and so are `title` for the common settings and `method` for a group of
-    every method. `optional`: None as a whole unless one of its settings is given.
+    `path` is that of a nested model, else empty, and so are `title` for the common settings and `methods` for a group
+    of every method. `optional`: None as a whole unless one of its settings is given.
     """
 
     title: str
     path: tuple[str, ...]
     description: str
-    method: str
+    methods: tuple[str, ...]
     optional: bool
     fields: tuple[SettingField, ...]
 
@@ -112,7 +112,7 @@ def list_setting_groups(model: type[BaseModel]) -> tuple[SettingGroup, ...]:
         else:
             nested.append(_nested_group(name, part, inner))
     groups = [
-        SettingGroup(title=title, path=(), description="", method="", optional=False, fields=tuple(fields))
+        SettingGroup(title=title, path=(), description="", methods=(), optional=False, fields=tuple(fields))
         for title, fields in flat.items()
         if fields
     ]
@@ -182,7 +182,7 @@ def _nested_group(name: str, schema: Schema, inner: Schema) -> SettingGroup:
         title=schema.get("title", label_of(name)),
         path=(name,),
         description=schema.get("description", inner.get("description", "")),
-        method=schema.get("method", ""),
+        methods=tuple(schema.get("methods", ())),
         optional="anyOf" in schema,
         fields=tuple(read_setting(part, path=(name, key)) for key, part in properties.items()),
     )

@@ -95,7 +95,7 @@ class Hyperparameters(BaseModel):
         gt=0,
         le=1,
         description="Peak learning rate; cautious by default for any method and size: the benchmarks' short runs of a "
-        "small model learn most at 1e-4 to 5e-4",
+        "small model learn most at 1e-4 to 5e-4. The method `auto` takes the benchmark's where none is given",
     )
     scheduler: Scheduler = Field(
         default="linear",
@@ -289,13 +289,13 @@ class Hyperparameters(BaseModel):
         default=None,
         title="Adaptive backpropagation",
         description="Settings of adaptive backpropagation; null: its defaults",
-        json_schema_extra={"method": "greentrainer"},
+        json_schema_extra={"methods": ["greentrainer"]},
     )
     lora: LoraSettings | None = Field(
         default=None,
         title="LoRA",
         description="Settings of LoRA; null: its defaults",
-        json_schema_extra={"method": "lora"},
+        json_schema_extra={"methods": ["lora", "auto"]},
     )
 
     @field_validator("group_by_length")

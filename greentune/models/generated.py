@@ -818,6 +818,11 @@ class Job(Answer):
     dataset: str
     validation_dataset: str | None
     method: str
+    """`auto` until a job that asked for that is prepared, then the chosen one"""
+    method_requested: str
+    """Method of the submission, by which a copy of the job goes"""
+    method_reason: str | None
+    """Reason of the method that was chosen for `auto`, with the figures"""
     policy: dict[str, Any]
     """Policy at the time of submission"""
     policy_name: str | None
@@ -827,6 +832,8 @@ class Job(Answer):
     deadline: datetime | None
     priority: int
     hyperparameters: dict[str, Any]
+    hyperparameters_requested: dict[str, Any] | None
+    """Those that were given with the method `auto`, before its choice set others; None for other jobs"""
     metadata: dict[str, str]
     created_at: datetime
     ready_at: datetime | None
@@ -882,6 +889,10 @@ class Job(Answer):
 class Estimate(Answer):
     """Predicted cost of a job, started now or in the best window before its deadline."""
 
+    method: str
+    """Method of the job; for `auto` the one that is expected to be chosen"""
+    method_reason: str | None
+    """Reason of the choice for `auto`, None for any other method"""
     now: Run
     best: Run
     """Run in the window that the policy's gate chooses; without a gate, in the best one of 24 h"""

@@ -69,6 +69,7 @@ class NewJob:
     validation_dataset_id: str | None = None
     name: str | None = None
     base_job_id: str | None = None
+    hyperparameters_asked: Mapping[str, Any] | None = None
 
 
 class JobFilter(TypedDict, total=False):
@@ -174,6 +175,13 @@ class JobRepository(Repository):
         self.record(job.id, "job.submitted", at=at)
         wake_scheduler(self._session)
         return job
+
+    def set_method(
+        self, job: Job, method: str, *, hyperparameters: Mapping[str, Any], reason: str, at: datetime
+    ) -> None:
+        """Set the method that was chosen for a locked job, and the hyperparameters of the run by it."""
+        job.method, job.hyperparameters, job.method_reason = method, dict(hyperparameters), reason
+        self.record(job.id, "method.chosen", at=at, method=method, reason=reason)
 
     def record(self, job_id: str, event_type: str, *, at: datetime, **data: Any) -> None:
         """Append an event to a job's history."""

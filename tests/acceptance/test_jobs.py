@@ -152,6 +152,31 @@ def test_a_gate_pauses_a_running_job_which_resumes_from_that_step(service: Servi
     assert job["energy_kwh"] > 0
 
 
+def test_the_method_of_a_job_that_leaves_it_open_is_chosen_trained_and_told(service: Service) -> None:
+    dataset = service.upload("\n".join(ROWS[:40]))
+    given = {"epochs": 1, "eval_share": 0.1}
+    body = {
+        "model": MODEL,
+        "dataset": dataset,
+        "zone": "X",
+        "method": "auto",
+        "policy": {"kind": "constant", "rho": 0.5},
+        "hyperparameters": given,
+    }
+    job = service.wait_for(service.submit(**body), "succeeded")
+    assert (job["method"], job["method_requested"], job["hyperparameters_requested"]) == ("lora", "auto", given)
+    assert job["hyperparameters"]["lora"]["targets"] == "all-linear"
+    [chosen] = [event for event in service.events(job["id"]) if event["type"] == "method.chosen"]
+    assert chosen["data"] == {"method": "lora", "reason": job["method_reason"]}
+    steps_per_epoch, estimate = 9, job["estimate"]
+    [epoch] = service.get(f"/jobs/{job['id']}/epochs")["data"]
+    full_epoch = estimate["full_flops"] / estimate["steps"] * steps_per_epoch
+    assert 0.5 - 1 / steps_per_epoch < epoch["flops"] / full_epoch < 0.5 * 1.1  # by the rows that come first
+    card = service.client.get(f"/jobs/{job['id']}/artifacts/README.md").text
+    assert "| method | `lora`, chosen for `auto` |" in card
+    assert job["method_reason"] in card
+
+
 def test_a_result_is_trained_further_in_stages(service: Service) -> None:
     dataset = service.upload("\n".join(ROWS[:40]))
     settings: dict[str, Any] = {"epochs": 1, "eval_share": 0.1}

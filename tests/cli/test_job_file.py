@@ -10,6 +10,8 @@ from api.jobs.request import JobRequest
 from cli.errors import SettingError
 from cli.job_file import KEYS, MAX_BYTES, JobFile, read_constant_rho, read_job_file, to_job_body
 from cli.yaml_text import format_yaml
+from greencore.clock import utc_now
+from greencore.settings.hyperparameters import Hyperparameters
 from greentune.client import Client
 from greentune.models import Job
 from store.database import Database
@@ -99,6 +101,7 @@ def test_a_job_written_as_a_file_is_submitted_again_as_it_was(
         {"method": "lora", "hyperparameters": {"lora": {"rank": 16, "targets": "all-linear"}, "packing": "auto"}},
         {"validation_dataset": other, "hyperparameters": {"max_steps": 50, "scheduler": "cosine", "warmup_steps": 5}},
         {"hyperparameters": {"adaptive": {"never_train": ["*.embed_tokens.*"], "charge_probe": True}, "packing": True}},
+        {"method": "auto", "hyperparameters": {"epochs": 2, "lora": {"rank": 4}}},
     ]
     for options in cases:
         first = client.submit(MODEL, job.dataset, **options)
@@ -111,6 +114,24 @@ def test_a_job_written_as_a_file_is_submitted_again_as_it_was(
         # As JSON, too.
         file.write_text(json.dumps(greentune.json("jobs", "show", first.id, "--as-config")))
         assert body_of(client.job(greentune.json("submit", "--config", str(file))["id"])) == body_of(first)
+
+
+def test_a_job_with_a_chosen_method_is_written_as_it_was_asked_for(
+    greentune: CommandRunner, client: Client, job: Job, database: Database
+) -> None:
+    given = {"epochs": 2, "lora": {"rank": 4}}
+    first = client.submit(MODEL, job.dataset, method="auto", hyperparameters=given)
+    with database.session() as session:
+        jobs = JobRepository(session)
+        locked = jobs.lock(first.id)
+        assert locked is not None
+        chosen = Hyperparameters(max_steps=7, epochs=None).model_dump(mode="json")
+        jobs.set_method(locked, "full", hyperparameters=chosen, reason="it learned most", at=utc_now())
+    shown = " ".join(greentune.shown("jobs", "show", first.id).split())
+    assert "method full, for auto" in shown
+    assert "reason of the method it learned most" in shown
+    written = greentune.json("jobs", "show", first.id, "--as-config")
+    assert (written["method"], written["hyperparameters"]) == ("auto", given)
 
 
 def test_a_files_columns_are_those_of_the_rows_that_are_uploaded_for_it(

@@ -13,7 +13,8 @@ from greencore.device import Device, RunPrecision
 from greencore.policy import parse_stored_policy
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.layout_choice import LayoutName
-from greencore.settings.method_settings import AdaptiveSettings
+from greencore.settings.method_choice import AUTO, ChosenMethod, MethodChoice
+from greencore.settings.method_settings import AdaptiveSettings, LoraSettings
 from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from greencore.settings.value_types import LogitPositions
 from greencore.training.data.positions import get_position_limits
@@ -29,6 +30,7 @@ from greencore.training.models.loading import (
 from greencore.training.run_memory import RunMemory
 from planning.device_fit import MemoryNeed
 from planning.live_devices import list_live_devices
+from planning.method_budget import ExpectedRho, choose_job_method, expect_rho
 from planning.peak_memory import TracedStep
 from runtime.catalogue import read_catalogue
 from runtime.settings import Settings, get_settings
@@ -45,7 +47,8 @@ from worker.base_model import fetch_model_folder
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
-from worker.preparation.memory import fit_memory
+from worker.preparation.memory import DeviceTooSmall, fit_memory
+from worker.preparation.method_shares import MethodShares
 from worker.preparation.model_costs import choose_reference_shapes, compute_lowest_floor, compute_row_costs
 from worker.preparation.rho_floor import check_rho_floor
 from worker.preparation.training_inputs import TrainingInputs, read_inputs
@@ -112,7 +115,7 @@ def prepare_job(job_id: str) -> None:
 
 
 def _prepare(job: Job, database: Database, settings: Settings) -> None:
-    error, estimate = None, None
+    error, estimate, choice = None, None, None
     try:
         with database.session() as session:
             rows_in = locate_rows_file(session, job.dataset_id, settings)
@@ -121,8 +124,13 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             within = timedelta(seconds=settings.lease_seconds)
             attention = Hyperparameters.model_validate(job.hyperparameters).attention
             devices = list_live_devices(session, zone=job.zone_asked, within=within, attention=attention)
+            policy = parse_stored_policy(job.policy)
+            expected = expect_rho(session, settings, policy, zone=job.zone_asked, at=utc_now())
         inputs = read_inputs(job, rows_in, settings, validation_in=validation_in, bases=bases)
-        estimate = estimate_run(job, inputs, devices=devices)
+        if job.method == AUTO:
+            choice, estimate = _choose_and_estimate(job, inputs, expected, devices=devices)
+        else:
+            estimate = estimate_run(job, inputs, devices=devices)
         job.estimate, job.steps, job.epochs = asdict(estimate), estimate.steps, estimate.epochs
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
@@ -142,6 +150,10 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             wake_scheduler(session)
             return
         locked.estimate, locked.steps, locked.epochs = job.estimate, estimate.steps, estimate.epochs
+        if choice is not None:
+            jobs.set_method(
+                locked, choice.method, hyperparameters=job.hyperparameters, reason=choice.reason, at=utc_now()
+            )
         transition(session, locked, JobStatus.QUEUED, at=utc_now())
         wake_scheduler(session)
         models, settings_of_job = ModelRepository(session), Hyperparameters.model_validate(job.hyperparameters)
@@ -240,6 +252,33 @@ def estimate_run(job: Job, inputs: TrainingInputs, *, devices: Sequence[Device |
         step_memory=memory.traced,
         memory_needs=memory.needs,
     )
+
+
+def _choose_and_estimate(
+    job: Job, inputs: TrainingInputs, expected: ExpectedRho, *, devices: Sequence[Device | None]
+) -> tuple[MethodChoice, JobEstimate]:
+    """Choose the method of a job that leaves it open, set it with its hyperparameters, and estimate the job by it.
+
+    A method whose steps fit no live device is passed over. Raises as `estimate_job`, and `MethodsUnavailable`.
+    """
+    given = Hyperparameters.model_validate(job.hyperparameters_asked or {})
+    policy, shares = parse_stored_policy(job.policy), MethodShares(inputs, given)
+    check_epoch_count(given, training_rows=len(inputs.lengths))
+    length = compute_run_length(given, training_rows=len(inputs.lengths))
+    too_large: dict[str, str] = {}
+
+    def measure_share(method: ChosenMethod, lora: LoraSettings | None) -> float | str:
+        return too_large.get(method) or shares.measure(method, lora)
+
+    while True:
+        choice = choose_job_method(expected, policy, given, length, measure_share)
+        job.method, job.hyperparameters = choice.method, choice.hyperparameters.model_dump(mode="json")
+        try:
+            return choice, estimate_run(job, inputs, devices=devices)
+        except DeviceTooSmall as error:
+            if choice.method == "greentrainer":
+                raise
+            too_large[choice.method] = str(error)
 
 
 def measure_catalogue() -> None:

@@ -63,6 +63,8 @@ def describe_event(event_type: str, data: Mapping[str, Any]) -> str:
         case "job.dispatched":
             forced = ", since its deadline leaves no time to wait" if get("forced") else ""
             lead = f"Dispatched to zone {data['zone']}{forced}" if get("zone") else f"Dispatched{forced}"
+        case "method.chosen":
+            lead = f"Method {get('method')} chosen"
         case "checkpoint.failed":
             lead = f"The checkpoint at step {get('step')} could not be written"
         case "checkpoint.damaged":

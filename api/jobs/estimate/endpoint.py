@@ -11,6 +11,7 @@ from api.access.principal import PrincipalDep
 from api.dependencies import AppContext, AppContextDep, NowDep, SessionDep
 from api.http.problems import Problem, problem_responses
 from api.jobs.budget_check import budget_out, estimate_job_workload
+from api.jobs.estimate.method import choose_submitted_method
 from api.jobs.estimate.placement import ExpectedPlacement, predict_placement
 from api.jobs.estimate.schemas import (
     EstimateOut,
@@ -29,6 +30,7 @@ from greencore.clock import HOUR
 from greencore.policy import Budget, Gate, Policy
 from greencore.policy.backtesting.projected_run import MAX_PROJECTED_HOURS, ProjectedRun, project_run
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.method_choice import AUTO
 from greencore.settings.recipe_text import describe_recipe
 from planning.compute_costs import EpochWorkload, WorkloadUnknown
 from planning.epoch_estimate import EpochEstimate
@@ -53,7 +55,10 @@ def estimate_job(
 ) -> EstimateOut:
     """Validated like a submission, but nothing is queued. 409 until a prepare worker has measured the model."""
     new = validate_submission(request, principal=principal, context=context, session=session, now=now)
+    choice = None
     try:
+        if new.method == AUTO:
+            new, choice = choose_submitted_method(session, context.settings, new, at=now)
         workload = estimate_job_workload(session, new)
     except WorkloadUnknown as error:
         raise Problem(HTTPStatus.CONFLICT, f"{error}: try again in a moment") from error
@@ -72,7 +77,10 @@ def estimate_job(
     memory = _memory_out(session, context, new, policy)
     pace_spread = _combine_spreads(epoch.spread, workload.spread)
     in_force = placement.in_force
+    notes = _notes(new, policy, placement, memory, gated=gated, dropped_rows=workload.dropped_rows)
     return EstimateOut(
+        method=new.method,
+        method_reason=choice and choice.reason,
         now=started_now,
         best=best,
         saving=_saving(started_now.emissions_gco2e, best.emissions_gco2e),
@@ -83,7 +91,7 @@ def estimate_job(
             tokens_per_epoch=workload.epoch_tokens,
             full_flops=Figure.of(workload.epoch_flops * workload.length.whole_epochs, workload.spread),
             steps=workload.length.steps,
-            recipe=describe_recipe(request.hyperparameters),
+            recipe=describe_recipe(Hyperparameters.model_validate(new.hyperparameters)),
             basis=workload.basis,
         ),
         pace=PaceOut.from_row(
@@ -105,7 +113,7 @@ def estimate_job(
         queue=QueueOut(running=queue.running, ahead=queue.ahead, starts_at=start),
         pue=placement.pue,
         budget=budget_out(session, context.settings, new, policy, workload, epoch, at=now),
-        notes=_notes(new, policy, placement, memory, gated=gated, dropped_rows=workload.dropped_rows),
+        notes=[*([f"{new.method} is chosen: {choice.reason}"] if choice else []), *notes],
     )
 
 

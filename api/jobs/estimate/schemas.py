@@ -122,6 +122,8 @@ class MemoryOut(RowModel):
 class EstimateOut(BaseModel):
     """Predicted cost of a job, started now or in the best window before its deadline."""
 
+    method: str = Field(description="Method of the job; for `auto` the one that is expected to be chosen")
+    method_reason: str | None = Field(description="Reason of the choice for `auto`, null for any other method")
     now: RunOut
     best: RunOut = Field(
         description="Run in the window that the policy's gate chooses; without a gate, in the best one of 24 h"

@@ -346,3 +346,32 @@ def test_a_finished_job_is_trained_further_with_settings_of_its_method(
     assert (job.model, job.base_job_id) == (MODEL, base)
     assert job.hyperparameters["adaptive"]["never_train"] == ["*.embed_tokens.*", "lm_head.*"]
     expect(page.get_by_role("link", name=base)).to_be_visible()
+
+
+def test_a_method_left_open_is_chosen_in_the_estimate_and_copied_as_it_was_asked_for(
+    page: Page, dashboard: Dashboard, dataset: str
+) -> None:
+    page.goto("/dashboard/submit")
+    page.get_by_label("Dataset", exact=True).select_option(dataset)
+    page.get_by_label("Method").select_option("auto")
+    expect(page.locator("#method-hint")).to_contain_text("chosen as the job is prepared")
+    expect(page.get_by_text("Adaptive backpropagation", exact=True)).to_be_hidden()
+    page.locator("summary").get_by_text("LoRA", exact=True).click()
+    page.locator("[name='hyperparameters.lora.rank']").fill("4")
+    expect(estimate(page)).to_contain_text("is chosen: a budget of 1.8 epochs of full fine-tuning (3 at ρ = 0.6)")
+    page.locator("button.main").click()
+    job = submitted(page, dashboard.database)
+    assert (job.method_asked, job.hyperparameters_asked) == ("auto", {"lora": {"rank": 4}})
+
+    with dashboard.database.session() as session:
+        jobs = JobRepository(session)
+        locked = jobs.lock(job.id)
+        assert locked is not None
+        chosen = Hyperparameters(max_steps=7, epochs=None).model_dump(mode="json")
+        jobs.set_method(locked, "full", hyperparameters=chosen, reason="it learned most", at=datetime.now(UTC))
+    page.reload()
+    expect(page.get_by_text("full, for auto")).to_be_visible()
+    page.get_by_role("link", name="Submit a copy").click()
+    expect(page.get_by_label("Method")).to_have_value("auto")
+    expect(page.get_by_label("Epochs")).to_have_value("3")
+    expect(page.locator("[name='hyperparameters.lora.rank']")).to_have_value("4")

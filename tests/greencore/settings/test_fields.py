@@ -11,12 +11,12 @@ FIELDS = {".".join(field.path): field for field in list_settings(StandIn)}
 
 def test_groups_follow_the_order_of_the_schema_with_the_common_settings_first() -> None:
     groups = list_setting_groups(StandIn)
-    assert [(group.title, group.path, group.method, group.optional) for group in groups] == [
-        ("", (), "", False),
-        ("Batches", (), "", False),
-        ("Quality", (), "", False),
-        ("A probe", ("probe",), "lora", True),
-        ("Stopping", ("stopping",), "", False),
+    assert [(group.title, group.path, group.methods, group.optional) for group in groups] == [
+        ("", (), (), False),
+        ("Batches", (), (), False),
+        ("Quality", (), (), False),
+        ("A probe", ("probe",), ("lora",), True),
+        ("Stopping", ("stopping",), (), False),
     ]
     assert [[field.name for field in group.fields] for group in groups[:3]] == [
         ["rounds", "speed"],

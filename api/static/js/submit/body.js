@@ -40,11 +40,11 @@ function policyOf(choice, text, errors) {
   }
 }
 
-// Returns the settings that differ from their defaults; those of a group that belongs to another method are left out.
+// Returns the settings that differ from their defaults; those of a group that belongs to other methods are left out.
 function settingsOf(form) {
   const found = {};
   for (const control of form.elements) {
-    if (!control.name?.startsWith(PREFIX) || control.closest("[data-method][hidden]")) continue;
+    if (!control.name?.startsWith(PREFIX) || control.closest("[data-methods][hidden]")) continue;
     const unchanged = control.value.trim() === control.dataset.default && !control.validity.badInput;
     if (unchanged || (!control.value.trim() && !control.validity.badInput)) continue;
     const path = control.name.slice(PREFIX.length).split(".");

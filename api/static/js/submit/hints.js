@@ -12,7 +12,8 @@ export function showHints(form) {
     place.textContent = hint ?? place.dataset.first;
   }
   document.getElementById("inline").hidden = form.elements.policy.value !== INLINE;
-  for (const group of form.querySelectorAll("[data-method]")) group.hidden = group.dataset.method !== form.elements.method.value;
+  const method = form.elements.method.value;
+  for (const group of form.querySelectorAll("[data-methods]")) group.hidden = !group.dataset.methods.split(" ").includes(method);
   const gco2e = form.elements.zone.selectedOptions[0]?.dataset.intensity;
   const place = document.getElementById("zone-intensity");
   place.replaceChildren(...(gco2e === undefined ? [] : [intensityElement(Number(gco2e))]));

@@ -84,6 +84,18 @@ def test_flops_of_other_methods_are_scaled_by_their_share(estimate: Any, measure
     assert "lora takes 0.7 of full fine-tuning's FLOPs" in lora["work"]["basis"]
 
 
+def test_auto_is_estimated_by_the_method_that_its_budget_buys(estimate: Any, measured: None) -> None:
+    quarter, whole = (
+        estimate(method="auto", policy={"kind": "constant", "rho": rho}, hyperparameters={"epochs": 100}).json()
+        for rho in (0.005, 0.01)
+    )
+    assert (quarter["method"], whole["method"]) == ("lora", "full")
+    assert quarter["method_reason"].startswith("a budget of 0.5 epochs of full fine-tuning (100 at ρ = 0.005); at 0.5,")
+    assert quarter["notes"][0] == f"lora is chosen: {quarter['method_reason']}"
+    assert whole["work"]["recipe"].startswith("1 epoch; ")
+    assert estimate(method="full").json()["method_reason"] is None
+
+
 def test_a_length_in_steps_is_estimated_by_the_steps(estimate: Any, measured: None, worker: None) -> None:
     epochs = estimate(hyperparameters={"epochs": 2, "batch_size": 1}).json()
     steps = epochs["work"]["steps"]

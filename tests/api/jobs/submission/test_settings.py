@@ -35,6 +35,8 @@ def test_auto_contradicts_nothing(submit: Any) -> None:
         ({"method": "full", "hyperparameters": {"lora": {"rank": 4}}}, "lora"),
         ({"hyperparameters": {"lora": {}}}, "lora"),
         ({"method": "lora", "hyperparameters": {"adaptive": {}}}, "adaptive"),
+        ({"method": "auto", "hyperparameters": {"adaptive": {}}}, "adaptive"),
+        ({"method": "auto", "hyperparameters": {"lora": {"rank": 0}}}, "lora.rank"),
         ({"method": "lora", "hyperparameters": {"lora": {"rank": 0}}}, "lora.rank"),
         ({"method": "lora", "hyperparameters": {"lora": {"targets": "all"}}}, "lora.targets"),
         ({"method": "lora", "hyperparameters": {"lora": {"targets": []}}}, "lora.targets"),
