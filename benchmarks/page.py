@@ -26,7 +26,7 @@ SECTIONS = {
     "selector": "Time of the selection, and its distance from the optimum. The reference is the paper's published"
     " implementation on 2 cores.",
     "paper_costs": "The cost columns of the paper's Tables 2, 3 and 5, from models on the meta device at its settings.",
-    "time_memory": "Time and memory of one epoch, probe and selection included.",
+    "time_memory": "Time and memory of one epoch, probe (`probe_batches` of 1) and selection included.",
     "logits": "The output embedding computes logits where something is learned, and nothing else of a step changes.",
     "layouts": "Where packing and grouping by length pay. Grouped steps take the time that their FLOPs suggest; packed"
     " ones up to 1.2 times as much, since attention computes what its mask hides, so `auto` asks more of them. Where"
@@ -45,8 +45,8 @@ SECTIONS = {
     " as if the frozen blocks' output of a row were computed once and then read from a cache; the two-phase arm adapts"
     " all blocks in its first third. LISA trains embedding, last norm and two random blocks, drawn again every four"
     " steps; BAdam five blocks in turn, four steps each.",
-    "ablations": "The options of adaptive backpropagation, one changed at a time. The second epoch selected no tensor"
-    " that the first had dropped, so that keeping its optimiser state made no difference.",
+    "ablations": "The options of adaptive backpropagation, one changed at a time, where the default was the paper's"
+    " importance (`metric` of dw_grad) on a batch apart (`probe_batches` of 1).",
     "precision": "Weights in bfloat16 with float32 masters, against float32 throughout. Here products of bfloat16"
     " numbers are computed in float32 and rounded, as a device with such instructions does.",
     "policies": "Every kind of policy under every gate, on the hourly intensities of a grid that varies (Spain) and of"

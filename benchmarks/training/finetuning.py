@@ -4,7 +4,9 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal, cast
 
 import torch
@@ -52,13 +54,17 @@ class TrainingMeter:
 
 @dataclass(frozen=True)
 class TrainingCost(TrainingMeter):
-    """Cost of a run. A multiply-accumulate counts as 2 FLOPs; `full_flops` are those with every tensor trained."""
+    """Cost of a run. A multiply-accumulate counts as 2 FLOPs; `full_flops` are those with every tensor trained.
+
+    `same_tensors` is the mean Jaccard index of an epoch's tensors and the next one's; 1 where there is one epoch.
+    """
 
     steps: int
     flops: int
     probe_flops: int
     full_flops: int
     probe_seconds: float
+    same_tensors: float
 
     @property
     def share(self) -> float:
@@ -108,12 +114,14 @@ def run_fine_tuning(
         trainer.optimizer = MasterWeights(trainer.create_optimizer())
     meter = meter_training(trainer)
     epochs = callback.epochs
+    chosen = [set(epoch.tensors) for epoch in epochs]
     return model, TrainingCost(
         steps=trainer.state.global_step,
         flops=sum(epoch.flops for epoch in epochs),
         probe_flops=sum(epoch.probe_flops for epoch in epochs),
         full_flops=sum(epoch.full_flops for epoch in epochs),
         probe_seconds=sum(epoch.probe_seconds for epoch in epochs),
+        same_tensors=mean([len(one & other) / len(one | other) for one, other in pairwise(chosen)] or [1.0]),
         **asdict(meter),
     )
 

@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Printer
 from benchmarks.report import publish
 from greencore.device import RunPrecision
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.method_settings import AdaptiveSettings, Metric
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
 from greencore.training.data.micro_batches import MicroBatchCollator
@@ -53,6 +54,12 @@ class Configuration:
     precision: RunPrecision = "fp32"
     rows: int = ROWS
     apart: bool = False
+    metric: Metric = AdaptiveSettings().metric
+
+    @property
+    def adaptive(self) -> AdaptiveSettings:
+        """Settings of adaptive backpropagation."""
+        return AdaptiveSettings(probe_batches=1 if self.apart else None, metric=self.metric)
 
 
 CONFIGURATIONS = (
@@ -66,6 +73,9 @@ CONFIGURATIONS = (
     Configuration("full, bf16, row by row", "full", precision="bf16", rows=1),
     Configuration("GT-0.5, two rows at once", "greentrainer", 0.5, rows=2),
     Configuration("GT-0.5, bf16, two rows at once", "greentrainer", 0.5, precision="bf16", rows=2),
+    Configuration("GT-0.5, Δw · ∂L/∂w", "greentrainer", 0.5, metric="dw_grad"),
+    Configuration("GT-0.5, bf16, Δw · ∂L/∂w", "greentrainer", 0.5, precision="bf16", metric="dw_grad"),
+    Configuration("GT-0.5, probe apart, Δw · ∂L/∂w", "greentrainer", 0.5, apart=True, metric="dw_grad"),
     Configuration("GT-0.5, probe apart", "greentrainer", 0.5, apart=True),
     Configuration("GT-0.5, recomputed, probe apart", "greentrainer", 0.5, recomputed=True, apart=True),
     Configuration("GT-0.5, bf16, probe apart", "greentrainer", 0.5, precision="bf16", apart=True),
@@ -98,28 +108,29 @@ def compare(build: Callable[[], PreTrainedModel], given: Configuration) -> dict[
     """Return the measured and the predicted peak memory of a run's steps, in MiB."""
     method, rho = given.method, given.rho
     with tempfile.TemporaryDirectory() as folder:
-        settings = Hyperparameters(batch_size=ROWS, micro_batch_size=given.rows, max_steps=STEPS)
+        settings = Hyperparameters(
+            batch_size=ROWS, micro_batch_size=given.rows, max_steps=STEPS, adaptive=given.adaptive
+        )
         with torch.device("meta"):
             meta = build()
         if given.recomputed:
             enable_gradient_checkpointing(meta)
         shapes = BatchShapes(given.rows, (LENGTH,), (LENGTH,))
-        probed: dict[str, tuple[str, ...]] = {}
+        probed: tuple[str, ...] = ()
         names: Any = [name for name, _ in meta.named_parameters()]
         if method == "greentrainer":
             costs = StepCosts(meta, shapes)
-            names = list_largest_selection(costs, rho)
-            probed["probed" if given.apart else "measured"] = costs.list_affordable_tensors(rho)
+            names, probed = list_largest_selection(costs, rho), costs.list_affordable_tensors(rho)
         elif method == "lora":
             meta = cast(PreTrainedModel, with_adapter("lora", meta))
             names = [name for name, parameter in meta.named_parameters() if parameter.requires_grad]
-        predicted = predict_step_memory(meta, shapes, settings, names=names, precision=given.precision, **probed)
+        predicted = predict_step_memory(meta, shapes, settings, names=names, probed=probed, precision=given.precision)
         model = build()
         if given.precision == "bf16":
             model.to(dtype=torch.bfloat16)  # type: ignore[call-arg]
         if given.recomputed:
             enable_gradient_checkpointing(model)
-        measured = measure_training(model, method, rho, settings, Path(folder), apart=given.apart)
+        measured = measure_training(model, method, rho, settings, Path(folder))
     return {
         "measured MiB": measured / 2**20,
         "predicted MiB": predicted.peak / 2**20,
@@ -131,12 +142,12 @@ def compare(build: Callable[[], PreTrainedModel], given: Configuration) -> dict[
 
 
 def measure_training(
-    model: PreTrainedModel, method: Method, rho: float, settings: Hyperparameters, folder: Path, *, apart: bool
+    model: PreTrainedModel, method: Method, rho: float, settings: Hyperparameters, folder: Path
 ) -> int:
     """Train for a few steps, and return the most bytes that the model and the allocator's clients held."""
     if method == "lora":
         model = cast(PreTrainedModel, with_adapter("lora", model))
-    green = GreenTrainerCallback(rho, probe_batches=1 if apart else None)
+    green = GreenTrainerCallback(rho, **dict(settings.adaptive or AdaptiveSettings()))
     draw = torch.Generator().manual_seed(1)
     vocabulary = model.config.vocab_size
     rows = [

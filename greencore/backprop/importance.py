@@ -106,7 +106,7 @@ def importance_of_gradients(
         found = {}
         for name, gradient in gradients.items():
             try:
-                found[name] = _measure_tensor(dry_run, metric, tensors[name], gradient, coefficient)
+                found[name] = measure_tensor(dry_run, metric, tensors[name], gradient, coefficient)
             finally:
                 tensors[name].grad = gradient
     values = dict.fromkeys(tensors, 0.0) | _to_floats(found)
@@ -165,7 +165,7 @@ class _BatchProbe:
                     self.average(index, gradient)
                 if self.max_grad_norm is not None or self.loss_scale != 1.0:
                     norms[name] = torch.linalg.vector_norm(gradient)
-                found[name] = _measure_tensor(self.dry_run, self.metric, parameter, gradient, coefficient)
+                found[name] = measure_tensor(self.dry_run, self.metric, parameter, gradient, coefficient)
 
         parts = len(batch.parts) if self.dry_run.has_masters else 1
         with (
@@ -204,7 +204,7 @@ def _check_options(metric: Metric, max_grad_norm: float | None) -> None:
         raise ValueError(f"max_grad_norm is {max_grad_norm}: expected more than 0, or None for no clipping")
 
 
-def _measure_tensor(
+def measure_tensor(
     dry_run: OptimizerDryRun, metric: Metric, parameter: torch.Tensor, gradient: torch.Tensor, coefficient: float
 ) -> torch.Tensor:
     """Compute I_k of one tensor, left on its device: reading it would stall the backward pass on a GPU."""

@@ -38,9 +38,9 @@ class AdaptiveSettings(BaseModel):
         "epoch's first step, whose gradients train what is selected. 1 takes less memory, and a step's work more",
     )
     metric: Metric = Field(
-        default="dw_grad",
-        description="Importance of a tensor: its update times its gradient (the paper's, which predicts the loss "
-        "reduction), or the update's or the gradient's size alone",
+        default="grad",
+        description="Importance of a tensor: the size of its gradient, that of its update, or update times gradient as "
+        "in the paper, by which a tensor that was trained counts less, since the optimiser's state damps its update",
     )
     charge_probe: bool = Field(
         default=False,

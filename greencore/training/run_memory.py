@@ -106,7 +106,6 @@ class RunMemory:
         layout = replace(self.layout, rows=rows, step_rows=hyperparameters.batch_size)
         shapes = layout.measure_extremes(self.lengths, self.limits)
         probed: tuple[str, ...] = ()
-        measured: tuple[str, ...] = ()
         try:
             if method == "greentrainer":
                 adaptive = hyperparameters.adaptive or AdaptiveSettings()
@@ -117,19 +116,10 @@ class RunMemory:
                 if self.rho < 1:
                     costs = StepCosts(model, shapes, always=roles.always, never=roles.never)
                     names = list_largest_selection(costs, self.rho)
-                    affordable = costs.list_affordable_tensors(self.rho)
-                    probed, measured = ((), affordable) if adaptive.probe_batches is None else (affordable, ())
+                    probed = costs.list_affordable_tensors(self.rho)
             else:
                 model, names = _prepare_method(model, method, hyperparameters)
-            return predict_step_memory(
-                model,
-                shapes,
-                hyperparameters,
-                names=names,
-                probed=probed,
-                measured=measured,
-                precision=precision,
-            )
+            return predict_step_memory(model, shapes, hyperparameters, names=names, probed=probed, precision=precision)
         except (TraceError, BudgetTooSmall, BaselineError) as error:
             log.warning("the memory of a step is not predicted: %s", error)
             return None

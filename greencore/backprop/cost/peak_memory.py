@@ -18,9 +18,11 @@ from torch.utils._pytree import tree_iter
 
 from greencore.backprop.cost.expert_routing import make_grouped_matmul_output
 from greencore.backprop.cost.trace import Batch, TraceError, disable_root_hooks, replace_tensors
+from greencore.backprop.importance import measure_tensor
 from greencore.backprop.master_weights import MasterWeights, set_gradient_types
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
 from greencore.device import PeakMemory
+from greencore.settings.method_settings import Metric
 
 CLIPPED = 0.5  # a factor of gradients whose norm is clipped: any but 1 needs a copy of them
 MOST = 0.8  # of what is probed is trained: then its largest tensor is taken to be among it
@@ -70,6 +72,7 @@ def predict_peak_memory(
     compute_loss: LossFunction,
     probed: Collection[str] = (),
     measured: Collection[str] = (),
+    metric: Metric = "dw_grad",
     micro_batches: int = 1,
     autocast: bool = False,
     dtype: torch.dtype | None = None,
@@ -78,14 +81,25 @@ def predict_peak_memory(
 
     Forward and backward run `micro_batches` times before the optimiser's step, on batches of `batch`'s shapes, on the
     kernels of a CPU. An importance probe of the `probed` parameters runs in addition, while the optimiser holds its
-    state: its gradients are used by dry runs of the optimiser and freed as they arrive. Where the step itself measures
-    the importance of the `measured` parameters, their gradients are all there until the optimiser's step. With `dtype`
-    the weights have another type than the model's. The model, which may be on the meta device, runs in its current mode
-    and is left unchanged. Raises `greencore.backprop.TraceError` for a step that cannot run on tensors without data.
+    state: its gradients are measured by `metric`, for most of them by dry runs of the optimiser, and freed as they
+    arrive. Where the step itself measures the `measured` parameters, their gradients are all there until its end. With
+    `dtype` the weights have another type than the model's. The model, which may be on the meta device, runs
+    in its current mode and is left unchanged. Raises `greencore.backprop.TraceError` for a step that cannot run on
+    tensors without data.
     """
     try:
         return _predict(
-            model, batch, frozenset(names), optimizer, compute_loss, probed, measured, micro_batches, autocast, dtype
+            model,
+            batch,
+            frozenset(names),
+            optimizer,
+            compute_loss,
+            probed,
+            measured,
+            metric,
+            micro_batches,
+            autocast,
+            dtype,
         )
     except Exception as error:
         raise TraceError(f"the memory of {type(model).__name__} cannot be predicted: {error}") from error
@@ -99,6 +113,7 @@ def _predict(
     compute_loss: LossFunction,
     probed: Collection[str],
     measured: Collection[str],
+    metric: Metric,
     micro_batches: int,
     autocast: bool,
     dtype: torch.dtype | None,
@@ -135,13 +150,14 @@ def _predict(
             loss.backward()
 
         if probed:
-            _run_probe(stepper, trained, [fakes[name] for name in probed], run_pass, several=micro_batches > 1)
+            tensors = [fakes[name] for name in probed]
+            _run_probe(stepper, metric, trained, tensors, run_pass, several=micro_batches > 1)
         _train_instead(others if measured else (), ())
         for _ in range(min(micro_batches, 2)):  # from the second on, all have the same peak
             run_pass()
         before = tracker.alive
         if measured:
-            _measure_step(stepper, trained, [fakes[name] for name in measured])
+            _measure_step(stepper, metric, trained, [fakes[name] for name in measured])
         for tensor in others:
             tensor.grad = None
         dropped = before - tracker.alive
@@ -160,6 +176,7 @@ def _predict(
 
 def _run_probe(
     optimizer: torch.optim.Optimizer,
+    metric: Metric,
     trained: Collection[torch.Tensor],
     probed: Collection[torch.Tensor],
     run_pass: Callable[[], None],
@@ -173,16 +190,16 @@ def _run_probe(
     second has them. Those of the largest tensor's optimiser state are there where it is likely to have one: where most
     of what is probed is trained.
     """
-    dry_run = OptimizerDryRun(optimizer)
+    measure = _build_measure(optimizer, metric)
 
     def arrive(tensor: torch.Tensor) -> None:
         gradient, tensor.grad = tensor.grad, None
         assert gradient is not None
-        _try_step(dry_run, tensor, gradient)
+        measure(tensor, gradient)
 
     largest = max(probed, key=torch.Tensor.numel)
     with _likely_state(optimizer, largest, trained, probed):
-        _try_step(dry_run, largest, torch.empty_like(largest, dtype=largest.grad_dtype))
+        measure(largest, torch.empty_like(largest, dtype=largest.grad_dtype))
 
     _train_instead(probed, trained)
     if several:
@@ -195,22 +212,33 @@ def _run_probe(
 
 
 def _measure_step(
-    optimizer: torch.optim.Optimizer, trained: Collection[torch.Tensor], measured: Collection[torch.Tensor]
+    optimizer: torch.optim.Optimizer,
+    metric: Metric,
+    trained: Collection[torch.Tensor],
+    measured: Collection[torch.Tensor],
 ) -> None:
     """Measure importance from the step's gradients, all of which are kept; the buffers are those of `_run_probe`."""
-    dry_run = OptimizerDryRun(optimizer)
+    measure = _build_measure(optimizer, metric)
     largest = max(measured, key=torch.Tensor.numel)
     for tensor in (largest, *measured):
         gradient = tensor.grad
         if gradient is not None:  # one that the loss does not depend on has none
             with _likely_state(optimizer, largest, trained, measured):
-                _try_step(dry_run, tensor, gradient)
+                measure(tensor, gradient)
             tensor.grad = gradient
 
 
-def _try_step(dry_run: OptimizerDryRun, tensor: torch.Tensor, gradient: torch.Tensor) -> None:
-    with torch.no_grad():
-        dry_run.compute_update(tensor, gradient, CLIPPED).mul_(gradient).sum()
+def _build_measure(
+    optimizer: torch.optim.Optimizer, metric: Metric
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return a function that measures a tensor's importance as a probe does, in its memory."""
+    dry_run = OptimizerDryRun(optimizer)
+
+    @torch.no_grad()
+    def measure(tensor: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        return measure_tensor(dry_run, metric, tensor, gradient, CLIPPED)
+
+    return measure
 
 
 @contextmanager

@@ -55,18 +55,18 @@ class GreenTrainerCallback(SelectionCallback):
     `greencore.backprop.BudgetTooSmall` at the start of an epoch whose ρ is below the floor, and ValueError for a ρ
     outside (0, 1].
 
-    The defaults follow `benchmarks.training.ablations` (docs/benchmarks.md). "release" frees 8 bytes for each weight
-    that AdamW does not train, at no loss: tensors deselected in one epoch were not selected in the next, so kept
-    moments ended at the same validation loss of 3.000. Averaging over 4 batches took 20 % of full fine-tuning's FLOPs
-    more and gained nothing (3.005); selecting twice an epoch took 7 % more and gained a little (2.983), which pays
-    where an epoch has many steps.
+    The defaults follow `benchmarks.training.ablations` (docs/benchmarks.md). `metric` "grad" (Σ|∂L/∂w|) treats tensors
+    alike whether they were trained before or not, so that selections change little from epoch to epoch. By the paper's
+    "dw_grad" (Eq. 10) they alternate between two sets: moments average gradients' noise away, so that the update of a
+    trained tensor, and with it the importance, is a small part of an untrained one's. "release" frees 8 bytes for each
+    weight that AdamW does not train; a tensor that is deselected is seldom selected again.
     """
 
     def __init__(
         self,
         rho: RhoSchedule,
         *,
-        metric: Metric = "dw_grad",
+        metric: Metric = "grad",
         probe_batches: int | None = None,
         reselect_every: int | None = None,
         charge_probe: bool = False,
@@ -90,7 +90,8 @@ class GreenTrainerCallback(SelectionCallback):
         super().on_train_begin(args, state, *_, **kwargs)
         saved = get_callback_states(state).get(STATE_KEY)
         if saved and "measurement" not in saved and self._probe is None:
-            # a run of an earlier version, which goes on with the batches that were its default
+            # a run of an earlier version, which goes on by what was its default
+            self._metric = "dw_grad" if self._metric == "grad" else self._metric
             self._probe = ImportanceProbe(self._metric, 1)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:

@@ -10,6 +10,7 @@ from greencore.backprop.cost.peak_memory import predict_peak_memory
 from greencore.backprop.master_weights import MasterWeights
 from greencore.device import PeakMemory, RunPrecision
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.method_settings import AdaptiveSettings
 from greencore.training.data.learned_positions import get_targets
 from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder
 from greencore.training.methods.modes import in_mode
@@ -24,20 +25,20 @@ def predict_step_memory(
     *,
     names: Collection[str],
     probed: Collection[str] = (),
-    measured: Collection[str] = (),
     precision: RunPrecision = "fp32",
 ) -> PeakMemory:
     """Predict the peak memory of a step on the longest micro-batch, with the hyperparameters' optimiser.
 
-    `names` are trained, and the importance of `probed` is measured before an epoch or of `measured` in its first step:
-    one of them is empty. Includes the logits, their loss and its gradients as the
-    Trainer of a run computes them. Raises `TraceError`.
+    `names` are trained, and the importance of `probed` is measured before an epoch or in its first step, as the
+    hyperparameters say. Includes the logits, their loss and its gradients as the Trainer of a run computes them. Raises
+    `TraceError`.
     """
+    adaptive = hyperparameters.adaptive or AdaptiveSettings()
+    in_step = adaptive.probe_batches is None
     kind, options = build_optimizer_settings(hyperparameters, model)
     if kind is torch.optim.AdamW:
         options = {**options, "fused": True}
     batch = make_batch(shapes.rows, shapes.longest, torch.device("meta"), terms=shapes.terms)
-
     encoder = is_encoder_decoder(model)
 
     def build_optimizer(tensors: list[torch.Tensor]) -> torch.optim.Optimizer:
@@ -60,8 +61,9 @@ def predict_step_memory(
             names=names,
             optimizer=build_optimizer,
             compute_loss=compute_loss,
-            probed=probed,
-            measured=measured,
+            probed=() if in_step else probed,
+            measured=probed if in_step else (),
+            metric=adaptive.metric,
             micro_batches=-(-hyperparameters.batch_size // hyperparameters.rows_at_once),
             autocast=precision == "mixed",
             dtype=torch.bfloat16 if precision == "bf16" else None,

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from greencore.backprop import NotFinite, importance
 from greencore.backprop.importance import BatchParts
 from greencore.dataset import PromptRow, Row
+from greencore.settings.method_settings import Metric
 from greencore.training import GreenTrainerCallback
 from greencore.training.data.tokenisation import Collator, tokenise_rows
 from greencore.training.methods.batch_shapes import measure_batch_shapes
@@ -56,6 +57,7 @@ def assert_equal_weights(one: PreTrainedModel, other: PreTrainedModel) -> None:
         assert torch.equal(ours, theirs), name
 
 
+@pytest.mark.parametrize("metric", ["dw_grad", "dw", "grad"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -67,9 +69,9 @@ def assert_equal_weights(one: PreTrainedModel, other: PreTrainedModel) -> None:
     ids=str,
 )
 def test_a_measured_step_is_that_of_the_selection_alone_which_a_probe_of_its_batch_makes(
-    model_folder: Path, rows: list[Row], tmp_path: Path, options: dict[str, Any]
+    model_folder: Path, rows: list[Row], tmp_path: Path, metric: Metric, options: dict[str, Any]
 ) -> None:
-    green = GreenTrainerCallback(RHO)
+    green = GreenTrainerCallback(RHO, metric=metric)
     trainer, model = counting_trainer(model_folder, tmp_path, rows, [green], counting=False, max_steps=1, **options)
     batches: list[dict[str, Any]] = []
     model.register_forward_pre_hook(lambda _, __, given: batches.append(dict(given)), with_kwargs=True)
@@ -87,6 +89,7 @@ def test_a_measured_step_is_that_of_the_selection_alone_which_a_probe_of_its_bat
         fresh,
         [BatchParts(batches, [1.0] * len(batches))],
         untrained.create_optimizer(),
+        metric,
         names=costs.list_affordable_tensors(RHO),
         max_grad_norm=options.get("max_grad_norm", 1.0) or None,
     )
@@ -120,7 +123,7 @@ class ProbesApart(TrainerCallback):
 def test_a_probe_before_the_epoch_trains_what_it_selects_bit_by_bit(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
-    green = GreenTrainerCallback(RHO, probe_batches=1)
+    green = GreenTrainerCallback(RHO, metric="dw_grad", probe_batches=1)
     ours = train(model_folder, rows, tmp_path, green, epochs=2)[1]
     assert_equal_weights(ours, train(model_folder, rows, tmp_path, ProbesApart(), epochs=2)[1])
     assert len({report.tensors for report in green.epochs}) == 2
@@ -136,7 +139,7 @@ class SavesEveryStep(TrainerCallback):
 def test_a_run_of_an_earlier_version_goes_on_with_the_probe_that_it_began_with(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:
-    apart = GreenTrainerCallback(RHO, probe_batches=1)
+    apart = GreenTrainerCallback(RHO, metric="dw_grad", probe_batches=1)
     expected = train(model_folder, rows, tmp_path, apart, SavesEveryStep(), epochs=2)[1]
     checkpoint = tmp_path / "checkpoint-3"
     state = json.loads((checkpoint / "trainer_state.json").read_text())
