@@ -165,7 +165,10 @@ def time_steps(model: PreTrainedModel, rounds: int) -> dict[bool, Any]:
     for (packed, length), batch in whole.items():
         learned = find_learned_positions(batch["labels"])
         batches[packed, length, True] = {**batch, **learned}
-        batches[packed, length, False] = {**batch, **{name: part[:, :FEW_LOGITS] for name, part in learned.items()}}
+        batches[packed, length, False] = {
+            **batch,
+            **{name: part[:, :FEW_LOGITS].contiguous() for name, part in learned.items()},
+        }
     measured: dict[tuple[bool, int, bool], list[float]] = {key: [] for key in batches}
     for _ in range(rounds):
         for key, batch in batches.items():

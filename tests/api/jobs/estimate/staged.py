@@ -37,6 +37,7 @@ def store_prepared_job(database: Database, dataset_id: str, *, hours: float, **c
             estimate={
                 "full_flops": hours * PACE["flops"] / PACE["hours"],
                 "training_rows": 1,
+                "logits": "learned",
                 "tokens_per_epoch": 16,
                 "steps": 1,
             },

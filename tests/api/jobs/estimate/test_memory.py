@@ -31,6 +31,7 @@ STEP = {
 ESTIMATE = {
     "full_flops": 1e12,
     "training_rows": 1,
+    "logits": "learned",
     "training_examples": 32,
     "tokens_per_epoch": 16,
     "steps": 1,
