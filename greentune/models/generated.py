@@ -167,7 +167,7 @@ class EpochSelection(Answer):
     rho_reached: float | None
     trained: list[int]
     importance: list[float | None] | None
-    """Predicted loss reduction of a step on each tensor alone, as last probed; None for those that the budget could not reach, and None as a whole if nothing was probed: at ρ = 1, and for methods with a fixed selection"""
+    """Importance of each tensor as last probed, by the metric of the job; None for those that the budget could not reach, and None as a whole if nothing was probed: at ρ = 1, and for methods with a fixed selection"""
 
 
 class Tensor(Answer):

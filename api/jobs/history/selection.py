@@ -55,7 +55,7 @@ class EpochSelectionOut(RowModel):
     rho_reached: float | None
     trained: list[int]
     importance: list[float | None] | None = Field(
-        description="Predicted loss reduction of a step on each tensor alone, as last probed; null for those that the "
+        description="Importance of each tensor as last probed, by the metric of the job; null for those that the "
         "budget could not reach, and null as a whole if nothing was probed: at ρ = 1, and for methods with a fixed "
         "selection"
     )

@@ -14,7 +14,7 @@ from greencore.training.methods.step_costs import StepCosts
 class Reselection:
     """Tensors that are trained from an optimiser step on, and the probe that selected them.
 
-    `importance` is raw (in units of the loss) for every tensor within the budget's reach, and empty without a probe. Of
+    `importance` is raw (in the metric's unit) for every tensor within the budget's reach, and empty without a probe. Of
     a probe in a training step `probe_flops` are those beyond a step of the selected tensors, and `probe_seconds` those
     between its gradients and their use.
     """
