@@ -66,7 +66,6 @@ class Frontier(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: StorableText
-    parameters: Annotated[int, Field(ge=1)]
     data: StorableText
     date: date
     seeds: Annotated[int, Field(ge=1)]

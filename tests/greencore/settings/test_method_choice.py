@@ -20,7 +20,6 @@ from greencore.settings.method_settings import LoraSettings
 LORA = {"rank": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"}
 TABLE: dict[str, Any] = {
     "model": "tiny",
-    "parameters": 1000,
     "data": "ten rows",
     "date": "2026-11-30",
     "seeds": 1,
