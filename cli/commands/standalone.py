@@ -55,7 +55,7 @@ def train(
     output: Annotated[Path, typer.Option(help="New folder for checkpoints and the result.")] = Path("out"),
     method: Annotated[
         str | None,
-        typer.Option(help="greentrainer, or a baseline that the paper compares with; default greentrainer."),
+        typer.Option(help="greentrainer, a baseline that the paper compares with, or auto; default greentrainer."),
     ] = None,
     config: ConfigOption = None,
     data_dir: DataDir = None,
@@ -74,7 +74,8 @@ def train(
     body = file.merge_run(given)
     chosen_method = body.get("method", "greentrainer")
     if rho is None:
-        rho = read_constant_rho(file) if chosen_method == "greentrainer" else 1.0  # which no other method reads
+        reads_rho = chosen_method in ("greentrainer", "auto")
+        rho = read_constant_rho(file) if reads_rho else 1.0
     if not 0 < rho <= 1:
         raise SettingError(f"--rho: {rho} is not above 0 and at most 1")
 

@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast, get_args
 
@@ -16,7 +17,7 @@ from cli.hyperparameters import option_of
 from cli.options import check_choice, report_path_errors
 from cli.remote.figures import format_rouge
 from greencore.backprop import BudgetTooSmall, NotFinite, TraceError
-from greencore.dataset import InvalidRow
+from greencore.dataset import InvalidRow, Row
 from greencore.dataset.containers import (
     AS_THEY_ARE,
     ColumnMapping,
@@ -28,14 +29,25 @@ from greencore.dataset.containers import (
 )
 from greencore.energy import EnergyInterval, EnergyMeter
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.method_choice import (
+    AUTO,
+    MethodBudget,
+    MethodChoice,
+    MethodsUnavailable,
+    choose_method,
+    load_frontier,
+)
+from greencore.settings.run_length import compute_run_length
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
 from greencore.training.data.micro_batches import StepTooLarge
 from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.data.tokenisation import MAX_NAMED_LINES
 from greencore.training.evaluation.ledger import EvaluationReport
+from greencore.training.inputs import prepare_inputs
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.baselines import Baseline, BaselineError
 from greencore.training.methods.epoch_ledger import EpochReport
+from greencore.training.methods.method_shares import MethodShares
 from greencore.training.models.loading import ModelError, resolve_model_folder
 from greencore.training.run import Method, TrainingResult, fine_tune
 from runtime.catalogue import read_catalogue
@@ -62,7 +74,7 @@ def train(
     Raises `SettingError` with the option at fault, and `CommandError` where training diverges; `output` is then
     removed, so that a corrected command can use it.
     """
-    check_choice("--method", method, ("greentrainer", *get_args(Baseline)))
+    check_choice("--method", method, ("greentrainer", *get_args(Baseline), AUTO))
     with report_path_errors("--output"):
         is_filled = output.exists() and any(output.iterdir())
     if is_filled:
@@ -74,6 +86,7 @@ def train(
     blamed: dict[type[Exception], str] = {
         BudgetTooSmall: "--rho",
         BaselineError: "--method",
+        MethodsUnavailable: "--method",
         MaxLengthExceeded: "--max-length",
         SettingUnsupported: "",
         InvalidRow: f"--dataset: {dataset}",
@@ -88,8 +101,13 @@ def train(
     try:
         with warnings.catch_warnings(), _ProgressDisplay(console, settings) as display:
             warnings.simplefilter("ignore")
+            folder = resolve_model_option(model, settings)
+            if method == AUTO:
+                choice = _choose_method(folder, rows, validation_rows, hyperparameters, rho)
+                method, hyperparameters = choice.method, choice.hyperparameters
+                console.print(f"method {method}: {choice.reason}", soft_wrap=True, highlight=False, markup=False)
             result = fine_tune(
-                model_folder=resolve_model_option(model, settings),
+                model_folder=folder,
                 model_name=model,
                 rows=rows,
                 validation_rows=validation_rows,
@@ -110,6 +128,23 @@ def train(
         reason = format_invalid_row(error, container) if isinstance(error, InvalidRow) else str(error)
         raise SettingError(f"{option}: {reason}") from error
     display.summarise(result)
+
+
+def _choose_method(
+    folder: Path,
+    rows: Sequence[Row],
+    validation_rows: Sequence[Row] | None,
+    hyperparameters: Hyperparameters,
+    rho: float,
+) -> MethodChoice:
+    """Choose the method for a budget of the run's length times ρ. Raises `MethodsUnavailable`."""
+    inputs = prepare_inputs(folder, rows, validation_rows, hyperparameters, method=AUTO)
+    length = compute_run_length(hyperparameters, training_rows=len(inputs.lengths))
+    budget = MethodBudget(length.whole_epochs * rho, f"{length.whole_epochs:.3g} at ρ = {rho:g}")
+    shares = MethodShares(inputs, hyperparameters)
+    return choose_method(
+        load_frontier(), budget, hyperparameters, shares.measure, steps_per_epoch=length.steps_per_epoch
+    )
 
 
 def _load_rows(dataset: Path, columns: ColumnMapping, *, option: str = "--dataset") -> LoadedRows:

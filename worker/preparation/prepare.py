@@ -19,7 +19,9 @@ from greencore.settings.run_length import check_epoch_count, compute_run_length,
 from greencore.settings.value_types import LogitPositions
 from greencore.training.data.positions import get_position_limits
 from greencore.training.data.tokenisation import MAX_NAMED_LINES
+from greencore.training.inputs import TrainingInputs, prepare_inputs
 from greencore.training.methods.baselines import Baseline, count_method_flops
+from greencore.training.methods.method_shares import MethodShares
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.tensor_patterns import match_tensor_patterns, read_model_names
 from greencore.training.models.loading import (
@@ -42,16 +44,15 @@ from store.repositories.datasets import locate_rows_file, locate_validation_file
 from store.repositories.jobs import JobRepository
 from store.repositories.lineage import LineageRepository
 from store.repositories.models import ModelRepository
+from store.stored_rows import load_stored_rows
 from store.tables import Job
-from worker.base_model import fetch_model_folder
+from worker.base_model import fetch_model_folder, fetch_nearest_model
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
 from worker.preparation.memory import DeviceTooSmall, fit_memory
-from worker.preparation.method_shares import MethodShares
 from worker.preparation.model_costs import choose_reference_shapes, compute_lowest_floor, compute_row_costs
 from worker.preparation.rho_floor import check_rho_floor
-from worker.preparation.training_inputs import TrainingInputs, read_inputs
 
 log = structlog.get_logger()
 
@@ -126,7 +127,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             devices = list_live_devices(session, zone=job.zone_asked, within=within, attention=attention)
             policy = parse_stored_policy(job.policy)
             expected = expect_rho(session, settings, policy, zone=job.zone_asked, at=utc_now())
-        inputs = read_inputs(job, rows_in, settings, validation_in=validation_in, bases=bases)
+        inputs = _read_inputs(job, rows_in, settings, validation_in=validation_in, bases=bases)
         if job.method == AUTO:
             choice, estimate = _choose_and_estimate(job, inputs, expected, devices=devices)
         else:
@@ -186,8 +187,20 @@ def estimate_job(
     may run it, None for one whose memory is not known.
     Raises the errors that `worker.failure_reports` explains.
     """
-    inputs = read_inputs(job, rows_in, settings, validation_in=validation_in, bases=bases)
+    inputs = _read_inputs(job, rows_in, settings, validation_in=validation_in, bases=bases)
     return estimate_run(job, inputs, devices=devices)
+
+
+def _read_inputs(
+    job: Job, rows_in: Path, settings: Settings, *, validation_in: Path | None, bases: Sequence[Job]
+) -> TrainingInputs:
+    return prepare_inputs(
+        fetch_nearest_model(job, bases, settings),
+        load_stored_rows(rows_in),
+        None if validation_in is None else load_stored_rows(validation_in),
+        Hyperparameters.model_validate(job.hyperparameters),
+        method=job.method,
+    )
 
 
 def estimate_run(job: Job, inputs: TrainingInputs, *, devices: Sequence[Device | None] = ()) -> JobEstimate:
