@@ -23,7 +23,7 @@ from benchmarks.report import RESULTS, publish
 from benchmarks.training.finetuning import MODEL
 from benchmarks.training.frontier.arms import PlannedRun, plan_confirmation, plan_rate_search
 from benchmarks.training.frontier.findings import rank_budgets, state_cached_prefix, state_saving_costs
-from benchmarks.training.frontier.report import choose_rate, find_rates, format_rouge, plot, tabulate
+from benchmarks.training.frontier.report import choose_rate, find_rates, format_rouge, plot, state_steps, tabulate
 from benchmarks.training.frontier.runs import SCALES, Frontier, Scale
 
 SEEDS = (0, 1, 2)
@@ -63,6 +63,7 @@ def report(frontier: Frontier, scale: Scale, name: str) -> int:
             state_cached_prefix(rows),
             *rank_budgets(rows),
             state_saving_costs(rows),
+            *state_steps(frontier),
             f"untrained: validation loss {untrained['validation_loss']:.3f}, R1/R2/RL "
             + format_rouge([untrained["rouge"]]),
             f"{sizes['validation']} validation and {sizes['test']} test rows, rows cut to {sizes['max_length']} tokens,"

@@ -8,6 +8,8 @@ from typing import Literal
 from benchmarks.training.frontier.schedules import BlocksInTurn, Everything, RandomBlocks, Schedule, Suffix
 
 Kind = Literal["schedule", "greentrainer", "sft_trainer"]
+Cache = Literal["cold", "filled"]
+"""Whether a run fills the cache of its frozen prefix itself, or finds it filled by an earlier run on the same rows."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class FrontierArm:
 
     `adapts_from` is the first block with a LoRA adapter on all its linear layers; None trains the weights themselves.
     Adaptive backpropagation selects within `rho`; `probe_batches` is None where its steps measure importance.
-    With `caches` the forward pass of frozen blocks counts only until their output for a row is known.
+    With `cache` the forward pass of frozen blocks counts only until their output for a row is known.
     """
 
     name: str
@@ -24,7 +26,7 @@ class FrontierArm:
     kind: Kind = "schedule"
     schedule: Schedule = field(default_factory=Everything)
     adapts_from: int | None = None
-    caches: bool = False
+    cache: Cache | None = None
     rho: float = 1.0
     probe_batches: int | None = None
 
@@ -44,17 +46,19 @@ BUDGETS = (0.1, 0.25, 0.5, 1.0, 2.0)
 FULL = FrontierArm("full", (1e-4, 3e-4))
 LORA = FrontierArm("LoRA", (1e-3, 2e-3), adapts_from=0)
 GT = (
-    FrontierArm("GT-0.7", (1e-4, 3e-4), kind="greentrainer", rho=0.7, probe_batches=1),
+    FrontierArm("GT-0.7", (3e-4, 1e-4), kind="greentrainer", rho=0.7, probe_batches=1),
     FrontierArm("GT-0.5", (3e-4, 1e-4), kind="greentrainer", rho=0.5, probe_batches=1),
 )
 CACHED_LORA = (
-    FrontierArm("LoRA, then above 15", (1e-3, 2e-3), schedule=Suffix(15, 1 / 3), adapts_from=0, caches=True),
-    FrontierArm("LoRA above 10", (1e-3, 2e-3), adapts_from=10, caches=True),
-    FrontierArm("LoRA above 15", (1e-3, 2e-3), adapts_from=15, caches=True),
+    FrontierArm("LoRA, then above 15", (1e-3, 2e-3), schedule=Suffix(15, 1 / 3), adapts_from=0, cache="cold"),
+    FrontierArm("LoRA above 10", (1e-3, 2e-3), adapts_from=10, cache="cold"),
+    FrontierArm("LoRA above 10, filled", (1e-3, 2e-3), adapts_from=10, cache="filled"),
+    FrontierArm("LoRA above 15", (1e-3, 2e-3), adapts_from=15, cache="cold"),
+    FrontierArm("LoRA above 15, filled", (1e-3, 2e-3), adapts_from=15, cache="filled"),
 )
 CACHED_FULL = (
-    FrontierArm("full above 15", (3e-4, 1e-4), schedule=Suffix(15), caches=True),
-    FrontierArm("full above 20", (3e-4, 1e-4), schedule=Suffix(20), caches=True),
+    FrontierArm("full above 15", (3e-4, 1e-4), schedule=Suffix(15), cache="cold"),
+    FrontierArm("full above 20", (3e-4, 1e-4), schedule=Suffix(20), cache="cold"),
 )
 LISA = FrontierArm("LISA", (3e-4, 1e-4), schedule=RandomBlocks(2, every=4))
 BADAM = FrontierArm("BAdam", (3e-4, 1e-4), schedule=BlocksInTurn(5, every=4))
@@ -66,14 +70,18 @@ ARMS = (FULL, LORA, *GT, *CACHED_LORA, *CACHED_FULL, LISA, BADAM, *SFT)
 
 Group = tuple[tuple[FrontierArm, ...], tuple[float, ...]]
 
-FIRST_LOOK: tuple[Group, ...] = (
-    ((FULL, LORA), (0.25, 0.5)),
-    ((*CACHED_LORA, *GT), (0.5,)),
-    ((FULL, LORA, *CACHED_LORA), (1.0,)),
-    ((LISA, BADAM, *CACHED_FULL), (0.5,)),
-    ((*CACHED_LORA, *GT), (0.25,)),
+FIRST_LOOK: tuple[tuple[Group, int], ...] = (
+    (((FULL,), (0.25,)), 2),
+    (((LORA, CACHED_LORA[0]), (0.25,)), 1),
+    (((LORA,), (0.1, 0.25)), 2),
+    (((*CACHED_LORA, *GT), (0.25,)), 1),
+    (((FULL, LORA), (0.5,)), 2),
+    (((*CACHED_LORA, *GT), (0.5,)), 1),
+    (((CACHED_LORA[0], LORA, FULL), (1.0,)), 1),  # a cold cache is read only after an epoch
+    ((CACHED_LORA[1:], (1.0,)), 1),
+    (((LISA, BADAM, *CACHED_FULL), (0.5,)), 1),
 )
-"""Arms at their likeliest rate, what says most for its cost first."""
+"""Arms at so many of their rates, what says most for its cost first."""
 
 GRID: tuple[Group, ...] = (
     ((FULL, LORA), BUDGETS[:4]),
@@ -86,8 +94,9 @@ GRID: tuple[Group, ...] = (
 
 def plan_rate_search(seed: int) -> Iterator[PlannedRun]:
     """Yield the runs by which learning rates are chosen; some come twice."""
-    for arms, budgets in FIRST_LOOK:
-        yield from (PlannedRun(arm, arm.rates[0], seed, budget) for budget in budgets for arm in arms)
+    for (arms, budgets), rates in FIRST_LOOK:
+        for budget, arm in itertools.product(budgets, arms):
+            yield from (PlannedRun(arm, rate, seed, budget) for rate in arm.rates[:rates])
     for arms, budgets in GRID:
         for budget, arm in itertools.product(budgets, arms):
             yield from (PlannedRun(arm, rate, seed, budget) for rate in arm.rates)

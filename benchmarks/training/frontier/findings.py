@@ -32,23 +32,27 @@ def state_cached_prefix(rows: Rows) -> str:
     return f"a cached prefix is {'; '.join(found)}" if found else "no arm with a cached prefix was run yet"
 
 
-def find_saving_costs(rows: Rows) -> dict[float, float]:
-    """Return the loss above that of a whole epoch's FLOPs at each smaller budget, both by the better baseline."""
+def find_saving_costs(rows: Rows) -> tuple[float, dict[float, float]]:
+    """Return the largest budget up to one epoch that a baseline was run at, and what each smaller one costs in loss.
+
+    The loss is that of the better baseline at each budget. Raises ValueError where no baseline was run.
+    """
     best = {
-        budget: min((_get_loss(row) for row in _at(rows, budget) if row["arm"] in BASELINES), default=None)
-        for budget in _list_budgets(rows)
+        budget: min(_get_loss(row) for row in _at(rows, budget) if row["arm"] in BASELINES)
+        for budget in sorted({row["budget"] for row in rows if row["arm"] in BASELINES and row["budget"] <= 1})
     }
-    whole = best.get(1.0)
-    if whole is None:
-        return {}
-    return {budget: loss - whole for budget, loss in best.items() if loss is not None and budget < 1}
+    whole = max(best)
+    return whole, {budget: loss - best[whole] for budget, loss in best.items() if budget < whole}
 
 
 def state_saving_costs(rows: Rows) -> str:
-    """State what a saved share of an epoch's FLOPs costs in loss."""
-    costs = sorted(find_saving_costs(rows).items(), reverse=True)
-    said = ", ".join(f"{loss:.3f} with {100 * (1 - budget):.0f} % saved" for budget, loss in costs)
-    return f"of an epoch's FLOPs by the better of full fine-tuning and LoRA, a run stopped early ends higher by {said}"
+    """State what a saved share of the FLOPs costs in loss."""
+    whole, costs = find_saving_costs(rows)
+    said = ", ".join(f"{loss:.3f} with {100 * (1 - budget / whole):.0f} %" for budget, loss in reversed(costs.items()))
+    return (
+        f"of the FLOPs of {whole:g} epochs of full fine-tuning, by the better of full fine-tuning and LoRA, saving a"
+        f" share of them costs in validation loss (nats): {said}"
+    )
 
 
 def _list_budgets(rows: Rows) -> list[float]:

@@ -72,10 +72,15 @@ class Prices:
         ends = [*(phase.first_step for phase in phases[1:]), steps]
         total = 0.0
         for phase, end in zip(phases, ends, strict=True):
-            boundary = find_boundary(phase.names) if arm.caches else 0
+            boundary = find_boundary(phase.names) if arm.cache else 0
             total += (end - phase.first_step) * self._step(arm.adapts_from, phase.names)
             if boundary:
-                known = sum(self._expect_known_share(phase.first_step, step) for step in range(phase.first_step, end))
+                steps_of_phase = range(phase.first_step, end)
+                known = (
+                    len(steps_of_phase)
+                    if arm.cache == "filled"
+                    else sum(self._expect_known_share(phase.first_step, step) for step in steps_of_phase)
+                )
                 total -= known * self._price_prefix(arm.adapts_from, boundary, self._shape)
         return total
 

@@ -49,7 +49,7 @@ def _summarise(arm: FrontierArm, budget: float, runs: Sequence[Record]) -> dict[
     losses, scored = [run["validation_loss"] for run in runs], [run["rouge"] for run in runs if run["rouge"]]
     return {
         "arm": arm.name,
-        "cached": arm.caches,
+        "cached": arm.cache is not None,
         "budget": budget,
         "FLOPs": average("epochs_of_full"),
         "rate": runs[0]["rate"],
@@ -63,6 +63,15 @@ def _summarise(arm: FrontierArm, budget: float, runs: Sequence[Record]) -> dict[
         "Wh": 1000 * average("energy_kwh"),
         "energy by": runs[0]["energy_method"],
     }
+
+
+def state_steps(frontier: Frontier) -> list[str]:
+    """State how many steps each budget of a half to two epochs pays for, which needs no training."""
+    return [
+        f"steps that a budget of {budget:g} pays for: "
+        + ", ".join(f"{arm.name} {frontier.prices.choose_steps(arm, budget, seed=0)}" for arm in ARMS)
+        for budget in BUDGETS[2:]
+    ]
 
 
 def format_rouge(scores: Sequence[Mapping[str, float]]) -> str:

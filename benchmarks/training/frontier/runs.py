@@ -84,7 +84,7 @@ class Frontier:
     def run(self, planned: PlannedRun, *, best: float) -> None:
         """Train, score and keep a run; ROUGE is scored from half an epoch on, for a validation loss below `best`."""
         steps = self.prices.choose_steps(planned.arm, planned.budget, seed=planned.seed)
-        recorder = StepRecorder(caches=planned.arm.caches)
+        recorder = StepRecorder(cache=planned.arm.cache)
         trainer = self.build_trainer(planned, steps, recorder)
         meter = meter_training(trainer)
         model = cast(PreTrainedModel, trainer.model)

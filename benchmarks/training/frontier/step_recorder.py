@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
+from benchmarks.training.frontier.arms import Cache
 from benchmarks.training.frontier.schedules import find_block, find_boundary
 from greencore.training.data.learned_positions import find_learned_positions
 
@@ -31,13 +32,14 @@ class RecordedPass:
 class StepRecorder(TrainerCallback):
     """Counts the passes of a run with gradients, an importance probe's among them.
 
-    With `caches` a row's output of the blocks below everything that is trained counts as known once the row was
-    computed with the same blocks frozen. The processor seconds of those blocks, which are computed nonetheless, are
-    measured, so that they can be subtracted. To be called after callbacks that trace the model.
+    With a `cache` a row's output of the blocks below everything that is trained counts as known once the row was
+    computed with the same blocks frozen, and from the start where it is filled already. The processor seconds of those
+    blocks, which are computed nonetheless, are measured, so that they can be subtracted. To be called after callbacks
+    that trace the model.
     """
 
-    def __init__(self, *, caches: bool) -> None:
-        self._caches = caches
+    def __init__(self, *, cache: Cache | None) -> None:
+        self._cache: Cache | None = cache
         self._boundary, self._known = 0, set[tuple[int, ...]]()
         self._known_share, self._started = 0.0, 0.0
         self._hooks: list[Any] = []
@@ -47,7 +49,7 @@ class StepRecorder(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         model = kwargs["model"]
         self._hooks = [model.register_forward_pre_hook(self._count, with_kwargs=True)]
-        if self._caches:
+        if self._cache:
             blocks = [module for name, module in model.named_modules() if _is_block(name)]
             self._hooks.append(blocks[0].register_forward_pre_hook(self._start_prefix))
             for number, block in enumerate(blocks, start=1):
@@ -65,7 +67,7 @@ class StepRecorder(TrainerCallback):
         positions = batch.get("logits_to_keep")
         if positions is None:
             positions = find_learned_positions(batch["labels"])["logits_to_keep"]
-        cached_rows = self._look_up(names, batch) if self._caches else 0
+        cached_rows = self._look_up(names, batch) if self._cache else 0
         self._known_share = cached_rows / rows
         self.passes[RecordedPass(names, rows, length, positions.shape[1], self._boundary, cached_rows)] += 1
 
@@ -76,6 +78,8 @@ class StepRecorder(TrainerCallback):
             self._boundary, self._known = boundary, set()
         if not boundary:
             return 0
+        if self._cache == "filled":
+            return len(batch["input_ids"])
         rows = [
             tuple(ids[seen.bool()].tolist())
             for ids, seen in zip(batch["input_ids"], batch["attention_mask"], strict=True)

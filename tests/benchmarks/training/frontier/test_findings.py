@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.training.frontier.findings import find_saving_costs, rank_budgets, state_cached_prefix
+from benchmarks.training.frontier.findings import (
+    find_saving_costs,
+    rank_budgets,
+    state_cached_prefix,
+    state_saving_costs,
+)
 
 
 def row(arm: str, budget: float, loss: float) -> dict[str, Any]:
@@ -25,8 +30,12 @@ def test_the_frontier_is_where_no_other_arm_has_a_lower_loss() -> None:
 
 
 def test_what_less_work_costs_is_by_the_better_baseline_at_each_budget() -> None:
-    assert find_saving_costs(ROWS) == {0.5: pytest.approx(0.15)}
-    assert find_saving_costs([each for each in ROWS if each["budget"] < 1]) == {}
+    assert find_saving_costs(ROWS) == (1.0, {0.5: pytest.approx(0.15)})
+    assert find_saving_costs([*ROWS, row("full", 2.0, 2.7), row("LoRA", 0.25, 3.05)]) == (
+        1.0,
+        {0.5: pytest.approx(0.15), 0.25: pytest.approx(0.25)},
+    )
+    assert state_saving_costs(ROWS).endswith("costs in validation loss (nats): 0.150 with 50 %")
 
 
 def test_arms_are_ranked_at_each_budget() -> None:

@@ -19,8 +19,8 @@ from tests.greencore.training.conftest import small_model
 
 SCALE = Scale(SplitSizes(16, 4, 2, max_length=48), max_new_tokens=2)
 STEPS_PER_EPOCH = 4
-SUFFIX = FrontierArm("full above 2", (1e-3,), schedule=Suffix(2), caches=True)
-LORA_SUFFIX = FrontierArm("LoRA above 2", (1e-3,), adapts_from=2, caches=True)
+SUFFIX = FrontierArm("full above 2", (1e-3,), schedule=Suffix(2), cache="cold")
+LORA_SUFFIX = FrontierArm("LoRA above 2", (1e-3,), adapts_from=2, cache="cold")
 GREEN = tuple(
     FrontierArm(f"GT-0.7 {batches}", (1e-3,), kind="greentrainer", rho=0.7, probe_batches=batches)
     for batches in (1, None)
@@ -74,7 +74,7 @@ def test_full_fine_tuning_takes_its_budget_and_learns(frontier: Frontier) -> Non
         *(LORA, SUFFIX, LORA_SUFFIX),
         FrontierArm("LISA", (1e-3,), schedule=RandomBlocks(1, every=2)),
         FrontierArm("BAdam", (1e-3,), schedule=BlocksInTurn(1, every=2)),
-        FrontierArm("two phases", (1e-3,), schedule=Suffix(2, 1 / 3), adapts_from=0, caches=True),
+        FrontierArm("two phases", (1e-3,), schedule=Suffix(2, 1 / 3), adapts_from=0, cache="cold"),
     ],
     ids=lambda arm: arm.name,
 )
@@ -84,7 +84,7 @@ def test_every_schedule_takes_as_many_steps_as_its_budget_pays_for(frontier: Fro
 
 def test_the_output_of_a_frozen_prefix_counts_once_a_row(frontier: Frontier) -> None:
     planned = PlannedRun(SUFFIX, SUFFIX.rates[0], 0, 1.0)
-    recorder = StepRecorder(caches=True)
+    recorder = StepRecorder(cache="cold")
     meter_training(frontier.build_trainer(planned, 2 * STEPS_PER_EPOCH, recorder))
     known = sum(each.cached_rows * count for each, count in recorder.passes.items())
     assert known == 16  # every row of the second epoch, and none of the first
@@ -97,9 +97,27 @@ def test_the_output_of_a_frozen_prefix_counts_once_a_row(frontier: Frontier) -> 
     assert recorder.cached_cpu_seconds > 0
 
 
+def test_a_cache_that_is_filled_already_is_read_from_the_first_step(frontier: Frontier) -> None:
+    arm = replace(SUFFIX, name="filled", cache="filled")
+    recorder = StepRecorder(cache="filled")
+    meter_training(frontier.build_trainer(PlannedRun(arm, arm.rates[0], 0, 1.0), STEPS_PER_EPOCH, recorder))
+    assert sum(each.cached_rows * count for each, count in recorder.passes.items()) == 16
+    cold, filled = (frontier.prices.choose_steps(each, 1.0, seed=0) for each in (SUFFIX, arm))
+    assert filled > cold
+    assert run(frontier, arm)["epochs_of_full"] == pytest.approx(1.0, abs=0.2)
+
+
+def test_rows_that_were_met_before_the_prefix_was_frozen_are_not_known(frontier: Frontier) -> None:
+    arm = FrontierArm("two phases", (1e-3,), schedule=Suffix(2, 1 / 3), cache="cold")
+    recorder = StepRecorder(cache="cold")
+    meter_training(frontier.build_trainer(PlannedRun(arm, arm.rates[0], 0, 1.0), 3 * STEPS_PER_EPOCH, recorder))
+    assert {each.boundary for each in recorder.passes} == {0, 2}
+    assert sum(each.cached_rows * count for each, count in recorder.passes.items()) == 16  # of the third epoch
+
+
 @pytest.mark.parametrize("arm", GREEN, ids=lambda arm: arm.name)
 def test_recorded_flops_are_those_that_adaptive_backpropagation_reports(frontier: Frontier, arm: FrontierArm) -> None:
-    recorder = StepRecorder(caches=False)
+    recorder = StepRecorder(cache=None)
     trainer = frontier.build_trainer(PlannedRun(arm, arm.rates[0], 0, 1.0), 2 * STEPS_PER_EPOCH, recorder)
     meter_training(trainer)
     [callback] = [each for each in trainer.callback_handler.callbacks if isinstance(each, GreenTrainerCallback)]
