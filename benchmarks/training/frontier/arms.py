@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from benchmarks.training.frontier.schedules import BlocksInTurn, Everything, RandomBlocks, Schedule, Suffix
+from greencore.settings.method_settings import Metric
 
 Kind = Literal["schedule", "greentrainer", "sft_trainer"]
 Cache = Literal["cold", "filled"]
@@ -17,7 +18,7 @@ class FrontierArm:
     """An arm: what it trains, with the learning rates that are tried at each budget, likeliest first.
 
     `adapts_from` is the first block with a LoRA adapter on all its linear layers; None trains the weights themselves.
-    Adaptive backpropagation selects within `rho`; `probe_batches` is None where its steps measure importance.
+    Adaptive backpropagation selects within `rho` by `metric`; `probe_batches` is None where its steps measure it.
     With `cache` the forward pass of frozen blocks counts only until their output for a row is known.
     """
 
@@ -28,6 +29,7 @@ class FrontierArm:
     adapts_from: int | None = None
     cache: Cache | None = None
     rho: float = 1.0
+    metric: Metric = "dw_grad"
     probe_batches: int | None = None
 
 
@@ -49,6 +51,10 @@ GT = (
     FrontierArm("GT-0.7", (3e-4, 1e-4), kind="greentrainer", rho=0.7, probe_batches=1),
     FrontierArm("GT-0.5", (3e-4, 1e-4), kind="greentrainer", rho=0.5, probe_batches=1),
 )
+GT_BY_GRADIENT = (
+    FrontierArm("GT-0.7 by gradient", (3e-4, 1e-4), kind="greentrainer", rho=0.7, metric="grad"),
+    FrontierArm("GT-0.5 by gradient", (3e-4, 1e-4), kind="greentrainer", rho=0.5, metric="grad"),
+)
 CACHED_LORA = (
     FrontierArm("LoRA, then above 15", (1e-3, 2e-3), schedule=Suffix(15, 1 / 3), adapts_from=0, cache="cold"),
     FrontierArm("LoRA above 10", (1e-3, 2e-3), adapts_from=10, cache="cold"),
@@ -66,7 +72,7 @@ SFT = (
     FrontierArm("TRL full", FULL.rates, kind="sft_trainer"),
     FrontierArm("TRL LoRA", LORA.rates, kind="sft_trainer", adapts_from=0),
 )
-ARMS = (FULL, LORA, *GT, *CACHED_LORA, *CACHED_FULL, LISA, BADAM, *SFT)
+ARMS = (FULL, LORA, *GT, *GT_BY_GRADIENT, *CACHED_LORA, *CACHED_FULL, LISA, BADAM, *SFT)
 
 Group = tuple[tuple[FrontierArm, ...], tuple[float, ...]]
 
@@ -74,9 +80,9 @@ FIRST_LOOK: tuple[tuple[Group, int], ...] = (
     (((FULL,), (0.25,)), 2),
     (((LORA, CACHED_LORA[0]), (0.25,)), 1),
     (((LORA,), (0.1, 0.25)), 2),
-    (((*CACHED_LORA, *GT), (0.25,)), 1),
+    (((*CACHED_LORA, *GT, *GT_BY_GRADIENT), (0.25,)), 1),
     (((FULL, LORA), (0.5,)), 2),
-    (((*CACHED_LORA, *GT), (0.5,)), 1),
+    (((*CACHED_LORA, *GT, *GT_BY_GRADIENT), (0.5,)), 1),
     (((CACHED_LORA[0], LORA, FULL), (1.0,)), 1),  # a cold cache is read only after an epoch
     ((CACHED_LORA[1:], (1.0,)), 1),
     (((LISA, BADAM, *CACHED_FULL), (0.5,)), 1),
@@ -85,7 +91,7 @@ FIRST_LOOK: tuple[tuple[Group, int], ...] = (
 
 GRID: tuple[Group, ...] = (
     ((FULL, LORA), BUDGETS[:4]),
-    (GT, BUDGETS[1:4]),
+    ((*GT, *GT_BY_GRADIENT), BUDGETS[1:4]),
     ((*CACHED_LORA, *CACHED_FULL), BUDGETS[1:4]),
     ((LISA, BADAM), BUDGETS[1:4]),
 )

@@ -64,7 +64,7 @@ class Prices:
         if arm.kind == "greentrainer":
             step = arm.rho * costs.full_flops(self._shape)
             measured = self._step(None, costs.list_affordable_tensors(arm.rho))
-            # a probe computes gradients twice, since clipping acts; a step that measures replaces one that does not
+            # a probe computes gradients twice where clipping acts; a step that measures replaces one that does not
             more = measured - step if arm.probe_batches is None else 2 * arm.probe_batches * measured
             return steps * step + -(-steps // self._steps_per_epoch) * more
         names = list(reversed(costs.tensors))

@@ -134,7 +134,7 @@ class Frontier:
         if arm.kind == "sft_trainer":
             return self._build_sft_trainer(model, recipe, recorder)
         own: TrainerCallback = (
-            GreenTrainerCallback(arm.rho, metric="dw_grad", probe_batches=arm.probe_batches)
+            GreenTrainerCallback(arm.rho, metric=arm.metric, probe_batches=arm.probe_batches)
             if arm.kind == "greentrainer"
             else ScheduleCallback(arm.schedule, seed=planned.seed)
         )
