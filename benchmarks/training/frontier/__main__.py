@@ -49,10 +49,11 @@ def run_all(frontier: Frontier) -> None:
         run(planned)
 
 
-def report(frontier: Frontier, scale: Scale, name: str) -> int:
+def report(frontier: Frontier, scale: Scale, name: str, *, with_steps: bool) -> int:
     """Publish the runs that are kept, and return the exit status."""
     untrained, rows = frontier.score_untrained(), tabulate(frontier, SEEDS)
     plot(rows, untrained["validation_loss"], RESULTS / "frontier.svg")
+    planned = set(plan_rate_search(SEEDS[0]))
     sizes = {split: size or "all" for split, size in asdict(scale.rows).items()}
     return publish(
         "frontier",
@@ -63,7 +64,7 @@ def report(frontier: Frontier, scale: Scale, name: str) -> int:
             state_cached_prefix(rows),
             *rank_budgets(rows),
             state_saving_costs(rows),
-            *state_steps(frontier),
+            *(state_steps(frontier) if with_steps else []),
             f"untrained: validation loss {untrained['validation_loss']:.3f}, R1/R2/RL "
             + format_rouge([untrained["rouge"]]),
             f"{sizes['validation']} validation and {sizes['test']} test rows, rows cut to {sizes['max_length']} tokens,"
@@ -71,7 +72,9 @@ def report(frontier: Frontier, scale: Scale, name: str) -> int:
             " positions alone in every arm; probes included",
             "arms named above a block train the blocks above it; their FLOPs, CPU seconds and Wh are those with the"
             " frozen blocks' output read from a cache once it is known, which is emulated",
-            "CPU seconds of a machine that other processes used at the same time",
+            "CPU seconds and Wh of a machine that other processes used at the same time; threads that wait count too",
+            f"{sum(frontier.find(run) is not None for run in planned)} of the {len(planned)} runs of the first seed are"
+            " finished: arms and rates that are not in the table are not run yet",
         ],
         options=f"--data FOLDER{'' if name == 'small' else f' --scale {name}'}",
     )
@@ -83,12 +86,13 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("build/frontier"), help="where finished runs are kept")
     parser.add_argument("--scale", choices=list(SCALES), default="small", help="rows of the splits and their length")
     parser.add_argument("--report-only", action="store_true", help="report the runs that are kept")
+    parser.add_argument("--no-steps", action="store_true", help="leave out the steps that budgets pay for, of each arm")
     options = parser.parse_args()
     scale = SCALES[options.scale]
     frontier = Frontier(options.data, scale, options.work)
     if not options.report_only:
         run_all(frontier)
-    return report(frontier, scale, options.scale)
+    return report(frontier, scale, options.scale, with_steps=not options.no_steps)
 
 
 if __name__ == "__main__":
