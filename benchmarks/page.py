@@ -43,8 +43,8 @@ SECTIONS = {
     " schedule over its own steps, each arm and budget at the rate of a small grid with the lowest validation loss."
     " LoRA has rank 16 on all linear layers. Arms named above a block train the blocks above it, of 30, and are counted"
     " as if the frozen blocks' output of a row were computed once and then read from a cache, or, where it is filled,"
-    " were never computed in this run; the two-phase arm adapts all blocks in its first third. No arm takes a whole"
-    " epoch of steps for a budget of half an epoch, so that a cache which a run fills itself is first read at a budget"
+    " were never computed in this run; the two-phase arm adapts all blocks in its first third. No arm without a filled"
+    " cache takes a whole epoch of steps for a budget of half an epoch, so that its cache is first read at a budget"
     " of 1. LISA trains embedding, last norm and two random blocks, drawn again every four steps; BAdam five blocks in"
     " turn, four steps each.",
     "ablations": "The options of adaptive backpropagation, one changed at a time, where the default was the paper's"
