@@ -253,16 +253,17 @@ class Hyperparameters(BaseModel):
         json_schema_extra={"group": "Run"},
     )
     packing: Switch = Field(
-        default="auto",
+        default=False,
         description="Join the rows of a batch into one sequence without padding, with the loss of separate rows. "
-        "`auto`: where it saves time and the model keeps the rows apart; of rows alike in length, attention over the "
-        "joined rows costs more than their padding",
+        "`auto`: where it saves time and the model keeps the rows apart. Off by default: of rows alike in length, "
+        "attention over the joined rows costs more than their padding",
         json_schema_extra={"group": "Batches"},
     )
     group_by_length: Switch = Field(
-        default="auto",
+        default=False,
         description="Batch rows of similar length, which saves padding; batches come in random order. `auto`: where it "
-        "saves time and rows are not packed, whose steps remain a random sample",
+        "saves time and rows are not packed. Off by default, so that a step's rows are a random sample, the same "
+        "whatever the micro-batch is",
         json_schema_extra={"group": "Batches"},
     )
     logits: LogitPositions = Field(

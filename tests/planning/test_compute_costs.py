@@ -87,8 +87,8 @@ def test_logits_and_padding_that_a_job_leaves_out_are_not_estimated(database: Da
         assert learned < 0.9 * plain
         assert packed < 0.8 * learned
         assert grouped < 0.9 * learned
-        assert predict() == packed
-        assert predict(packing=False) == grouped
+        assert predict(packing="auto", group_by_length="auto") == packed
+        assert predict(packing=False, group_by_length="auto") == grouped
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 40])

@@ -18,7 +18,10 @@ from greencore.settings.layout_choice import LayoutName, resolve_layout
 )
 def test_auto_takes_what_saves_enough(packed: float, grouped: float, packs: bool, layout: LayoutName) -> None:
     costs: dict[LayoutName, float] = {"padded": 1.0, "packed": packed, "grouped": grouped}
-    assert resolve_layout(Hyperparameters(), costs.__getitem__, packs=lambda: packs) == layout
+    assert (
+        resolve_layout(Hyperparameters(packing="auto", group_by_length="auto"), costs.__getitem__, packs=lambda: packs)
+        == layout
+    )
 
 
 def test_what_is_asked_for_is_not_compared() -> None:
@@ -35,6 +38,6 @@ def test_what_is_asked_for_is_not_compared() -> None:
 
 def test_one_may_be_left_to_auto_alone() -> None:
     costs: dict[LayoutName, float] = {"padded": 1.0, "packed": 0.5, "grouped": 0.5}
-    for settings, layout in (({"packing": False}, "grouped"), ({"group_by_length": False}, "packed")):
+    for settings, layout in (({"group_by_length": "auto"}, "grouped"), ({"packing": "auto"}, "packed")):
         chosen = resolve_layout(Hyperparameters.model_validate(settings), costs.__getitem__, packs=lambda: True)
         assert chosen == layout

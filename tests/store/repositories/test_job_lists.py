@@ -15,12 +15,12 @@ from tests.scheduler.stage import add_job
 JOBS = 6000
 # Most have ended; one of the owners submitted the oldest half of them, and nothing since.
 MANY = """
-INSERT INTO jobs (id, status, owner, revision, model, dataset_id, method, policy, zone, priority, hyperparameters,
-                  metadata, created_at, attempts, lost_attempts, control, epochs, epochs_done, steps_done, energy_kwh,
-                  emissions_gco2e, name)
+INSERT INTO jobs (id, status, owner, revision, model, dataset_id, method, method_asked, policy, zone, priority,
+                  hyperparameters, metadata, created_at, attempts, lost_attempts, control, epochs, epochs_done,
+                  steps_done, energy_kwh, emissions_gco2e, name)
 SELECT 'job_' || lpad(to_hex(n), 32, '0'), CASE WHEN n % 500 = 0 THEN 'queued' ELSE 'succeeded' END,
        CASE WHEN n <= :jobs / 2 THEN 'left long ago' ELSE 'owner' || n % 10 END,
-       1, 'm' || n % 7, dataset_id, 'full', policy, (ARRAY['FR', 'DE', 'GB', 'ES'])[n % 4 + 1], 0, '{}',
+       1, 'm' || n % 7, dataset_id, 'full', 'full', policy, (ARRAY['FR', 'DE', 'GB', 'ES'])[n % 4 + 1], 0, '{}',
        jsonb_build_object('team', 'team' || n % 20, 'run', n::text), created_at, 0, 0, 'run', 1, 0, 0, 0, 0,
        CASE WHEN n % 3 = 0 THEN 'nightly ' || n % 9 END
 FROM jobs, generate_series(1, :jobs) AS n

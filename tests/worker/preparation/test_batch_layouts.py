@@ -72,7 +72,7 @@ def test_layouts_differ_in_their_estimates(worker_settings: Settings, tmp_path: 
 def test_the_estimate_has_the_layout_and_where_logits_are_computed(worker_settings: Settings, tmp_path: Path) -> None:
     settings, rows = holding(worker_settings, small_model(tmp_path / "small")), tmp_path / "rows.jsonl"
     rows.write_text(ROWS)
-    chosen = estimate(settings, rows, batch_size=4)
+    chosen = estimate(settings, rows, batch_size=4, packing="auto")
     assert (chosen.layout, chosen.logits) == ("packed", "learned")
     asked = estimate(settings, rows, batch_size=4, group_by_length=True, logits="all")
     assert (asked.layout, asked.logits) == ("grouped", "all")
@@ -108,7 +108,7 @@ def test_packing_an_encoders_rows_is_refused(worker_settings: Settings, tmp_path
     settings = holding(worker_settings, family_folder("t5", tmp_path / "t5"))
     with pytest.raises(SettingUnsupported, match="T5ForConditionalGeneration has an encoder"):
         estimate(settings, rows, packing=True)
-    by_default = estimate(settings, rows)
+    by_default = estimate(settings, rows, packing="auto", group_by_length="auto")
     assert by_default.layout in ("padded", "grouped")
     assert by_default.logits == "all"
 

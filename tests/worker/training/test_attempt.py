@@ -75,6 +75,7 @@ def test_a_drained_and_a_damaged_run_end_with_the_weights_of_an_undisturbed_one(
         *checkpoint_names(database, job_id),
         "artifacts",
         "before.json",
+        "logits.json",
         "precision.json",
     }
 
@@ -127,7 +128,7 @@ def test_a_full_disk_fails_the_run_and_a_retry_succeeds(database: Database, work
     assert job.error["title"] == "The disk is full"
     assert job.error["field"] is None
     assert event_types(database, job_id).count("checkpoint.failed") == 3
-    assert list_file_names(worker_settings.job_dir(job_id)) == {"before.json", "precision.json"}
+    assert list_file_names(worker_settings.job_dir(job_id)) == {"before.json", "logits.json", "precision.json"}
     set_status(database, job_id, JobStatus.QUEUED)
     train_job(job_id, settings=worker_settings)
     assert read_job(database, job_id).status is JobStatus.SUCCEEDED
