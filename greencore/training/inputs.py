@@ -1,11 +1,11 @@
-"""What a run trains on, as it is known before the run: the model without weights, and its tokenised rows' lengths."""
+"""What a run trains on: its tokenised rows, and what is known of them and of the model before the run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.backprop.cost.by_length import Lengths
 from greencore.dataset import Row
@@ -17,11 +17,25 @@ from greencore.training.data.held_out_rows import divide_rows, report_validation
 from greencore.training.data.learned_positions import takes_learned_positions
 from greencore.training.data.packing import PackedCollator, check_takes_positions
 from greencore.training.data.positions import PositionLimits, get_position_limits
-from greencore.training.data.prompt_formats import resolve_prompt_format
-from greencore.training.data.tokenisation import tokenise_rows
+from greencore.training.data.prompt_formats import PromptFormat, resolve_prompt_format
+from greencore.training.data.tokenisation import TokenisedRows, tokenise_rows
 from greencore.training.evaluation.evaluator import resolve_sample_format
 from greencore.training.methods.batch_shapes import is_encoder_decoder, row_lengths
 from greencore.training.models.loading import load_meta_model, load_model, load_tokenizer
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """The tokenised rows that a run trains on, and those that it holds out.
+
+    `dropped_lines` are the line numbers of rows of the dataset that are in neither, since nothing of them is learned;
+    `held_out_duplicates` counts rows that are not held out since an equal row is trained on.
+    """
+
+    training: TokenisedRows
+    held_out: TokenisedRows
+    held_out_duplicates: int
+    dropped_lines: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -30,8 +44,6 @@ class TrainingInputs:
 
     `lengths` are those of the training examples, without padding, with the learned positions of each where
     `learned_only`; `positions` are the model's limits of them. A conversation may be tokenised to several examples.
-    `dropped_lines` are the line numbers of rows of the dataset that are neither trained on nor held out, since nothing
-    of them is learned; `held_out_duplicates` counts rows that are not held out since an equal row is trained on.
     """
 
     folder: Path
@@ -39,12 +51,7 @@ class TrainingInputs:
     lengths: Sequence[Lengths]
     positions: PositionLimits
     learned_only: bool
-    training_rows: int
-    held_out_rows: int
-    shortened_prompts: int
-    shortened_completions: int
-    held_out_duplicates: int
-    dropped_lines: tuple[int, ...]
+    rows: RunRows
 
     def choose_layout(self, hyperparameters: Hyperparameters, method: str) -> BatchLayout:
         """Return the layout of the run's batches. Raises `SettingUnsupported`."""
@@ -82,21 +89,47 @@ def prepare_inputs(
     Raises the errors of `fine_tune` that do not need weights.
     """
     tokenizer = load_tokenizer(folder)
-    training, held_out, duplicates = divide_rows(
-        rows, validation_rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
-    )
     meta_model = load_meta_model(folder, attention=hyperparameters.attention)
-    encoder = is_encoder_decoder(meta_model)
     positions = get_position_limits(meta_model, method=method)
     positions.check_max_length(hyperparameters.max_length)
     form = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, TemplateClock())
-    # The held-out rows, too: a row that cannot be tokenised is refused now.
+    tokens = tokenise_run_rows(meta_model, tokenizer, rows, validation_rows, hyperparameters, form)
+    if hyperparameters.sample_prompt is not None:
+        resolve_sample_format(rows, form, tokenizer)
+    learned_only = hyperparameters.logits == "learned" and takes_learned_positions(meta_model)
+    encoder = is_encoder_decoder(meta_model)
+    return TrainingInputs(
+        folder=folder,
+        meta_model=meta_model,
+        lengths=row_lengths(tokens.training.examples, encoder=encoder, learned_only=learned_only),
+        positions=positions,
+        learned_only=learned_only,
+        rows=tokens,
+    )
+
+
+def tokenise_run_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    validation_rows: Sequence[Row] | None,
+    hyperparameters: Hyperparameters,
+    prompt_format: PromptFormat,
+) -> RunRows:
+    """Divide rows into those trained on and those held out, and tokenise both; the model may be on the meta device.
+
+    Raises `InvalidRow` for a row that cannot be tokenised, `ValidationRowsUnusable`, and `ModelError` for tokens that
+    the model does not have.
+    """
+    training, held_out, duplicates = divide_rows(
+        rows, validation_rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
+    )
     tokenise = partial(
         tokenise_rows,
         tokenizer=tokenizer,
         max_length=hyperparameters.max_length,
-        prompt_format=form,
-        encoder=encoder,
+        prompt_format=prompt_format,
+        encoder=is_encoder_decoder(model),
         train_on=hyperparameters.train_on,
     )
     tokens = tokenise(training)
@@ -105,20 +138,6 @@ def prepare_inputs(
         rest = tokenise(held_out)
         if validation_rows is not None:
             rest.refuse_empty()
-    refuse_unknown_tokens(meta_model, tokenizer, (*tokens.examples, *rest.examples))
-    if hyperparameters.sample_prompt is not None:
-        resolve_sample_format(rows, form, tokenizer)
-    learned_only = hyperparameters.logits == "learned" and takes_learned_positions(meta_model)
-    return TrainingInputs(
-        folder=folder,
-        meta_model=meta_model,
-        lengths=row_lengths(tokens.examples, encoder=encoder, learned_only=learned_only),
-        positions=positions,
-        learned_only=learned_only,
-        training_rows=len(tokens.rows),
-        held_out_rows=len(rest.rows),
-        shortened_prompts=tokens.shortened_prompts,
-        shortened_completions=tokens.shortened_completions,
-        held_out_duplicates=duplicates,
-        dropped_lines=tuple(sorted(tokens.dropped_lines + (rest.dropped_lines if validation_rows is None else ()))),
-    )
+    refuse_unknown_tokens(model, tokenizer, (*tokens.examples, *rest.examples))
+    dropped = tokens.dropped_lines + (rest.dropped_lines if validation_rows is None else ())
+    return RunRows(tokens, rest, duplicates, tuple(sorted(dropped)))

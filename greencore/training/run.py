@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -22,8 +21,7 @@ from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
 from greencore.training.data.batch_layout import OrderedSampler, choose_layout
 from greencore.training.data.chat_template import CLOCK_FILE_NAME, TemplateClock
-from greencore.training.data.end_of_text import choose_padding_token_id, refuse_unknown_tokens, set_stop_tokens
-from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
+from greencore.training.data.end_of_text import choose_padding_token_id, set_stop_tokens
 from greencore.training.data.learned_positions import LearnedPositionsCollator, choose_logit_positions
 from greencore.training.data.micro_batches import Collate, MicroBatchCollator
 from greencore.training.data.packing import PackedCollator
@@ -34,13 +32,13 @@ from greencore.training.data.tokenisation import (
     Collator,
     TokenisedRows,
     find_turn_end_token_of_rows,
-    tokenise_rows,
 )
 from greencore.training.evaluation.callback import EvaluationCallback
 from greencore.training.evaluation.evaluate import Evaluation
 from greencore.training.evaluation.evaluator import Evaluator, resolve_sample_format
 from greencore.training.evaluation.ledger import EvaluationLedger
 from greencore.training.finite_checks import check_held_out_loss, check_model
+from greencore.training.inputs import tokenise_run_rows
 from greencore.training.listener import (
     ListenerCallback,
     TrainingListener,
@@ -226,26 +224,10 @@ def _set_up(
     positions = get_position_limits(model, method=method)
     positions.check_max_length(hyperparameters.max_length)
 
-    training, held_out, duplicates = divide_rows(
-        rows, validation_rows, eval_share=hyperparameters.eval_share, seed=hyperparameters.seed
-    )
     clock = TemplateClock(folder / CLOCK_FILE_NAME)
     prompt_format = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, clock)
-    tokenise = partial(
-        tokenise_rows,
-        tokenizer=tokenizer,
-        max_length=hyperparameters.max_length,
-        prompt_format=prompt_format,
-        encoder=is_encoder_decoder(model),
-        train_on=hyperparameters.train_on,
-    )
-    train_set = tokenise(training)
-    train_set.refuse_empty()
-    with report_validation_rows(validation_rows):
-        held_out_set = tokenise(held_out)
-        if validation_rows is not None:
-            held_out_set.refuse_empty()
-    refuse_unknown_tokens(model, tokenizer, (*train_set.examples, *held_out_set.examples))
+    tokens = tokenise_run_rows(model, tokenizer, rows, validation_rows, hyperparameters, prompt_format)
+    train_set, held_out_set = tokens.training, tokens.held_out
     set_stop_tokens(model, tokenizer, find_turn_end_token_of_rows(train_set.rows, tokenizer, prompt_format))
     configure_target_language(model, tokenizer)
     evaluator = Evaluator(
@@ -278,8 +260,16 @@ def _set_up(
     if learned_only:
         collator = LearnedPositionsCollator(collator)
     sampler = OrderedSampler(layout, lengths) if layout.group_by_length else None
-    dropped = train_set.dropped_lines + (held_out_set.dropped_lines if validation_rows is None else ())
-    return _Setup(model, tokenizer, train_set, collator, sampler, evaluator, duplicates, tuple(sorted(dropped)))
+    return _Setup(
+        model,
+        tokenizer,
+        train_set,
+        collator,
+        sampler,
+        evaluator,
+        tokens.held_out_duplicates,
+        tokens.dropped_lines,
+    )
 
 
 @dataclass(frozen=True)

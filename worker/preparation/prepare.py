@@ -125,10 +125,11 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             within = timedelta(seconds=settings.lease_seconds)
             attention = Hyperparameters.model_validate(job.hyperparameters).attention
             devices = list_live_devices(session, zone=job.zone_asked, within=within, attention=attention)
-            policy = parse_stored_policy(job.policy)
-            expected = expect_rho(session, settings, policy, zone=job.zone_asked, at=utc_now())
         inputs = _read_inputs(job, rows_in, settings, validation_in=validation_in, bases=bases)
         if job.method == AUTO:
+            policy = parse_stored_policy(job.policy)
+            with database.session() as session:
+                expected = expect_rho(session, settings, policy, zone=job.zone_asked, at=utc_now())
             choice, estimate = _choose_and_estimate(job, inputs, expected, devices=devices)
         else:
             estimate = estimate_run(job, inputs, devices=devices)
@@ -209,7 +210,7 @@ def estimate_run(job: Job, inputs: TrainingInputs, *, devices: Sequence[Device |
     Arguments and errors are those of `estimate_job`.
     """
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
-    meta_model, lengths, positions = inputs.meta_model, inputs.lengths, inputs.positions
+    meta_model, rows, lengths, positions = inputs.meta_model, inputs.rows, inputs.lengths, inputs.positions
     layout = inputs.choose_layout(hyperparameters, job.method)
     shapes = layout.measure_extremes(lengths, positions)
     _, highest = parse_stored_policy(job.policy).rho_range
@@ -239,11 +240,11 @@ def estimate_run(job: Job, inputs: TrainingInputs, *, devices: Sequence[Device |
         )
         method_flops = round(spent / shuffles * length.whole_epochs)
     return JobEstimate(
-        training_rows=inputs.training_rows,
-        held_out_rows=inputs.held_out_rows,
-        shortened_prompts=inputs.shortened_prompts,
-        shortened_completions=inputs.shortened_completions,
-        tokens_per_epoch=sum(row[0] if inputs.learned_only else sum(row) for row in lengths),
+        training_rows=len(rows.training.rows),
+        held_out_rows=len(rows.held_out.rows),
+        shortened_prompts=rows.training.shortened_prompts,
+        shortened_completions=rows.training.shortened_completions,
+        tokens_per_epoch=sum(sum(layout.get_token_lengths(row)) for row in lengths),
         steps=length.steps,
         steps_per_epoch=length.steps_per_epoch,
         epochs=length.epochs,
@@ -252,11 +253,11 @@ def estimate_run(job: Job, inputs: TrainingInputs, *, devices: Sequence[Device |
         parameters=parameters,
         tensors=len(costs.tensors),
         method_flops=method_flops,
-        held_out_duplicates=inputs.held_out_duplicates,
+        held_out_duplicates=rows.held_out_duplicates,
         max_length=max_length,
         training_examples=len(lengths),
-        dropped_rows=len(inputs.dropped_lines),
-        dropped_lines=inputs.dropped_lines[:MAX_NAMED_LINES],
+        dropped_rows=len(rows.dropped_lines),
+        dropped_lines=rows.dropped_lines[:MAX_NAMED_LINES],
         peak_memory_bytes=memory.peak_bytes,
         device_memory_bytes=None if memory.device is None else memory.device.memory_bytes,
         gradient_checkpointing=memory.recomputes,
