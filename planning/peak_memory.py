@@ -290,6 +290,7 @@ def _find_longest_row(
     job: _PreparedJob,
     find_longest_counted: Callable[[], tuple[int, int] | None],
 ) -> _LongestRow:
+    """Find the longest row from the prepared job's, the dataset's counted tokens, or `max_length`."""
     settings, given, traced = wanted.hyperparameters, job.given, job.traced
     same_rows = job.blob == dataset.blob and all(
         getattr(given, name) == getattr(settings, name) for name in ROW_PARAMETERS if name != "max_length"

@@ -49,12 +49,12 @@ class RunMemory:
     @property
     def longest_row(self) -> int:
         """Padded tokens of the longest row, of prompt and completion together."""
-        return round_up_length(max(row[0] if self.layout.learned_only else sum(row) for row in self.lengths))
+        return round_up_length(max(sum(self.layout.get_token_lengths(row)) for row in self.lengths))
 
     @property
     def most_learned(self) -> int:
-        """Padded positions of the row that has most logits."""
-        return round_up_length(max(row[-1] for row in self.lengths))
+        """Padded positions of the row that has most logits; 0 where they are computed at all."""
+        return round_up_length(max(row[1] for row in self.lengths)) if self.layout.learned_only else 0
 
     def count_rows(self, hyperparameters: Hyperparameters) -> int:
         """Count the rows of a micro-batch."""

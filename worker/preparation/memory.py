@@ -96,7 +96,7 @@ def _trace(memory: RunMemory, hyperparameters: Hyperparameters, precision: RunPr
         precision=precision,
         rows=memory.count_rows(hyperparameters),
         tokens=memory.longest_row,
-        learned=memory.most_learned if memory.layout.learned_only else 0,
+        learned=memory.most_learned,
         several=hyperparameters.batch_size > hyperparameters.rows_at_once,
     )
 

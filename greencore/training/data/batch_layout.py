@@ -41,6 +41,10 @@ class BatchLayout:
         """The layout in a word."""
         return "packed" if self.packing else "grouped" if self.group_by_length else "padded"
 
+    def get_token_lengths(self, lengths: Lengths) -> Lengths:
+        """Return the tokens of a row or batch of these lengths, (L,) or (S, T), without the positions of logits."""
+        return lengths[:1] if self.learned_only else lengths
+
     def order_rows(self, lengths: Sequence[Lengths], epoch: int) -> NDArray[np.int64]:
         """Return the row numbers of an epoch in the order of training, as a function of seed and epoch alone.
 
@@ -50,7 +54,7 @@ class BatchLayout:
         order = generator.permutation(len(lengths))
         if not self.group_by_length:
             return order
-        total = np.asarray(lengths)[:, :1].sum(axis=1) if self.learned_only else np.asarray(lengths).sum(axis=1)
+        total = np.asarray([sum(self.get_token_lengths(row)) for row in lengths])
         steps: list[NDArray[np.int64]] = []
         for start in range(0, len(order), GROUPED_STEPS * self.step_rows):
             together = order[start : start + GROUPED_STEPS * self.step_rows]
@@ -151,7 +155,7 @@ def predict_relative_cost(model: Any, lengths: Sequence[Lengths], layout: BatchL
 
     total = 0.0
     for shape, count in counted.items():
-        tokens = shape.lengths[:1] if layout.learned_only else shape.lengths
+        tokens = layout.get_token_lengths(shape.lengths)
         logits = shape.lengths[1] if layout.learned_only else sum(tokens)
         row = 2 * (blocks * sum(tokens) + head * logits) + attention * sum(length**2 for length in tokens)
         total += count * shape.rows * row
