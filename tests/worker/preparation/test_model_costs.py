@@ -1,6 +1,5 @@
 """Step costs of a model for the API: FLOPs of any row, and of a shuffled epoch."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,15 +11,22 @@ from greencore.training.methods.step_costs import StepCosts
 from worker.preparation.model_costs import choose_reference_shapes, compute_lowest_floor, compute_row_costs
 
 
-@pytest.fixture(scope="module", params=["decoder", "encoder-decoder"])
-def model(request: pytest.FixtureRequest) -> Iterator[PreTrainedModel]:
+def build_decoder() -> PreTrainedModel:
+    sizes: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     with torch.device("meta"):
-        if request.param == "decoder":
-            sizes: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-            yield LlamaForCausalLM(LlamaConfig(vocab_size=96, **sizes))
-        else:
-            sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
-            yield T5ForConditionalGeneration(T5Config(vocab_size=96, **sizes))
+        return LlamaForCausalLM(LlamaConfig(vocab_size=96, **sizes))
+
+
+def build_encoder_decoder() -> PreTrainedModel:
+    sizes: Any = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+    with torch.device("meta"):
+        return T5ForConditionalGeneration(T5Config(vocab_size=96, **sizes))
+
+
+@pytest.fixture(scope="module", params=[build_decoder, build_encoder_decoder], ids=["decoder", "encoder-decoder"])
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    built: PreTrainedModel = request.param()
+    return built
 
 
 def make_batch(model: PreTrainedModel, rows: int, lengths: tuple[int, int], device: str) -> dict[str, torch.Tensor]:
@@ -43,9 +49,8 @@ def test_the_flops_of_any_row_follow_from_the_measured_terms(model: PreTrainedMo
     assert costs.logits == ("all" if costs.has_encoder else "learned")
 
 
-def test_the_logits_of_all_positions_cost_as_many_as_there_are_tokens(model: PreTrainedModel) -> None:
-    if model.config.is_encoder_decoder:
-        pytest.skip("computes all logits")
+def test_the_logits_of_all_positions_cost_as_many_as_there_are_tokens() -> None:
+    model = build_decoder()
     shapes = choose_reference_shapes(model, None)
     costs = compute_row_costs(model, StepCosts(model, shapes), shapes)
     ids = torch.zeros(2, 96, dtype=torch.long, device="meta")
@@ -68,10 +73,7 @@ def test_the_lowest_floor_is_that_of_long_rows_of_which_little_is_learned(model:
 
 
 def test_a_model_of_few_positions_is_measured_within_them() -> None:
-    with torch.device("meta"):
-        sizes: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
-        short = LlamaForCausalLM(LlamaConfig(vocab_size=96, **sizes))
-    shapes = choose_reference_shapes(short, 20)
+    shapes = choose_reference_shapes(build_decoder(), 20)
     assert (shapes.shortest, shapes.longest) == ((10, 8), (20, 20))
 
 
