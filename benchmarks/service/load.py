@@ -118,6 +118,7 @@ def _service(folder: Path) -> Iterator[ServiceUnderBenchmark]:
                 "model": "small",
                 "dataset": dataset,
                 "zone": "X",
+                "method": "greentrainer",
                 "policy": {"kind": "constant", "rho": 0.6},
                 "hyperparameters": {"epochs": 1, "eval_share": 0, "max_new_tokens": 1},
             }

@@ -166,7 +166,7 @@ def _parse_run_options(
     validation_dataset: ValidationOption = None,
     name: Annotated[str | None, typer.Option(help="A name for people, also of the result.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="auto, greentrainer, full, lora, prefix, top2 or bitfit; else greentrainer.")
+        str | None, typer.Option(help="auto, greentrainer, full, lora, prefix, top2 or bitfit; else auto.")
     ] = None,
     policy: Annotated[
         str | None,

@@ -74,6 +74,7 @@ def _run_job(console: Console, stack: Stack, zone: str, dataset: Path) -> None:
         job = client.submit(
             MODEL,
             uploaded.id,
+            method="greentrainer",
             policy=POLICY,
             zone=zone,
             priority=100,

@@ -36,6 +36,7 @@ def job_of(dataset: str, policy: dict[str, Any], **hyperparameters: Any) -> dict
         "model": MODEL,
         "dataset": dataset,
         "zone": "X",
+        "method": "greentrainer",
         "policy": policy,
         "hyperparameters": {**HYPERPARAMETERS, **hyperparameters},
     }
@@ -159,7 +160,6 @@ def test_the_method_of_a_job_that_leaves_it_open_is_chosen_trained_and_told(serv
         "model": MODEL,
         "dataset": dataset,
         "zone": "X",
-        "method": "auto",
         "policy": {"kind": "constant", "rho": 0.5},
         "hyperparameters": given,
     }

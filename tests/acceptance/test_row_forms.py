@@ -85,6 +85,7 @@ def test_each_form_in_each_container_is_trained_and_predicts(service: Service, t
             "model": "small",
             "dataset": datasets[list(CONTAINERS)[place]],
             "zone": "X",
+            "method": "greentrainer",
             "policy": {"kind": "constant", "rho": 1.0},
             "hyperparameters": {"epochs": 2, "learning_rate": 5e-3, "max_new_tokens": 4, "eval_share": 0.1},
         }

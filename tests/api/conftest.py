@@ -79,10 +79,11 @@ def dataset_id(upload: Upload) -> str:
 
 @pytest.fixture
 def submit(client: TestClient, dataset_id: str) -> Submit:
-    """Submit a job, and return the response; keyword arguments replace fields of the body."""
+    """Submit a job by GreenTrainer, and return the response; keyword arguments replace fields of the body."""
 
     def submit(**changed: Any) -> Any:
-        return client.post("/jobs", json={"model": MODEL, "dataset": dataset_id, **changed})
+        body = {"model": MODEL, "dataset": dataset_id, "method": "greentrainer"}
+        return client.post("/jobs", json=body | changed)
 
     return submit
 

@@ -27,6 +27,7 @@ ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " 
 JOB: Mapping[str, Any] = {
     "model": "small",
     "zone": "X",
+    "method": "greentrainer",
     "policy": {"kind": "constant", "rho": 0.6},
     "hyperparameters": {"epochs": 4, "eval_share": 0.02, "max_new_tokens": 4, "learning_rate": 1e-3},
 }

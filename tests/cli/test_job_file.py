@@ -100,8 +100,14 @@ def test_a_job_written_as_a_file_is_submitted_again_as_it_was(
         },
         {"method": "lora", "hyperparameters": {"lora": {"rank": 16, "targets": "all-linear"}, "packing": "auto"}},
         {"validation_dataset": other, "hyperparameters": {"max_steps": 50, "scheduler": "cosine", "warmup_steps": 5}},
-        {"hyperparameters": {"adaptive": {"never_train": ["*.embed_tokens.*"], "charge_probe": True}, "packing": True}},
-        {"method": "auto", "hyperparameters": {"epochs": 2, "lora": {"rank": 4}}},
+        {
+            "method": "greentrainer",
+            "hyperparameters": {
+                "adaptive": {"never_train": ["*.embed_tokens.*"], "charge_probe": True},
+                "packing": True,
+            },
+        },
+        {"hyperparameters": {"epochs": 2, "lora": {"rank": 4}}},
     ]
     for options in cases:
         first = client.submit(MODEL, job.dataset, **options)

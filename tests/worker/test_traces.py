@@ -50,6 +50,7 @@ def test_a_jobs_work_continues_the_trace_of_the_request_that_submitted_it(
             "model": "small",
             "dataset": dataset,
             "zone": "X",
+            "method": "greentrainer",
             "policy": {"kind": "constant", "rho": 0.6},
             "hyperparameters": HYPERPARAMETERS | {"sample_prompt": TEXT, "epochs": 2},
         }

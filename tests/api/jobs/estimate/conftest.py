@@ -33,7 +33,7 @@ def estimate(client: TestClient, dataset_id: str) -> Any:
 
     def estimate(**changed: Any) -> Any:
         policy = {"kind": "constant", "rho": 1.0}
-        body = {"model": MODEL, "dataset": dataset_id, "zone": "FR", "policy": policy, "hyperparameters": {"epochs": 2}}
-        return client.post("/jobs/estimate", json={**body, **changed})
+        body = {"model": MODEL, "dataset": dataset_id, "method": "greentrainer", "zone": "FR", "policy": policy}
+        return client.post("/jobs/estimate", json={**body, "hyperparameters": {"epochs": 2}, **changed})
 
     return estimate

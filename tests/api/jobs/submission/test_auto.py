@@ -16,8 +16,8 @@ from tests.api.jobs.submission.submissions import error_fields
 GIVEN = {"epochs": 2, "lora": {"rank": 4}}
 
 
-def test_a_job_is_auto_until_it_is_prepared_and_keeps_what_was_given(submit: Any) -> None:
-    job = submit(method="auto", hyperparameters=GIVEN).json()
+def test_a_job_is_auto_until_it_is_prepared_and_keeps_what_was_given(client: TestClient, dataset_id: str) -> None:
+    job = client.post("/jobs", json={"model": MODEL, "dataset": dataset_id, "hyperparameters": GIVEN}).json()
     assert (job["method"], job["method_requested"], job["method_reason"]) == ("auto", "auto", None)
     assert job["hyperparameters_requested"] == GIVEN
     assert job["hyperparameters"] == Hyperparameters.model_validate(GIVEN).model_dump(mode="json")
