@@ -74,15 +74,23 @@ def expect_rho(session: Session, settings: Settings, policy: Policy, *, zone: st
 
 
 def choose_job_method(
-    expected: ExpectedRho, policy: Policy, given: Hyperparameters, length: RunLength, measure_share: MeasureShare
+    expected: ExpectedRho,
+    policy: Policy,
+    given: Hyperparameters,
+    length: RunLength,
+    measure_share: MeasureShare,
+    *,
+    width: int | None = None,
 ) -> MethodChoice:
     """Choose the method and hyperparameters of a job whose method is `auto`; `length` is that of its submission.
 
-    Raises `MethodsUnavailable`.
+    `width` is that of the model's hidden states, where it is known. Raises `MethodsUnavailable`.
     """
     if find_certain_method(AUTO, policy) != AUTO:
         reason = "its policy changes the work of each epoch by what the job emits, which only GreenTrainer follows"
         return MethodChoice("greentrainer", given.model_copy(update={"lora": None}), reason)
     epochs = length.whole_epochs
     budget = MethodBudget(epochs * expected.rho, f"{epochs:.3g} at {expected.basis}")
-    return choose_method(load_frontier(), budget, given, measure_share, steps_per_epoch=length.steps_per_epoch)
+    return choose_method(
+        load_frontier(), budget, given, measure_share, steps_per_epoch=length.steps_per_epoch, width=width
+    )

@@ -143,7 +143,12 @@ def _choose_method(
     budget = MethodBudget(length.whole_epochs * rho, f"{length.whole_epochs:.3g} at ρ = {rho:g}")
     shares = MethodShares(inputs, hyperparameters)
     return choose_method(
-        load_frontier(), budget, hyperparameters, shares.measure, steps_per_epoch=length.steps_per_epoch
+        load_frontier(),
+        budget,
+        hyperparameters,
+        shares.measure,
+        steps_per_epoch=length.steps_per_epoch,
+        width=shares.width,
     )
 
 

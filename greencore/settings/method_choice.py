@@ -61,11 +61,12 @@ class MeasuredRun(BaseModel):
 
 
 class Frontier(BaseModel):
-    """Table of measured runs, with the model and the data that they were measured on."""
+    """Table of measured runs, with the model, the width of its hidden states, and the data that they were measured on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: StorableText
+    width: Annotated[int, Field(ge=1)]
     data: StorableText
     date: date
     seeds: Annotated[int, Field(ge=1)]
@@ -124,11 +125,13 @@ def choose_method(
     measure_share: MeasureShare,
     *,
     steps_per_epoch: int,
+    width: int | None = None,
 ) -> MethodChoice:
     """Choose the method with the lowest loss at the measured budget nearest to `budget`, and what the budget buys.
 
     The steps are as many as cost `budget` at the method's share of full fine-tuning's FLOPs, at least one. Of `given`
-    the learning rate and the settings of LoRA that were set are kept, and all that the table has nothing on.
+    the learning rate and the settings of LoRA that were set are kept, and all that the table has nothing on. `width` is
+    that of the model's hidden states, None where it is unknown: see `scale_rate`.
     Raises `MethodsUnavailable` where no measured method can train the model.
     """
     compared = frontier.list_runs(budget.epochs)
@@ -136,7 +139,7 @@ def choose_method(
     for run in compared:
         if run.method in refusals:
             continue
-        changed = _apply_run(run, given)
+        changed = _apply_run(run, given, rate=scale_rate(run.learning_rate, frontier.width, width))
         if run.method == "greentrainer":  # its own policy's ρ spends the budget
             return MethodChoice(run.method, changed, _explain(frontier, budget, compared, run, refusals))
         share = measure_share(run.method, changed.lora)
@@ -155,11 +158,22 @@ def count_affordable_steps(budget: float, share: float, *, steps_per_epoch: int)
     return min(max(math.floor(budget / share * steps_per_epoch * (1 + 1e-9)), 1), most)
 
 
-def _apply_run(run: MeasuredRun, given: Hyperparameters) -> Hyperparameters:
-    """Return the hyperparameters with the run's learning rate and LoRA settings where none were set."""
+def scale_rate(rate: float, measured_width: int, width: int | None) -> float:
+    """Return a measured learning rate of AdamW for a model of another width, to two significant digits.
+
+    A wider model's falls with its width, by which an update changes its outputs as much (Yang et al., 2021, table 3);
+    a narrower one's stays, as that of an unknown width.
+    """
+    if width is None or width <= measured_width:
+        return rate
+    return float(f"{rate * measured_width / width:.2g}")
+
+
+def _apply_run(run: MeasuredRun, given: Hyperparameters, *, rate: float) -> Hyperparameters:
+    """Return the hyperparameters with this learning rate and the run's LoRA settings where none were set."""
     changes: dict[str, object] = {"lora": None}
     if "learning_rate" not in given.model_fields_set and given.optimizer == MEASURED_OPTIMIZER:
-        changes["learning_rate"] = run.learning_rate
+        changes["learning_rate"] = rate
     if run.lora is not None:
         own = {} if given.lora is None else given.lora.model_dump(exclude_unset=True)
         changes["lora"] = run.lora.model_copy(update=own)

@@ -285,7 +285,7 @@ def _choose_and_estimate(
         return too_large.get(method) or shares.measure(method, lora)
 
     while True:
-        choice = choose_job_method(expected, policy, given, length, measure_share)
+        choice = choose_job_method(expected, policy, given, length, measure_share, width=shares.width)
         job.method, job.hyperparameters = choice.method, choice.hyperparameters.model_dump(mode="json")
         try:
             return choice, estimate_run(job, inputs, devices=devices)

@@ -19,8 +19,12 @@ class MethodShares:
     """Measures each method's share on the run's rows, in batches laid out by its hyperparameters."""
 
     def __init__(self, inputs: TrainingInputs, hyperparameters: Hyperparameters) -> None:
-        """Lay the batches out. Raises `SettingUnsupported` where they cannot be."""
+        """Lay the batches out; `width` is that of the model's hidden states, None where its configuration has none.
+
+        Raises `SettingUnsupported` where they cannot be laid out.
+        """
         self._folder, self._hyperparameters = inputs.folder, hyperparameters
+        self.width: int | None = getattr(inputs.meta_model.config.get_text_config(), "hidden_size", None)
         layout = inputs.choose_layout(hyperparameters, AUTO)
         self._shapes = layout.measure_extremes(inputs.lengths, inputs.positions)
         self._steps, _ = layout.count_shapes(inputs.lengths, inputs.positions)

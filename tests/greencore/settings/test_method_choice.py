@@ -20,6 +20,7 @@ from greencore.settings.method_settings import LoraSettings
 LORA = {"rank": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"}
 TABLE: dict[str, Any] = {
     "model": "tiny",
+    "width": 64,
     "data": "ten rows",
     "date": "2026-11-30",
     "seeds": 1,
@@ -35,7 +36,12 @@ STEPS_PER_EPOCH = 100
 
 
 def choose(
-    budget: float, *, lora_share: float | str = 0.8, full_share: float | str = 1.0, **given: Any
+    budget: float,
+    *,
+    lora_share: float | str = 0.8,
+    full_share: float | str = 1.0,
+    width: int | None = None,
+    **given: Any,
 ) -> MethodChoice:
     def measure_share(method: str, settings: LoraSettings | None) -> float | str:
         assert (settings is not None) == (method == "lora")
@@ -43,7 +49,7 @@ def choose(
 
     settings = Hyperparameters.model_validate(given)
     basis = MethodBudget(budget, "as tested")
-    return choose_method(FRONTIER, basis, settings, measure_share, steps_per_epoch=STEPS_PER_EPOCH)
+    return choose_method(FRONTIER, basis, settings, measure_share, steps_per_epoch=STEPS_PER_EPOCH, width=width)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +78,14 @@ def test_the_tables_rate_and_settings_are_taken_where_none_are_set() -> None:
     low, high = choose(0.5).hyperparameters, choose(2).hyperparameters
     assert (low.learning_rate, low.lora) == (1e-3, LoraSettings.model_validate(LORA))
     assert (high.learning_rate, high.lora) == (1e-4, None)
+
+
+@pytest.mark.parametrize(
+    ("width", "rate"), [(None, 1e-3), (16, 1e-3), (64, 1e-3), (128, 5e-4), (576, 1.1e-4), (4096, 1.6e-5)]
+)
+def test_a_wider_model_gets_a_lower_rate(width: int | None, rate: float) -> None:
+    assert choose(0.5, width=width).hyperparameters.learning_rate == rate
+    assert choose(0.5, width=width, learning_rate=7e-4).hyperparameters.learning_rate == 7e-4
 
 
 def test_settings_that_are_set_are_kept() -> None:

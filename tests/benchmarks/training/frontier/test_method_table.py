@@ -24,16 +24,21 @@ def test_the_table_has_the_arms_that_a_job_can_have_at_complete_budgets() -> Non
     report = report_of(
         ("full", 0.5, 3e-4, 2.97),
         ("LoRA", 0.5, 1e-3, 2.95),
-        ("GT-0.7", 0.5, 3e-4, 2.98),
+        ("GT-0.7 by gradient", 0.5, 3e-4, 2.98),
         ("LISA", 0.5, 3e-4, 2.9),
         ("full", 1.0, 1e-4, 2.9),
     )
-    frontier = parse_frontier(json.dumps(build_table(report)))
-    assert (frontier.model, frontier.data, frontier.seeds) == ("SmolLM2-135M", "160 rows of SciTLDR", 1)
+    frontier = parse_frontier(json.dumps(build_table(report, width=576)))
+    assert (frontier.model, frontier.width, frontier.data, frontier.seeds) == (
+        "SmolLM2-135M",
+        576,
+        "160 rows of SciTLDR",
+        1,
+    )
     assert [(run.title, run.budget, run.loss) for run in frontier.list_runs(1.0)] == [
         ("LoRA of rank 16", 0.5, 2.95),
         ("full fine-tuning", 0.5, 2.97),
         ("GreenTrainer at ρ = 0.7", 0.5, 2.98),
     ]
     with pytest.raises(ValueError, match="no budget has runs of both LoRA and full"):
-        build_table(report_of(("full", 1.0, 1e-4, 2.9)))
+        build_table(report_of(("full", 1.0, 1e-4, 2.9)), width=576)
