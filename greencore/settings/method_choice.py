@@ -61,7 +61,7 @@ class MeasuredRun(BaseModel):
 
 
 class Frontier(BaseModel):
-    """Table of measured runs, with the model, the width of its hidden states, and the data that they were measured on."""
+    """Table of measured runs, and the model, its hidden states' width, and the data that they were measured on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

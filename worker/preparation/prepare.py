@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import structlog
 
@@ -204,10 +204,13 @@ def _read_inputs(
     )
 
 
-def estimate_run(job: Job, inputs: TrainingInputs, *, devices: Sequence[Device | None] = ()) -> JobEstimate:
+def estimate_run(
+    job: Job, inputs: TrainingInputs, *, devices: Sequence[Device | None] = (), shares: MethodShares | None = None
+) -> JobEstimate:
     """Estimate a job by its method and hyperparameters; its meta model may get an adapter.
 
-    Arguments and errors are those of `estimate_job`.
+    What `shares`, by which the method was chosen, has traced is not traced again. Other arguments and the errors are
+    those of `estimate_job`.
     """
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
     meta_model, rows, lengths, positions = inputs.meta_model, inputs.rows, inputs.lengths, inputs.positions
@@ -220,7 +223,8 @@ def estimate_run(job: Job, inputs: TrainingInputs, *, devices: Sequence[Device |
         enable_gradient_checkpointing(meta_model)
     adaptive = hyperparameters.adaptive or AdaptiveSettings()
     roles = match_tensor_patterns(meta_model, never_train=adaptive.never_train, always_train=adaptive.always_train)
-    costs = StepCosts(meta_model, shapes, always=roles.always, never=roles.never)
+    traced = shares if shares is not None and shares.recomputes == memory.recomputes else None
+    costs = traced.full_costs if traced else StepCosts(meta_model, shapes, always=roles.always, never=roles.never)
     check_epoch_count(hyperparameters, training_rows=len(lengths))
     length = compute_run_length(hyperparameters, training_rows=len(lengths))
     count_warmup_steps(hyperparameters, steps=length.steps)
@@ -235,8 +239,12 @@ def estimate_run(job: Job, inputs: TrainingInputs, *, devices: Sequence[Device |
     max_length = get_position_limits(meta_model).row_tokens
     method_flops = None
     if job.method != "greentrainer":
-        spent = count_method_flops(
-            cast(Baseline, job.method), meta_model, costs, counted, shapes, lora=hyperparameters.lora
+        spent = (
+            traced.count_flops(cast(Literal["full", "lora"], job.method), hyperparameters.lora)
+            if traced
+            else count_method_flops(
+                cast(Baseline, job.method), meta_model, costs, counted, shapes, lora=hyperparameters.lora
+            )
         )
         method_flops = round(spent / shuffles * length.whole_epochs)
     return JobEstimate(
@@ -288,7 +296,7 @@ def _choose_and_estimate(
         choice = choose_job_method(expected, policy, given, length, measure_share, width=shares.width)
         job.method, job.hyperparameters = choice.method, choice.hyperparameters.model_dump(mode="json")
         try:
-            return choice, estimate_run(job, inputs, devices=devices)
+            return choice, estimate_run(job, inputs, devices=devices, shares=shares)
         except DeviceTooSmall as error:
             if choice.method == "greentrainer":
                 raise

@@ -33,7 +33,10 @@ DATASET = "SciTLDR"
 
 
 def build_table(report: Mapping[str, Any], *, width: int) -> dict[str, Any]:
-    """Return the table of the published results of the frontier, of a model of this width. Raises `ValueError` where no budget is complete."""
+    """Return the table of the published results of the frontier, of a model of this width.
+
+    Raises `ValueError` where no budget is complete.
+    """
     rows = [row for row in report["rows"] if row["arm"] in ARMS]
     by_budget = {budget: [row for row in rows if row["budget"] == budget] for budget in {row["budget"] for row in rows}}
     complete = [row for _, own in sorted(by_budget.items()) if {row["arm"] for row in own} >= NEEDED for row in own]

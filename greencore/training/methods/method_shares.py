@@ -1,6 +1,7 @@
 """Shares of full fine-tuning's FLOPs that the methods of `auto` take on a run's own rows."""
 
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Literal
 
 from transformers import PreTrainedModel
 
@@ -19,14 +20,17 @@ class MethodShares:
     """Measures each method's share on the run's rows, in batches laid out by its hyperparameters."""
 
     def __init__(self, inputs: TrainingInputs, hyperparameters: Hyperparameters) -> None:
-        """Lay the batches out; `width` is that of the model's hidden states, None where its configuration has none.
+        """Lay the batches out. Their steps recompute their blocks only where the hyperparameters say so.
 
-        Raises `SettingUnsupported` where they cannot be laid out.
+        `width` is that of the model's hidden states, None where its configuration has none. Raises
+        `SettingUnsupported` where the batches cannot be laid out.
         """
         self._folder, self._hyperparameters = inputs.folder, hyperparameters
+        self.recomputes = hyperparameters.gradient_checkpointing is True
         self.width: int | None = getattr(inputs.meta_model.config.get_text_config(), "hidden_size", None)
         layout = inputs.choose_layout(hyperparameters, AUTO)
         self._shapes = layout.measure_extremes(inputs.lengths, inputs.positions)
+        self._count_lora_flops = cache(self._trace_lora)
         self._steps, _ = layout.count_shapes(inputs.lengths, inputs.positions)
 
     def measure(self, method: ChosenMethod, lora: LoraSettings | None) -> float | str:
@@ -37,25 +41,34 @@ class MethodShares:
         if method == "full":
             return 1.0
         assert method == "lora"
-        assert lora is not None
-        model = self._load_model()
         given = self._hyperparameters.lora
         try:
-            if not resolve_lora_targets(model, lora.targets):
-                return f"{type(model).__name__} has no linear module beside its output embedding"
-            spent = count_method_flops(method, model, self._full_costs, self._steps, self._shapes, lora=lora)
+            return self.count_flops(method, lora) / self.count_flops("full", None)
         except (BaselineError, SettingUnsupported, TraceError) as error:
-            if given is not None and given.targets is not None:
+            if isinstance(error, SettingUnsupported) and given is not None and given.targets is not None:
                 raise
             return str(error)
-        return spent / self._full_costs.count_flops(self._full_costs.tensors, self._steps)
+
+    def count_flops(self, method: Literal["full", "lora"], lora: LoraSettings | None) -> int:
+        """Count the FLOPs of the laid-out steps by a method, each traced once. Raises as `count_method_flops`."""
+        if method == "full":
+            return self.full_costs.count_flops(self.full_costs.tensors, self._steps)
+        assert lora is not None
+        return self._count_lora_flops(lora)
+
+    def _trace_lora(self, lora: LoraSettings) -> int:
+        model = self._load_model()
+        if not resolve_lora_targets(model, lora.targets):
+            raise BaselineError(f"{type(model).__name__} has no linear module beside its output embedding")
+        return count_method_flops("lora", model, self.full_costs, self._steps, self._shapes, lora=lora)
 
     @cached_property
-    def _full_costs(self) -> StepCosts:
+    def full_costs(self) -> StepCosts:
+        """Costs of the model as it is, without an adapter."""
         return StepCosts(self._load_model(), self._shapes)
 
     def _load_model(self) -> PreTrainedModel:
         model = load_meta_model(self._folder, attention=self._hyperparameters.attention)
-        if self._hyperparameters.gradient_checkpointing is True:
+        if self.recomputes:
             enable_gradient_checkpointing(model)
         return model

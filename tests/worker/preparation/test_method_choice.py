@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from greencore.backprop import profile
 from greencore.carbon import Reading
 from greencore.clock import utc_now
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.training.methods import step_costs
 from runtime.settings import Settings
 from store.database import Database
 from store.intensity.readings import GridRepository
@@ -175,3 +177,32 @@ def test_a_retried_job_keeps_its_choice_and_one_that_was_not_prepared_makes_it_a
     assert after.hyperparameters == before.hyperparameters
     unprepared = read_job(database, again)
     assert (unprepared.status, unprepared.method) == (JobStatus.VALIDATING, "auto")
+
+
+def test_what_the_choice_has_traced_is_not_traced_again(
+    database: Database, small_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[int] = []
+
+    def trace(*given: Any, **settings: Any) -> Any:
+        traced.append(1)
+        return profile(*given, **settings)
+
+    monkeypatch.setattr(step_costs, "profile", trace)
+    chosen = prepare(database, {"kind": "constant", "rho": 0.25}, epochs=2)
+    by_choice = len(traced)
+    assert chosen.hyperparameters["lora"] is not None
+    named = add_job(
+        database,
+        JobStatus.VALIDATING,
+        model="small",
+        method="lora",
+        policy={"kind": "constant", "rho": 0.25},
+        hyperparameters=chosen.hyperparameters,
+        dataset={"rows": 240, "blob": "rows"},
+        zone="X",
+    )
+    prepare_job(named)
+    assert len(traced) == 2 * by_choice
+    estimates = chosen.estimate, read_job(database, named).estimate
+    assert estimates[0] == estimates[1] is not None
