@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Annotated, Literal
 
@@ -34,11 +34,11 @@ class MethodsUnavailable(ValueError):
 
 
 class MeasuredRun(BaseModel):
-    """Lowest validation loss, in nats, of a method at a budget in epochs of full fine-tuning, by its learning rate."""
+    """Lowest validation loss, in nats, of a method for the FLOPs of `steps` of full fine-tuning, and its rate."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    budget: Positive
+    steps: Annotated[int, Field(ge=1)]
     method: ChosenMethod
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     loss: Positive
@@ -72,12 +72,12 @@ class Frontier(BaseModel):
     seeds: Annotated[int, Field(ge=1)]
     runs: Annotated[tuple[MeasuredRun, ...], Field(min_length=1, max_length=1000)]
 
-    def list_runs(self, budget: float) -> list[MeasuredRun]:
-        """List the runs at the measured budget that is nearest on a logarithmic scale, the lowest loss first."""
+    def list_runs(self, steps: float) -> list[MeasuredRun]:
+        """List the runs at the measured steps that are nearest on a logarithmic scale, the lowest loss first."""
         nearest = min(
-            {run.budget for run in self.runs}, key=lambda measured: (abs(math.log(measured / budget)), measured)
+            {run.steps for run in self.runs}, key=lambda measured: (abs(math.log(measured / steps)), measured)
         )
-        return sorted((run for run in self.runs if run.budget == nearest), key=lambda run: run.loss)
+        return sorted((run for run in self.runs if run.steps == nearest), key=lambda run: run.loss)
 
 
 @dataclass(frozen=True)
@@ -127,28 +127,32 @@ def choose_method(
     steps_per_epoch: int,
     width: int | None = None,
 ) -> MethodChoice:
-    """Choose the method with the lowest loss at the measured budget nearest to `budget`, and what the budget buys.
+    """Choose the method that had the lowest loss at the measured budget nearest to `budget`, and what the budget buys.
 
-    The steps are as many as cost `budget` at the method's share of full fine-tuning's FLOPs, at least one. Of `given`
-    the learning rate and the settings of LoRA that were set are kept, and all that the table has nothing on. `width` is
-    that of the model's hidden states, None where it is unknown: see `scale_rate`.
+    Budgets are compared by the steps of full fine-tuning that they pay for: the best learning rate falls with a run's
+    steps, whatever the rows of an epoch. The chosen method gets as many steps as cost `budget` at its share of full
+    fine-tuning's FLOPs, at least one. Of `given` the learning rate and the settings of LoRA that were set are kept, and
+    all that the table has nothing on. `width` is that of the model's hidden states, None where it is unknown: see
+    `scale_rate`.
     Raises `MethodsUnavailable` where no measured method can train the model.
     """
-    compared = frontier.list_runs(budget.epochs)
+    full_steps = budget.epochs * steps_per_epoch
+    compared = frontier.list_runs(full_steps)
+    explain = partial(_explain, frontier, budget, full_steps, compared)
     refusals: dict[str, str] = {}
     for run in compared:
         if run.method in refusals:
             continue
         changed = _apply_run(run, given, rate=scale_rate(run.learning_rate, frontier.width, width))
         if run.method == "greentrainer":  # its own policy's ρ spends the budget
-            return MethodChoice(run.method, changed, _explain(frontier, budget, compared, run, refusals))
+            return MethodChoice(run.method, changed, explain(run, refusals))
         share = measure_share(run.method, changed.lora)
         if isinstance(share, str):
             refusals[run.method] = share
             continue
         steps = count_affordable_steps(budget.epochs, share, steps_per_epoch=steps_per_epoch)
         changed = _with_length(changed, steps, steps_per_epoch)
-        return MethodChoice(run.method, changed, _explain(frontier, budget, compared, run, refusals))
+        return MethodChoice(run.method, changed, explain(run, refusals))
     raise MethodsUnavailable("; ".join(f"{TITLES[method]}: {reason}" for method, reason in refusals.items()))
 
 
@@ -189,6 +193,7 @@ def _with_length(given: Hyperparameters, steps: int, steps_per_epoch: int) -> Hy
 def _explain(
     frontier: Frontier,
     budget: MethodBudget,
+    full_steps: float,
     compared: Iterable[MeasuredRun],
     chosen: MeasuredRun,
     refusals: dict[str, str],
@@ -197,7 +202,7 @@ def _explain(
     refused = "".join(f"; {TITLES[method]} is ruled out ({why})" for method, why in refusals.items())
     runs = "one seed" if frontier.seeds == 1 else f"{frontier.seeds} seeds"
     return (
-        f"a budget of {budget.epochs:.3g} epochs of full fine-tuning ({budget.basis}); at {chosen.budget:g}, the "
-        f"nearest measured, validation losses of {losses}{refused}; measured on {frontier.model} and {frontier.data} "
-        f"with {runs}, and another model or other data may differ"
+        f"a budget of {budget.epochs:.3g} epochs of full fine-tuning ({budget.basis}), {full_steps:.3g} of its steps; "
+        f"at {chosen.steps}, the nearest measured, validation losses of {losses}{refused}; measured on "
+        f"{frontier.model} and {frontier.data} with {runs}, and another model or other data may differ"
     )

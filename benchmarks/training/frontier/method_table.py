@@ -42,6 +42,7 @@ def build_table(report: Mapping[str, Any], *, width: int) -> dict[str, Any]:
     complete = [row for _, own in sorted(by_budget.items()) if {row["arm"] for row in own} >= NEEDED for row in own]
     if not complete:
         raise ValueError(f"no budget has runs of both {' and '.join(sorted(NEEDED))}")
+    full_steps = {row["budget"]: row["steps"] for row in complete if row["arm"] == FULL.name}
     model, _, size = report["title"].rpartition(": ")[2].partition(", ")
     return {
         "model": model,
@@ -51,7 +52,7 @@ def build_table(report: Mapping[str, Any], *, width: int) -> dict[str, Any]:
         "seeds": min(len({run["seed"] for run in row["runs"]}) for row in complete),
         "runs": [
             {
-                "budget": row["budget"],
+                "steps": full_steps[row["budget"]],
                 **ARMS[row["arm"]],
                 "learning_rate": row["rate"],
                 "loss": round(row["validation loss"], 4),

@@ -25,10 +25,10 @@ TABLE: dict[str, Any] = {
     "date": "2026-11-30",
     "seeds": 1,
     "runs": [
-        {"budget": 0.5, "method": "full", "learning_rate": 3e-4, "loss": 2.9},
-        {"budget": 0.5, "method": "lora", "learning_rate": 1e-3, "loss": 2.8, "lora": LORA},
-        {"budget": 2, "method": "full", "learning_rate": 1e-4, "loss": 2.5},
-        {"budget": 2, "method": "lora", "learning_rate": 1e-3, "loss": 2.6, "lora": LORA},
+        {"steps": 50, "method": "full", "learning_rate": 3e-4, "loss": 2.9},
+        {"steps": 50, "method": "lora", "learning_rate": 1e-3, "loss": 2.8, "lora": LORA},
+        {"steps": 200, "method": "full", "learning_rate": 1e-4, "loss": 2.5},
+        {"steps": 200, "method": "lora", "learning_rate": 1e-3, "loss": 2.6, "lora": LORA},
     ],
 }
 FRONTIER = parse_frontier(json.dumps(TABLE))
@@ -74,6 +74,15 @@ def test_the_lowest_loss_at_the_nearest_budget_decides_and_the_budget_is_spent(
     assert chosen == Hyperparameters.model_validate(chosen.model_dump(mode="json"))
 
 
+def test_budgets_are_compared_by_steps_whatever_the_rows_of_an_epoch() -> None:
+    budget, given = MethodBudget(1.0, ""), Hyperparameters(epochs=1)
+    methods = [
+        choose_method(FRONTIER, budget, given, lambda *_: 0.8, steps_per_epoch=steps).method
+        for steps in (10, 100, 101, 5000)
+    ]
+    assert methods == ["lora", "lora", "full", "full"]
+
+
 def test_the_tables_rate_and_settings_are_taken_where_none_are_set() -> None:
     low, high = choose(0.5).hyperparameters, choose(2).hyperparameters
     assert (low.learning_rate, low.lora) == (1e-3, LoraSettings.model_validate(LORA))
@@ -110,14 +119,14 @@ def test_a_method_that_cannot_train_the_model_is_passed_over_with_the_reason() -
 
 def test_the_reason_has_the_figures_and_their_source() -> None:
     assert choose(0.4).reason == (
-        "a budget of 0.4 epochs of full fine-tuning (as tested); at 0.5, the nearest measured, validation losses of "
-        "2.800 by LoRA of rank 16, 2.900 by full fine-tuning; measured on tiny and ten rows with one seed, and another "
-        "model or other data may differ"
+        "a budget of 0.4 epochs of full fine-tuning (as tested), 40 of its steps; at 50, the nearest measured, "
+        "validation losses of 2.800 by LoRA of rank 16, 2.900 by full fine-tuning; measured on tiny and ten rows with "
+        "one seed, and another model or other data may differ"
     )
 
 
 def test_greentrainer_keeps_the_length_whose_work_its_policy_cuts() -> None:
-    runs = [{"budget": 1, "method": "greentrainer", "rho": 0.5, "learning_rate": 1e-4, "loss": 2.0}]
+    runs = [{"steps": 10, "method": "greentrainer", "rho": 0.5, "learning_rate": 1e-4, "loss": 2.0}]
     frontier = parse_frontier(json.dumps({**TABLE, "runs": runs}))
     found = choose_method(
         frontier, MethodBudget(1.8, ""), Hyperparameters(epochs=3), lambda *_: "not asked", steps_per_epoch=10
@@ -134,7 +143,7 @@ def test_greentrainer_keeps_the_length_whose_work_its_policy_cuts() -> None:
     [
         ({"runs": []}, "runs"),
         ({"seeds": 0}, "seeds"),
-        ({"runs": [{**TABLE["runs"][0], "budget": 0}]}, r"runs\.0\.budget"),
+        ({"runs": [{**TABLE["runs"][0], "steps": 0}]}, r"runs\.0\.steps"),
         ({"runs": [{**TABLE["runs"][0], "loss": float("nan")}]}, r"runs\.0\.loss"),
         ({"runs": [{**TABLE["runs"][0], "method": "prefix"}]}, r"runs\.0\.method"),
         ({"runs": [{**TABLE["runs"][0], "lora": LORA}]}, "expected lora with the method lora"),
@@ -152,7 +161,7 @@ def test_a_table_that_is_not_json_is_refused() -> None:
         parse_frontier("{")
 
 
-def test_the_packages_table_compares_full_fine_tuning_and_lora_at_each_budget() -> None:
+def test_the_packages_table_compares_full_fine_tuning_and_lora_at_all_steps() -> None:
     frontier = load_frontier()
-    for budget in {run.budget for run in frontier.runs}:
-        assert {"full", "lora"} <= {run.method for run in frontier.list_runs(budget)}
+    for steps in {run.steps for run in frontier.runs}:
+        assert {"full", "lora"} <= {run.method for run in frontier.list_runs(steps)}

@@ -14,7 +14,14 @@ def report_of(*rows: tuple[str, float, float, float]) -> dict[str, Any]:
         "title": "Loss against FLOPs: SmolLM2-135M, 160 rows",
         "date": "2026-12-01",
         "rows": [
-            {"arm": arm, "budget": budget, "rate": rate, "validation loss": loss, "runs": [{"seed": 0}, {"seed": 0}]}
+            {
+                "arm": arm,
+                "budget": budget,
+                "rate": rate,
+                "validation loss": loss,
+                "steps": round(40 * budget),
+                "runs": [{"seed": 0}] * 2,
+            }
             for arm, budget, rate, loss in rows
         ],
     }
@@ -35,10 +42,10 @@ def test_the_table_has_the_arms_that_a_job_can_have_at_complete_budgets() -> Non
         "160 rows of SciTLDR",
         1,
     )
-    assert [(run.title, run.budget, run.loss) for run in frontier.list_runs(1.0)] == [
-        ("LoRA of rank 16", 0.5, 2.95),
-        ("full fine-tuning", 0.5, 2.97),
-        ("GreenTrainer at ρ = 0.7", 0.5, 2.98),
+    assert [(run.title, run.steps, run.loss) for run in frontier.list_runs(1000)] == [
+        ("LoRA of rank 16", 20, 2.95),
+        ("full fine-tuning", 20, 2.97),
+        ("GreenTrainer at ρ = 0.7", 20, 2.98),
     ]
     with pytest.raises(ValueError, match="no budget has runs of both LoRA and full"):
         build_table(report_of(("full", 1.0, 1e-4, 2.9)), width=576)
