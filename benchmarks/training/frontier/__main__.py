@@ -23,7 +23,15 @@ from benchmarks.report import RESULTS, publish
 from benchmarks.training.finetuning import MODEL
 from benchmarks.training.frontier.arms import PlannedRun, plan_confirmation, plan_rate_search
 from benchmarks.training.frontier.findings import rank_budgets, state_cached_prefix, state_saving_costs
-from benchmarks.training.frontier.report import choose_rate, find_rates, format_rouge, plot, state_steps, tabulate
+from benchmarks.training.frontier.report import (
+    choose_rate,
+    find_rates,
+    format_rouge,
+    plot,
+    state_filling,
+    state_steps,
+    tabulate,
+)
 from benchmarks.training.frontier.runs import SCALES, Frontier, Scale
 
 SEEDS = (0, 1, 2)
@@ -61,7 +69,8 @@ def report(frontier: Frontier, scale: Scale, name: str, *, with_steps: bool) -> 
         rows,
         columns=COLUMNS,
         notes=[
-            state_cached_prefix(rows),
+            *state_cached_prefix(rows),
+            *state_filling(frontier),
             *rank_budgets(rows),
             state_saving_costs(rows),
             *(state_steps(frontier) if with_steps else []),

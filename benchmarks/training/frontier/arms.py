@@ -45,8 +45,8 @@ class PlannedRun:
 
 BUDGETS = (0.1, 0.25, 0.5, 1.0, 2.0)
 
-FULL = FrontierArm("full", (1e-4, 3e-4))
-LORA = FrontierArm("LoRA", (1e-3, 2e-3), adapts_from=0)
+FULL = FrontierArm("full", (1e-4, 2e-4, 3e-4, 5e-5))
+LORA = FrontierArm("LoRA", (2e-3, 1e-3, 4e-3), adapts_from=0)
 GT = (
     FrontierArm("GT-0.7", (3e-4, 1e-4), kind="greentrainer", rho=0.7, probe_batches=1),
     FrontierArm("GT-0.5", (3e-4, 1e-4), kind="greentrainer", rho=0.5, probe_batches=1),

@@ -3,7 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.training.frontier.arms import Cache
+
 BASELINES = ("full", "LoRA")
+CACHES: Mapping[Cache, str] = {
+    "cold": "the run fills itself",
+    "filled": "an earlier run has filled, at no cost here,",
+}
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -17,19 +23,24 @@ def rank_budgets(rows: Rows) -> list[str]:
     ]
 
 
-def state_cached_prefix(rows: Rows) -> str:
-    """State at which budgets an arm with a cached prefix has a lower loss than every other arm."""
+def state_cached_prefix(rows: Rows) -> list[str]:
+    """State for each kind of cache at which budgets the best arm with it has a lower loss than the best without one."""
+    return [f"a cache of the frozen blocks that {kind} {_compare_cache(rows, cache)}" for cache, kind in CACHES.items()]
+
+
+def _compare_cache(rows: Rows, cache: Cache) -> str:
     found = []
     for budget in _list_budgets(rows):
         own = _at(rows, budget)
-        cached = min((row for row in own if row["cached"]), key=_get_loss, default=None)
-        other = min((row for row in own if not row["cached"]), key=_get_loss, default=None)
+        cached = min((row for row in own if row["cache"] == cache), key=_get_loss, default=None)
+        other = min((row for row in own if row["cache"] is None), key=_get_loss, default=None)
         if cached and other:
-            on = "on the frontier" if _get_loss(cached) < _get_loss(other) else "not on the frontier"
+            less = _get_loss(other) - _get_loss(cached)
             found.append(
-                f"{on} at {budget:g} ({cached['arm']} {_get_loss(cached):.3f}, {other['arm']} {_get_loss(other):.3f})"
+                f"{abs(less):.3f} {'lower' if less > 0 else 'higher'} at {budget:g} ({cached['arm']}"
+                f" {_get_loss(cached):.3f}, {other['arm']} {_get_loss(other):.3f})"
             )
-    return f"a cached prefix is {'; '.join(found)}" if found else "no arm with a cached prefix was run yet"
+    return f"has a loss {'; '.join(found)}" if found else "was not run yet"
 
 
 def find_saving_costs(rows: Rows) -> tuple[float, dict[float, float]]:

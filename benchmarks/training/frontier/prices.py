@@ -59,6 +59,12 @@ class Prices:
             low, high = (middle, high) if self._expect_flops(arm, middle, seed=seed) <= most else (low, middle)
         return low
 
+    def price_filling(self, arm: FrontierArm) -> float:
+        """Return the forward pass of all rows through the blocks below an adapter, in epochs of full fine-tuning."""
+        assert arm.adapts_from is not None
+        prefix = self._price_prefix(arm.adapts_from, arm.adapts_from, self._shape)
+        return self._steps_per_epoch * prefix / self.full_epoch
+
     def _expect_flops(self, arm: FrontierArm, steps: int, *, seed: int) -> float:
         costs = self._costs(arm.adapts_from, 0)
         if arm.kind == "greentrainer":

@@ -49,7 +49,7 @@ def _summarise(arm: FrontierArm, budget: float, runs: Sequence[Record]) -> dict[
     losses, scored = [run["validation_loss"] for run in runs], [run["rouge"] for run in runs if run["rouge"]]
     return {
         "arm": arm.name,
-        "cached": arm.cache is not None,
+        "cache": arm.cache,
         "budget": budget,
         "FLOPs": average("epochs_of_full"),
         "rate": runs[0]["rate"],
@@ -71,6 +71,15 @@ def state_steps(frontier: Frontier) -> list[str]:
         f"steps that a budget of {budget:g} pays for: "
         + ", ".join(f"{arm.name} {frontier.prices.choose_steps(arm, budget, seed=0)}" for arm in ARMS)
         for budget in BUDGETS[2:]
+    ]
+
+
+def state_filling(frontier: Frontier) -> list[str]:
+    """State what the cache of each arm that finds one filled takes to fill."""
+    return [
+        f"to fill the cache of {arm.name} takes {frontier.prices.price_filling(arm):.3f} epochs of full fine-tuning"
+        for arm in ARMS
+        if arm.cache == "filled"
     ]
 
 

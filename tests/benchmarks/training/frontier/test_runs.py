@@ -107,6 +107,11 @@ def test_a_cache_that_is_filled_already_is_read_from_the_first_step(frontier: Fr
     assert run(frontier, arm)["epochs_of_full"] == pytest.approx(1.0, abs=0.2)
 
 
+def test_to_fill_a_cache_takes_the_forward_pass_of_the_blocks_below_once(frontier: Frontier) -> None:
+    assert 0.1 < frontier.prices.price_filling(LORA_SUFFIX) < 0.3  # two of three blocks, a third of the step
+    assert frontier.prices.price_filling(replace(LORA_SUFFIX, adapts_from=0)) == 0
+
+
 def test_rows_that_were_met_before_the_prefix_was_frozen_are_not_known(frontier: Frontier) -> None:
     arm = FrontierArm("two phases", (1e-3,), schedule=Suffix(2, 1 / 3), cache="cold")
     recorder = StepRecorder(cache="cold")
