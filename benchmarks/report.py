@@ -17,6 +17,11 @@ from rich.table import Table
 RESULTS = Path(__file__).parent / "results"
 
 
+def format_markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Format rows of cells as a table of Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *lines))
+
+
 def publish(
     name: str,
     title: str,

@@ -1,15 +1,10 @@
-"""Generates the measured blocks of docs/policies.md from the results of benchmarks."""
+"""The measured blocks of docs/policies.md, from the results of the policies."""
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS
-from benchmarks.training.frontier.findings import state_saving_costs
-
-PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
+from benchmarks.report import format_markdown_table
 
 GATES = ("none", "defer", "pause")
 FULL = "ρ = 1"
@@ -38,22 +33,6 @@ KINDS = ("constant", "steps", "linear", "percentile", "budget", "price")
 Rows = Sequence[Mapping[str, Any]]
 
 
-def fill_measured_blocks(page: str, results: Path = RESULTS) -> str:
-    """Replace the text between each `<!-- measured: NAME -->` and `<!-- end -->` of the page by the generated one.
-
-    A block whose results are not in the folder stays. Raises KeyError for an unknown name.
-    """
-
-    def block(match: re.Match[str]) -> str:
-        source, describe = BLOCKS[match[2]]
-        file = results / f"{source}.json"
-        if not file.is_file():
-            return match[0]
-        return f"{match[1]}\n{describe(json.loads(file.read_text())['rows'])}\n{match[3]}"
-
-    return re.sub(r"(<!-- measured: ([\w-]+) -->)\n.*?\n?(<!-- end -->)", block, page, flags=re.DOTALL)
-
-
 def find_row(rows: Rows, grid: str, policy: str, gate: str, forecast: str = "own", min_saving: float = 0.05) -> Any:
     """Return the row of a policy under a gate."""
     wanted = (grid, policy, gate, forecast, min_saving)
@@ -69,7 +48,7 @@ def _choices(rows: Rows) -> str:
         found = [find_row(rows, grid, policy, gate) for grid in grids]
         lines.append([wish, choice, *map(_saved, found), " / ".join(_percent(row["work_share"], 0) for row in found)])
     saved = [f"saved on {grid}: less work + moved in time" for grid in grids]
-    return _table(["you want", "choose", *saved, "FLOPs done"], lines)
+    return format_markdown_table(["you want", "choose", *saved, "FLOPs done"], lines)
 
 
 def _kind(kind: str) -> Callable[[Rows], str]:
@@ -86,7 +65,7 @@ def _kind(kind: str) -> Callable[[Rows], str]:
             lines.append([f"`{gate}`", *map(_percent, shares), *epochs])
         bodies = {grid: json.dumps(find_row(rows, grid, kind, "none")["body"]) for grid in grids}
         others = [f"{grid}: `{body}`." for grid, body in bodies.items() if body != bodies[grids[0]]]
-        return "\n".join([_table(header, lines), *(["", *others] if others else [])])
+        return "\n".join([format_markdown_table(header, lines), *(["", *others] if others else [])])
 
     return table
 
@@ -108,7 +87,9 @@ def _forecasts(rows: Rows) -> str:
                 )
             ]
             lines.append([forecast, f"{min_saving:g}", *figures])
-    return _table(["forecast", "min_saving", *(f"{grid}: {name}" for grid in grids for name in names)], lines)
+    return format_markdown_table(
+        ["forecast", "min_saving", *(f"{grid}: {name}" for grid in grids for name in names)], lines
+    )
 
 
 def _setting(rows: Rows) -> str:
@@ -116,18 +97,13 @@ def _setting(rows: Rows) -> str:
     return f"Mean of {rows[0]['starts']:,} starts a grid; ρ = 1 at once emits {' and '.join(baselines)}."
 
 
-def _learning(rows: Rows) -> str:
-    return f"Measured on SmolLM2-135M ([benchmarks](benchmarks.md)): {state_saving_costs(rows)}."
-
-
-BLOCKS: Mapping[str, tuple[str, Callable[[Rows], str]]] = {
-    "setting": ("policies", _setting),
-    "choices": ("policies", _choices),
-    "forecasts": ("policies", _forecasts),
-    **{kind: ("policies", _kind(kind)) for kind in KINDS},
-    "learning": ("frontier", _learning),
+BLOCKS: Mapping[str, Callable[[Rows], str]] = {
+    "setting": _setting,
+    "choices": _choices,
+    "forecasts": _forecasts,
+    **{kind: _kind(kind) for kind in KINDS},
 }
-"""The results that each block describes, and how."""
+"""How each block is written from the rows of the results."""
 
 
 def _grids(rows: Rows) -> list[str]:
@@ -144,7 +120,3 @@ def _saved(row: Mapping[str, Any]) -> str:
 def _percent(share: float, digits: int = 1) -> str:
     shown = f"{100 * share:.{digits}f}"
     return f"{shown.removeprefix('-') if float(shown) == 0 else shown} %"
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *lines))

@@ -3,9 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.report import format_markdown_table
 from benchmarks.training.frontier.arms import Cache
 
 BASELINES = ("full", "LoRA")
+METHODS = {
+    "full": "full fine-tuning",
+    "LoRA": "LoRA, rank 16 on all linear layers",
+    "GT-0.7 by gradient": "GreenTrainer, ρ = 0.7",
+    "GT-0.5 by gradient": "GreenTrainer, ρ = 0.5",
+}
 CACHES: Mapping[Cache, str] = {
     "cold": "the run fills itself",
     "filled": "an earlier run has filled, at no cost here,",
@@ -63,6 +70,19 @@ def state_saving_costs(rows: Rows) -> str:
     return (
         f"of the FLOPs of {whole:g} epochs of full fine-tuning, by the better of full fine-tuning and LoRA, saving a"
         f" share of them costs in validation loss (nats): {said}"
+    )
+
+
+def tabulate_methods(rows: Rows) -> str:
+    """Tabulate the validation loss of each method that a job can have, at each budget, as Markdown."""
+    budgets = _list_budgets([row for row in rows if row["arm"] in BASELINES])
+
+    def format_loss(arm: str, budget: float) -> str:
+        return next((f"{_get_loss(row):.3f}" for row in _at(rows, budget) if row["arm"] == arm), "–")
+
+    return format_markdown_table(
+        ["epochs of full fine-tuning", *(f"{budget:g}" for budget in budgets)],
+        [[title, *(format_loss(arm, budget) for budget in budgets)] for arm, title in METHODS.items()],
     )
 
 
