@@ -38,8 +38,8 @@ SECTIONS = {
     " at 1.06 of full fine-tuning's FLOPs. Before AdamW has any state, its update is a sign, for which Δw · ∂L/∂w and"
     " ∂L/∂w select the same tensors: a single epoch cannot distinguish them. Below full fine-tuning's cost every GT arm"
     " is ahead of the baselines that cost as much or more; at its cost nothing is ahead of full fine-tuning, which is"
-    " ρ = 1. LoRA is here as in the paper, of rank 8 on the query and value projections: the next benchmark has it on all"
-    " linear layers at higher rates, and full fine-tuning that stops early, which are ahead of GreenTrainer.",
+    " ρ = 1. LoRA is here as in the paper, of rank 8 on the query and value projections: the next benchmark has it on"
+    " all linear layers at higher rates, and full fine-tuning that stops early, which are ahead of GreenTrainer.",
     "frontier": "What each method learns for its FLOPs: a run for each arm, learning rate and budget, with a linear"
     " schedule over its own steps, each arm and budget at the rate of a small grid with the lowest validation loss."
     " LoRA has rank 16 on all linear layers. Arms named above a block train the blocks above it, of 30, and are counted"

@@ -19,6 +19,7 @@ from store.lifecycle.status import Action, JobStatus
 from store.repositories.jobs import JobRepository, method_share, whole_epochs
 from store.tables import Job
 from tests.greencore.training.conftest import small_model
+from tests.method_table import FRONTIER
 from tests.scheduler.stage import add_job, add_worker, events, read_job
 from tests.worker.preparation.test_batch_layouts import ROWS
 from tests.worker.preparation.test_method_settings import GIVEN
@@ -32,6 +33,7 @@ STEPS_PER_EPOCH = 54  # 216 of 240 rows are trained on
 def small_settings(worker_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     settings = holding(worker_settings, small_model(tmp_path / "small"))
     monkeypatch.setattr("worker.preparation.prepare.get_settings", lambda: settings)
+    monkeypatch.setattr("planning.method_budget.load_frontier", lambda: FRONTIER)
     settings.datasets_dir.mkdir(parents=True, exist_ok=True)
     settings.dataset_file("rows").write_text(ROWS)
     return settings
@@ -72,14 +74,16 @@ def test_a_small_budget_goes_to_lora_whose_steps_spend_it(database: Database, sm
     [chosen] = [event for event in events(database, job.id) if event.type == "method.chosen"]
     assert chosen.data == {"method": "lora", "reason": job.method_reason}
     assert job.method_reason is not None
-    assert job.method_reason.startswith("a budget of 0.5 epochs of full fine-tuning (2 at ρ = 0.25); at 0.5, ")
+    assert job.method_reason.startswith(
+        "a budget of 0.5 epochs of full fine-tuning (2 at ρ = 0.25), 27 of its steps; at 50, "
+    )
 
 
 def test_a_budget_of_whole_epochs_goes_to_full_fine_tuning(database: Database, small_settings: Settings) -> None:
-    job = prepare(database, {"kind": "constant", "rho": 0.5}, epochs=2)
+    job = prepare(database, {"kind": "constant", "rho": 0.5}, epochs=8)
     settings = Hyperparameters.model_validate(job.hyperparameters)
-    assert (job.method, settings.epochs, settings.max_steps, settings.lora) == ("full", 1, None, None)
-    assert (job.steps, job.epochs, method_share(job)) == (STEPS_PER_EPOCH, 1, 1.0)
+    assert (job.method, settings.epochs, settings.max_steps, settings.lora) == ("full", 4, None, None)
+    assert (job.steps, job.epochs, method_share(job)) == (4 * STEPS_PER_EPOCH, 4, 1.0)
 
 
 def test_what_was_given_is_kept(database: Database, small_settings: Settings) -> None:

@@ -8,6 +8,7 @@ from store.database import Database
 from store.tables import Dataset, Evaluation, TokenStatistics
 from tests.api.conftest import MODEL, NOW
 from tests.api.jobs.estimate.staged import PACE, make_interval, store_epochs, store_intensities, store_prepared_job
+from tests.method_table import FRONTIER
 
 
 @pytest.mark.parametrize(
@@ -84,15 +85,18 @@ def test_flops_of_other_methods_are_scaled_by_their_share(estimate: Any, measure
     assert "lora takes 0.7 of full fine-tuning's FLOPs" in lora["work"]["basis"]
 
 
-def test_auto_is_estimated_by_the_method_that_its_budget_buys(estimate: Any, measured: None) -> None:
-    quarter, whole = (
-        estimate(method="auto", policy={"kind": "constant", "rho": rho}, hyperparameters={"epochs": 100}).json()
-        for rho in (0.005, 0.01)
+def test_auto_is_estimated_by_the_method_that_its_budget_buys(
+    estimate: Any, measured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("planning.method_budget.load_frontier", lambda: FRONTIER)
+    few, many = (
+        estimate(method="auto", policy={"kind": "constant", "rho": rho}, hyperparameters={"epochs": 200}).json()
+        for rho in (0.0025, 1.0)
     )
-    assert (quarter["method"], whole["method"]) == ("lora", "full")
-    assert quarter["method_reason"].startswith("a budget of 0.5 epochs of full fine-tuning (100 at ρ = 0.005); at 0.5,")
-    assert quarter["notes"][0] == f"lora is chosen: {quarter['method_reason']}"
-    assert whole["work"]["recipe"].startswith("1 epoch; ")
+    assert (few["method"], many["method"]) == ("lora", "full")
+    assert few["method_reason"].startswith("a budget of 0.5 epochs of full fine-tuning (200 at ρ = 0.0025), ")
+    assert few["notes"][0] == f"lora is chosen: {few['method_reason']}"
+    assert many["work"]["recipe"].startswith("200 epochs; ")
     assert estimate(method="full").json()["method_reason"] is None
 
 

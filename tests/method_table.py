@@ -1,0 +1,22 @@
+"""A table of measured runs by which `auto` takes LoRA for few steps, and full fine-tuning for many."""
+
+import json
+from typing import Any
+
+from greencore.settings.method_choice import parse_frontier
+
+LORA = {"rank": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"}
+TABLE: dict[str, Any] = {
+    "model": "tiny",
+    "width": 64,
+    "data": "ten rows",
+    "date": "2026-11-30",
+    "seeds": 1,
+    "runs": [
+        {"steps": 50, "method": "full", "learning_rate": 3e-4, "loss": 2.9},
+        {"steps": 50, "method": "lora", "learning_rate": 1e-3, "loss": 2.8, "lora": LORA},
+        {"steps": 200, "method": "full", "learning_rate": 1e-4, "loss": 2.5},
+        {"steps": 200, "method": "lora", "learning_rate": 1e-3, "loss": 2.6, "lora": LORA},
+    ],
+}
+FRONTIER = parse_frontier(json.dumps(TABLE))
