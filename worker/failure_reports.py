@@ -14,10 +14,10 @@ from greencore.disk import DiskFull, is_disk_full
 from greencore.policy import IntensityMissing
 from greencore.settings.hyperparameters import SettingUnsupported
 from greencore.settings.method_choice import MethodsUnavailable
+from greencore.training.batches.micro_batches import StepTooLarge
+from greencore.training.batches.positions import MaxLengthExceeded
 from greencore.training.checkpoints.folder import CheckpointDamaged, CheckpointUnusable
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
-from greencore.training.data.micro_batches import StepTooLarge
-from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.methods.baselines import BaselineError
 from greencore.training.models.loading import ModelError
 from runtime.settings import get_settings

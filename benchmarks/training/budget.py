@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedModel
 from benchmarks.report import publish
 from benchmarks.training.families import EAGER_ONLY, FAMILIES, build_model
 from greencore.backprop import importance
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape
+from greencore.training.batches.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.step_costs import StepCosts
 
 LAYERS = 12

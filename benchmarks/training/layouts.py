@@ -26,13 +26,13 @@ from benchmarks.training.finetuning import MODEL, model_folder
 from greencore.backprop.cost.by_length import Lengths
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.settings.layout_choice import GROUPING_MIN_SAVING, PACKING_MIN_SAVING
-from greencore.training.data.batch_layout import BatchLayout, predict_relative_cost
-from greencore.training.data.learned_positions import find_learned_positions
-from greencore.training.data.packing import PackedCollator
-from greencore.training.data.positions import PositionLimits
+from greencore.training.batches.batch_layout import BatchLayout, predict_relative_cost
+from greencore.training.batches.batch_shapes import row_lengths
+from greencore.training.batches.learned_positions import find_learned_positions
+from greencore.training.batches.packing import PackedCollator
+from greencore.training.batches.positions import PositionLimits
 from greencore.training.data.prompt_formats import TLDR
 from greencore.training.data.tokenisation import Collator, Example, tokenise_rows
-from greencore.training.methods.batch_shapes import row_lengths
 from greencore.training.models.loading import load_model, load_tokenizer
 
 PADDED_ROWS = 4

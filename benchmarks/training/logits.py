@@ -19,11 +19,11 @@ import torch
 from benchmarks.report import publish
 from benchmarks.training.finetuning import MODEL, model_folder
 from greencore.dataset import PromptRow
-from greencore.training.data.learned_positions import LearnedPositionsCollator
-from greencore.training.data.packing import PackedCollator
+from greencore.training.batches.batch_shapes import BatchShapes, get_step_shape
+from greencore.training.batches.learned_positions import LearnedPositionsCollator
+from greencore.training.batches.packing import PackedCollator
 from greencore.training.data.prompt_formats import TLDR
 from greencore.training.data.tokenisation import Collator, tokenise_rows
-from greencore.training.methods.batch_shapes import BatchShapes, get_step_shape
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_meta_model, load_model, load_tokenizer
 

@@ -23,12 +23,12 @@ from benchmarks.report import publish
 from greencore.device import RunPrecision
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings, Metric
+from greencore.training.batches.batch_shapes import BatchShapes
+from greencore.training.batches.micro_batches import MicroBatchCollator
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
-from greencore.training.data.micro_batches import MicroBatchCollator
 from greencore.training.data.tokenisation import Collator, Example
 from greencore.training.methods.adapters import with_adapter
-from greencore.training.methods.batch_shapes import BatchShapes
 from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.step_memory import list_largest_selection, predict_step_memory

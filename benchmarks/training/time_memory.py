@@ -26,9 +26,9 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState,
 from benchmarks.report import publish
 from benchmarks.training.finetuning import MODEL, Arm, model_folder, run_fine_tuning
 from greencore.dataset import PromptRow
+from greencore.training.batches.batch_shapes import BatchShapes
 from greencore.training.data.prompt_formats import TLDR
 from greencore.training.data.tokenisation import Example, round_up_length, tokenise_rows
-from greencore.training.methods.batch_shapes import BatchShapes
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_meta_model, load_tokenizer
 from greencore.training.models.precision import choose_device, supports_bf16

@@ -38,9 +38,9 @@ from greencore.settings.method_choice import (
     load_frontier,
 )
 from greencore.settings.run_length import compute_run_length
+from greencore.training.batches.micro_batches import StepTooLarge
+from greencore.training.batches.positions import MaxLengthExceeded
 from greencore.training.data.held_out_rows import ValidationRowsUnusable
-from greencore.training.data.micro_batches import StepTooLarge
-from greencore.training.data.positions import MaxLengthExceeded
 from greencore.training.data.tokenisation import MAX_NAMED_LINES
 from greencore.training.evaluation.ledger import EvaluationReport
 from greencore.training.inputs import prepare_inputs

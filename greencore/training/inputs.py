@@ -10,17 +10,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from greencore.backprop.cost.by_length import Lengths
 from greencore.dataset import Row
 from greencore.settings.hyperparameters import Hyperparameters
-from greencore.training.data.batch_layout import BatchLayout, choose_layout
+from greencore.training.batches.batch_layout import BatchLayout, choose_layout
+from greencore.training.batches.batch_shapes import is_encoder_decoder, row_lengths
+from greencore.training.batches.learned_positions import takes_learned_positions
+from greencore.training.batches.packing import PackedCollator, check_takes_positions
+from greencore.training.batches.positions import PositionLimits, get_position_limits
 from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.end_of_text import refuse_unknown_tokens
 from greencore.training.data.held_out_rows import divide_rows, report_validation_rows
-from greencore.training.data.learned_positions import takes_learned_positions
-from greencore.training.data.packing import PackedCollator, check_takes_positions
-from greencore.training.data.positions import PositionLimits, get_position_limits
 from greencore.training.data.prompt_formats import PromptFormat, resolve_prompt_format
 from greencore.training.data.tokenisation import TokenisedRows, tokenise_rows
 from greencore.training.evaluation.evaluator import resolve_sample_format
-from greencore.training.methods.batch_shapes import is_encoder_decoder, row_lengths
 from greencore.training.models.loading import load_meta_model, load_model, load_tokenizer
 
 

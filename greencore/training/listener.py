@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from greencore.backprop import TensorCost
-from greencore.training.data.micro_batches import HalvedMicroBatch
+from greencore.training.batches.micro_batches import HalvedMicroBatch
 from greencore.training.evaluation.ledger import EvaluationLedger, EvaluationReport
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.methods.selection_callback import SelectionCallback

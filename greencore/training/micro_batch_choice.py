@@ -13,7 +13,7 @@ from greencore.device import count_bytes_per_weight
 from greencore.disk import load_or_create
 from greencore.host_memory import get_available_memory
 from greencore.settings.hyperparameters import Hyperparameters
-from greencore.training.data.micro_batches import StepTooLarge, is_out_of_memory
+from greencore.training.batches.micro_batches import StepTooLarge, is_out_of_memory
 from greencore.training.data.tokenisation import IGNORED_LABEL, Example
 
 FILE_NAME = "micro_batch_choice.json"  # of the choice, in the run's folder

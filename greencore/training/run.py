@@ -17,15 +17,16 @@ from transformers import (
 from greencore.dataset import Row
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings
+from greencore.training.batches.batch_layout import OrderedSampler, choose_layout
+from greencore.training.batches.batch_shapes import is_encoder_decoder, row_lengths
+from greencore.training.batches.learned_positions import LearnedPositionsCollator, choose_logit_positions
+from greencore.training.batches.micro_batches import Collate, MicroBatchCollator
+from greencore.training.batches.packing import PackedCollator
+from greencore.training.batches.positions import get_position_limits
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
-from greencore.training.data.batch_layout import OrderedSampler, choose_layout
 from greencore.training.data.chat_template import CLOCK_FILE_NAME, TemplateClock
 from greencore.training.data.end_of_text import choose_padding_token_id, set_stop_tokens
-from greencore.training.data.learned_positions import LearnedPositionsCollator, choose_logit_positions
-from greencore.training.data.micro_batches import Collate, MicroBatchCollator
-from greencore.training.data.packing import PackedCollator
-from greencore.training.data.positions import get_position_limits
 from greencore.training.data.prompt_formats import resolve_prompt_format
 from greencore.training.data.target_language import configure_target_language
 from greencore.training.data.tokenisation import (
@@ -48,7 +49,6 @@ from greencore.training.listener import (
     is_within_epoch,
 )
 from greencore.training.methods.baselines import Baseline
-from greencore.training.methods.batch_shapes import is_encoder_decoder, row_lengths
 from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.methods.modes import set_use_cache

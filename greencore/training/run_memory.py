@@ -16,8 +16,8 @@ from greencore.disk import load_or_create
 from greencore.host_memory import read_host_memory
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings
-from greencore.training.data.batch_layout import BatchLayout
-from greencore.training.data.positions import PositionLimits
+from greencore.training.batches.batch_layout import BatchLayout
+from greencore.training.batches.positions import PositionLimits
 from greencore.training.data.tokenisation import round_up_length
 from greencore.training.methods.baselines import BaselineError, list_trained_tensors
 from greencore.training.methods.step_costs import StepCosts

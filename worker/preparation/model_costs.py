@@ -4,14 +4,14 @@ from typing import cast
 
 from transformers import PreTrainedModel
 
-from greencore.training.data.learned_positions import takes_learned_positions
+from greencore.training.batches.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
+from greencore.training.batches.learned_positions import takes_learned_positions
 from greencore.training.methods.baselines import (
     Baseline,
     BaselineError,
     find_query_value_projections,
     list_trained_tensors,
 )
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
 from greencore.training.methods.step_costs import StepCosts
 from planning.compute_costs import RowCosts
 

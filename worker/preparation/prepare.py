@@ -17,7 +17,7 @@ from greencore.settings.method_choice import AUTO, ChosenMethod, MethodChoice
 from greencore.settings.method_settings import AdaptiveSettings, LoraSettings
 from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from greencore.settings.value_types import LogitPositions
-from greencore.training.data.positions import get_position_limits
+from greencore.training.batches.positions import get_position_limits
 from greencore.training.data.tokenisation import MAX_NAMED_LINES
 from greencore.training.inputs import TrainingInputs, prepare_inputs
 from greencore.training.methods.baselines import Baseline, count_method_flops

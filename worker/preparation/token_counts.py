@@ -12,11 +12,11 @@ from greencore.clock import utc_now
 from greencore.dataset import Row
 from greencore.length_statistics import LengthCounter
 from greencore.settings.value_types import FormatName, TrainOn
+from greencore.training.batches.batch_shapes import is_encoder_decoder
 from greencore.training.data.chat_template import TemplateClock
 from greencore.training.data.preview import preview_rows
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat, resolve_prompt_format
 from greencore.training.data.tokenisation import MAX_NAMED_LINES, refuse_nothing_learned, tokenise_rows
-from greencore.training.methods.batch_shapes import is_encoder_decoder
 from greencore.training.models.loading import load_meta_model, load_tokenizer
 from runtime.settings import Settings, get_settings
 from store.database import Database

@@ -20,7 +20,7 @@ from greencore.energy import EnergyInterval, EnergyMeter, is_unresponsive
 from greencore.policy import RhoDecision, decide_rho
 from greencore.policy.rho.utility import DEFAULT_UTILITY, UtilityCurve
 from greencore.settings.hyperparameters import Hyperparameters
-from greencore.training.data.micro_batches import HalvedMicroBatch
+from greencore.training.batches.micro_batches import HalvedMicroBatch
 from greencore.training.evaluation.ledger import EvaluationReport
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport

@@ -12,8 +12,8 @@ from benchmarks.training.frontier.arms import FrontierArm
 from benchmarks.training.frontier.schedules import find_boundary
 from benchmarks.training.frontier.step_recorder import RecordedPass
 from greencore.settings.method_settings import LoraSettings
+from greencore.training.batches.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.adapters import with_adapter
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_model
 from greencore.training.models.precision import choose_device

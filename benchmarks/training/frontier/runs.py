@@ -21,9 +21,9 @@ from benchmarks.training.frontier.step_recorder import StepRecorder, from_json, 
 from benchmarks.training.splits import Splits, SplitSizes
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training import GreenTrainerCallback
-from greencore.training.data.learned_positions import LearnedPositionsCollator
+from greencore.training.batches.batch_shapes import StepShape, get_step_shape, measure_batch_shapes
+from greencore.training.batches.learned_positions import LearnedPositionsCollator
 from greencore.training.data.tokenisation import Collator
-from greencore.training.methods.batch_shapes import StepShape, get_step_shape, measure_batch_shapes
 from greencore.training.models.loading import load_model, load_tokenizer
 
 Record = dict[str, Any]

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from benchmarks.training.frontier.arms import Cache
 from benchmarks.training.frontier.schedules import find_block, find_boundary
-from greencore.training.data.learned_positions import find_learned_positions
+from greencore.training.batches.learned_positions import find_learned_positions
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from transformers import Trainer, TrainerState
 from greencore.backprop import NotFinite
 from greencore.backprop.master_weights import MasterWeights, set_gradient_types
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.training.batches.batch_shapes import is_encoder_decoder
+from greencore.training.batches.learned_positions import get_targets
+from greencore.training.batches.micro_batches import MicroBatchCollator, StepRows, compute_shares
 from greencore.training.checkpoints.folder import CheckpointFolder, CheckpointUnusable
-from greencore.training.data.learned_positions import get_targets
-from greencore.training.data.micro_batches import MicroBatchCollator, StepRows, compute_shares
 from greencore.training.data.tokenisation import to_device
 from greencore.training.evaluation.ledger import LEDGER_KEY
 from greencore.training.evaluation.token_loss import sum_token_loss
 from greencore.training.finite_checks import check_step
 from greencore.training.listener import count_finished_epochs
-from greencore.training.methods.batch_shapes import is_encoder_decoder
 from greencore.training.methods.selection_callback import get_callback_states
 from greencore.training.models.loading import ModelError, load_model
 from greencore.training.models.precision import bf16_autocast

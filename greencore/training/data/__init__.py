@@ -1,1 +1,1 @@
-"""Tokenisation of rows: prompt formats, chat templates, special tokens, positions, packing."""
+"""Tokenisation of rows: prompt formats, chat templates, special tokens, held-out rows."""

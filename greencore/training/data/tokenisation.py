@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from greencore.dataset import InvalidRow, Message, MessagesRow, PromptRow, Row, TextRow
 from greencore.settings.value_types import TrainOn
+from greencore.training.batches.positions import UNBOUNDED, PositionLimits
 from greencore.training.data.chat_template import ConversationRefused
 from greencore.training.data.continuations import (
     NO_TOKENS,
@@ -27,7 +28,6 @@ from greencore.training.data.conversation_tokens import (
     tokenise_turn_prompt,
 )
 from greencore.training.data.learned_turns import Conversation, find_turn_end, list_learned_turns, render_turn
-from greencore.training.data.positions import UNBOUNDED, PositionLimits
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat
 from greencore.training.data.special_text import encode_marked, mark_special_tokens
 from greencore.training.models.loading import ModelError

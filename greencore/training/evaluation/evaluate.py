@@ -11,16 +11,16 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.dataset import PromptRow, Row, TextRow
+from greencore.training.batches.batch_shapes import is_encoder_decoder
+from greencore.training.batches.learned_positions import LearnedPositionsCollator, get_targets
+from greencore.training.batches.micro_batches import Collate
+from greencore.training.batches.positions import UNBOUNDED, get_position_limits
 from greencore.training.data.end_of_text import choose_padding_token_id, end_token_ids
-from greencore.training.data.learned_positions import LearnedPositionsCollator, get_targets
-from greencore.training.data.micro_batches import Collate
-from greencore.training.data.positions import UNBOUNDED, get_position_limits
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat
 from greencore.training.data.target_language import get_target_language_settings
 from greencore.training.data.tokenisation import Collator, TokenisedRows, get_reference_text, to_device, tokenise_prompt
 from greencore.training.evaluation.rouge import compute_rouge
 from greencore.training.evaluation.token_loss import count_correct_tokens, sum_token_loss
-from greencore.training.methods.batch_shapes import is_encoder_decoder
 from greencore.training.methods.modes import in_mode
 
 BEAMS, DEFAULT_NEW_TOKENS = 4, 64  # paper §4, for SciTLDR; DialogSum's summaries have up to 128 tokens

@@ -11,7 +11,7 @@ def sum_token_loss(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.T
     """Return the summed cross-entropy (nats) of the learned tokens of a batch, and their number.
 
     `logits` are [rows, positions, vocabulary], `targets` [rows, positions] the tokens that they predict, with -100 for
-    what is not learned (`greencore.training.data.learned_positions.get_targets`). A model's own loss may have other
+    what is not learned (`greencore.training.batches.learned_positions.get_targets`). A model's own loss may have other
     terms, a router's balance for example, and its mean may count other tokens. Computed row by row to bound memory.
     """
     total = torch.zeros((), dtype=torch.float64, device=logits.device)

@@ -20,7 +20,7 @@ from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from greencore.settings.method_settings import LoraSettings
-from greencore.training.data.positions import PREFIX_TOKENS
+from greencore.training.batches.positions import PREFIX_TOKENS
 from greencore.training.methods.baselines import BaselineError, forward_one_token
 from greencore.training.methods.lora_targets import resolve_lora_targets
 from greencore.training.models.weights import WeightsMismatch

@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from greencore.settings.method_settings import LoraSettings
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape
+from greencore.training.batches.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts
 

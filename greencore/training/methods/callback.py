@@ -11,7 +11,7 @@ from greencore.backprop import BudgetTooSmall, NotFinite, Selection
 from greencore.backprop.importance import importance_of_gradients
 from greencore.model_names import TensorRoles
 from greencore.settings.method_settings import Metric
-from greencore.training.data.micro_batches import get_rows_computed_at_once
+from greencore.training.batches.micro_batches import get_rows_computed_at_once
 from greencore.training.finite_checks import explain_non_finite
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Measurement, Reselection

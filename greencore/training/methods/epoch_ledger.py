@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from greencore.backprop.selection.importance_curve import ConcaveCurve
-from greencore.training.methods.batch_shapes import StepShape
+from greencore.training.batches.batch_shapes import StepShape
 from greencore.training.methods.step_costs import StepCosts
 
 

@@ -13,14 +13,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.backprop.importance import BatchParts, NotFinite, importance
 from greencore.settings.method_settings import Metric
-from greencore.training.data.micro_batches import (
+from greencore.training.batches.batch_shapes import get_step_shape, is_encoder_decoder, is_stream
+from greencore.training.batches.micro_batches import (
     MicroBatchCollator,
     collate_in_parts,
     compute_shares,
     count_learned_tokens,
 )
 from greencore.training.data.tokenisation import to_device
-from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, is_stream
 from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from greencore.backprop.cost.by_length import Lengths
-from greencore.training.methods.batch_shapes import StepShape
+from greencore.training.batches.batch_shapes import StepShape
 from greencore.training.methods.step_costs import StepCosts
 
 

@@ -12,8 +12,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from greencore.backprop import BudgetTooSmall, TensorCost
 from greencore.backprop.selection.importance_curve import ConcaveCurve
 from greencore.model_names import TensorRoles
+from greencore.training.batches.batch_shapes import get_step_shape, is_encoder_decoder, measure_batch_shapes
 from greencore.training.finite_checks import check_gradients, check_model
-from greencore.training.methods.batch_shapes import get_step_shape, is_encoder_decoder, measure_batch_shapes
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
 from greencore.training.methods.step_costs import StepCosts
 

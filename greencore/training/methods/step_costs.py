@@ -18,8 +18,8 @@ from greencore.backprop.selection.constraints import Constraints
 from greencore.backprop.selection.importance_curve import ConcaveCurve, importance_curve
 from greencore.backprop.selection.select_tensors import build_selection
 from greencore.cost_polynomial import SOURCE_AND_TARGET, TOKENS, TOKENS_AND_LOGITS, Terms
+from greencore.training.batches.batch_shapes import BatchShapes, StepShape
 from greencore.training.data.tokenisation import round_up_length
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.modes import in_mode
 
 

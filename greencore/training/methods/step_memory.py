@@ -11,8 +11,8 @@ from greencore.backprop.master_weights import MasterWeights
 from greencore.device import PeakMemory, RunPrecision
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings
-from greencore.training.data.learned_positions import get_targets
-from greencore.training.methods.batch_shapes import BatchShapes, is_encoder_decoder
+from greencore.training.batches.batch_shapes import BatchShapes, is_encoder_decoder
+from greencore.training.batches.learned_positions import get_targets
 from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts, make_batch
 from greencore.training.recipe import build_optimizer_settings

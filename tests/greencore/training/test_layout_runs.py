@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from greencore.dataset import Row
 from greencore.settings.hyperparameters import Hyperparameters
-from greencore.training.data.packing import PackedCollator
+from greencore.training.batches.packing import PackedCollator
 from greencore.training.data.tokenisation import Example
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport

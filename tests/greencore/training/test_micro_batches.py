@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 
 from greencore.dataset import PromptRow, Row
 from greencore.settings.hyperparameters import Hyperparameters
-from greencore.training.data.micro_batches import HalvedMicroBatch, MicroBatchCollator, StepTooLarge
+from greencore.training.batches.micro_batches import HalvedMicroBatch, MicroBatchCollator, StepTooLarge
 from greencore.training.run import Method, TrainingResult, fine_tune
 from tests.greencore.training.test_run import Watch
 

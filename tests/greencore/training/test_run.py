@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from greencore.backprop import TensorCost
 from greencore.dataset import Row
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.training.batches.learned_positions import FILE_NAME
 from greencore.training.checkpoints.folder import CheckpointFolder
-from greencore.training.data.learned_positions import FILE_NAME
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.models.precision import PRECISION_FILE_NAME

@@ -8,7 +8,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from greencore.settings.hyperparameters import SettingUnsupported
-from greencore.training.data.positions import MaxLengthExceeded
+from greencore.training.batches.positions import MaxLengthExceeded
 from greencore.training.models.loading import ModelError, load_tokenizer
 from runtime.settings import Settings
 from store.tables import Job

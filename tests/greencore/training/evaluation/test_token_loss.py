@@ -36,7 +36,7 @@ from transformers import (
 
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.settings.hyperparameters import Hyperparameters
-from greencore.training.data.learned_positions import get_targets
+from greencore.training.batches.learned_positions import get_targets
 from greencore.training.data.tokenisation import IGNORED_LABEL, tokenise_rows
 from greencore.training.evaluation.evaluate import score_tokens
 from greencore.training.evaluation.token_loss import count_correct_tokens

@@ -16,10 +16,10 @@ from greencore.settings.checks import check_method
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.settings.method_settings import LoraSettings
 from greencore.settings.validation_faults import merge_union_faults
+from greencore.training.batches.batch_shapes import BatchShapes, StepShape
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.adapters import with_adapter
 from greencore.training.methods.baselines import count_method_flops
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.lora_targets import resolve_lora_targets
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_meta_model, load_model, load_tokenizer

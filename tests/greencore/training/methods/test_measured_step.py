@@ -14,8 +14,8 @@ from greencore.backprop.importance import BatchParts
 from greencore.dataset import PromptRow, Row
 from greencore.settings.method_settings import Metric
 from greencore.training import GreenTrainerCallback
+from greencore.training.batches.batch_shapes import measure_batch_shapes
 from greencore.training.data.tokenisation import Collator, tokenise_rows
-from greencore.training.methods.batch_shapes import measure_batch_shapes
 from greencore.training.methods.epoch_ledger import EpochLedger, Measurement, Reselection
 from greencore.training.methods.selection_callback import STATE_KEY
 from greencore.training.methods.step_costs import StepCosts

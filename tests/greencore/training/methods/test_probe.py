@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from greencore.backprop import NotFinite
 from greencore.dataset import Row
+from greencore.training.batches.batch_shapes import BatchShapes
 from greencore.training.data.tokenisation import Collator, tokenise_rows
-from greencore.training.methods.batch_shapes import BatchShapes
 from greencore.training.methods.probe import ImportanceProbe, ProbeResult
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_model, load_tokenizer

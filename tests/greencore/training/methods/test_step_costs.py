@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from greencore.backprop import BudgetTooSmall, Profile, profile
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape
+from greencore.training.batches.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import load_meta_model, load_model
 from tests.greencore.training.conftest import small_model

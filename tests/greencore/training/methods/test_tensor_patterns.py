@@ -11,7 +11,7 @@ from greencore.dataset import Row
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.settings.method_settings import AdaptiveSettings
 from greencore.training import GreenTrainerCallback
-from greencore.training.methods.batch_shapes import BatchShapes
+from greencore.training.batches.batch_shapes import BatchShapes
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.tensor_patterns import match_tensor_patterns
 from greencore.training.models.loading import load_meta_model, load_model

@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, T5Config, T5For
 from greencore.backprop import Profile, profile
 from greencore.dataset import PromptRow, Row
 from greencore.training import BaselineCallback, GreenTrainerCallback
-from greencore.training.data.packing import PackedCollator
+from greencore.training.batches.packing import PackedCollator
 from greencore.training.data.tokenisation import Collator, Example
 from greencore.training.methods.adapters import with_adapter
 from greencore.training.methods.baselines import Baseline

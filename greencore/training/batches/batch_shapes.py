@@ -7,8 +7,8 @@ from typing import Any
 
 from greencore.backprop.cost.by_length import Lengths
 from greencore.cost_polynomial import SOURCE_AND_TARGET, TOKENS, TOKENS_AND_LOGITS, Terms
-from greencore.training.data.learned_positions import has_learned_positions
-from greencore.training.data.micro_batches import collate_in_parts, get_rows_computed_at_once
+from greencore.training.batches.learned_positions import has_learned_positions
+from greencore.training.batches.micro_batches import collate_in_parts, get_rows_computed_at_once
 from greencore.training.data.tokenisation import IGNORED_LABEL
 
 

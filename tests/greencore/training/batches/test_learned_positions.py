@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks.training.families import FAMILIES, build_family_model
-from greencore.training.data.learned_positions import (
+from greencore.training.batches.learned_positions import (
     LearnedPositionsCollator,
     choose_logit_positions,
     computes_learned_positions,
@@ -19,8 +19,8 @@ from greencore.training.data.learned_positions import (
     get_targets,
     takes_learned_positions,
 )
-from greencore.training.data.micro_batches import Collate
-from greencore.training.data.packing import PackedCollator
+from greencore.training.batches.micro_batches import Collate
+from greencore.training.batches.packing import PackedCollator
 from greencore.training.data.tokenisation import IGNORED_LABEL, Collator, Example
 from greencore.training.evaluation.token_loss import sum_token_loss
 from greencore.training.methods.adapters import with_adapter

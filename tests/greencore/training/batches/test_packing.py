@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from greencore.training.data.packing import PackedCollator
+from greencore.training.batches.packing import PackedCollator
 from greencore.training.data.tokenisation import IGNORED_LABEL, Collator, Example
 
 

@@ -50,7 +50,7 @@ from transformers import (
 
 from greencore.dataset import PromptRow, Row, TextRow
 from greencore.settings.hyperparameters import Hyperparameters
-from greencore.training.data.positions import UNBOUNDED, MaxLengthExceeded, PositionLimits, get_position_limits
+from greencore.training.batches.positions import UNBOUNDED, MaxLengthExceeded, PositionLimits, get_position_limits
 from greencore.training.data.tokenisation import Collator, tokenise_rows
 from greencore.training.evaluation.evaluate import evaluate, generate_completions
 from greencore.training.models.loading import load_tokenizer

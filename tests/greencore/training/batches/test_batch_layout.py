@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 
 from greencore.backprop.cost.by_length import Lengths
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
-from greencore.training.data.batch_layout import BatchLayout, OrderedSampler, choose_layout
-from greencore.training.data.packing import PackedCollator
-from greencore.training.data.positions import PositionLimits
+from greencore.training.batches.batch_layout import BatchLayout, OrderedSampler, choose_layout
+from greencore.training.batches.batch_shapes import StepShape, get_step_shape, measure_batch_shapes
+from greencore.training.batches.packing import PackedCollator
+from greencore.training.batches.positions import PositionLimits
 from greencore.training.data.tokenisation import Collator, Example
-from greencore.training.methods.batch_shapes import StepShape, get_step_shape, measure_batch_shapes
 from greencore.training.models.loading import load_model
 
 LIMITS = PositionLimits()

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from greencore.disk import load_or_create
 from greencore.settings.value_types import LogitPositions
-from greencore.training.data.micro_batches import Collate
+from greencore.training.batches.micro_batches import Collate
 from greencore.training.data.tokenisation import IGNORED_LABEL, round_up_length
 from greencore.training.methods.modes import in_mode
 

@@ -14,9 +14,9 @@ from greencore.backprop.cost.by_length import Lengths
 from greencore.settings.checks import check_method
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.settings.layout_choice import LayoutName, resolve_layout
-from greencore.training.data.positions import UNBOUNDED, PositionLimits
+from greencore.training.batches.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
+from greencore.training.batches.positions import UNBOUNDED, PositionLimits
 from greencore.training.data.tokenisation import round_up_length
-from greencore.training.methods.batch_shapes import BatchShapes, StepShape, is_encoder_decoder
 
 GROUPED_STEPS = 50  # optimiser steps whose rows are sorted together: fewer leave more padding, more are less random
 MIN_SHUFFLED_ROWS = 20_000  # fewest rows that are put into batches: a small dataset is shuffled several times

@@ -1,0 +1,1 @@
+"""Batches of tokenised rows: their layout and shapes, packing, positions, and where logits are computed."""
