@@ -15,7 +15,7 @@ class RunOptions(TypedDict, total=False):
     validation_dataset: str | None
     """Id of a dataset that the model is evaluated on, in place of an `eval_share` of the rows"""
     method: str | None
-    """greentrainer, full, lora, prefix, top2 or bitfit"""
+    """auto (the service chooses, the default), greentrainer, full, lora, prefix, top2 or bitfit"""
     policy: PolicyChoice | None
     """Name of a stored policy, or a policy"""
     zone: str | None

@@ -45,18 +45,26 @@ class RowCosts:
     `forward` and `full` (every tensor trained) are coefficients of (L, K, L²) for rows of L tokens with logits at K
     positions, of (L, L²) where a model always computes all, or of (S, T, S², T², S·T) where an encoder reads S tokens
     and a decoder writes T. `methods` has the share of `full` that each other method takes, or the reason why the model
-    does not support it. `logits` is None in measurements of earlier versions.
+    does not support it. `width` is that of the hidden states, None where it is unknown. `logits` is None in
+    measurements of earlier versions.
     """
 
     forward: tuple[float, ...]
     full: tuple[float, ...]
     methods: Mapping[str, float | str]
     logits: LogitPositions | None = None
+    width: int | None = None
 
     @classmethod
     def from_json(cls, stored: Json) -> "RowCosts":
         """Parse `models.costs`."""
-        return cls(tuple(stored["forward"]), tuple(stored["full"]), stored.get("methods", {}), stored.get("logits"))
+        return cls(
+            tuple(stored["forward"]),
+            tuple(stored["full"]),
+            stored.get("methods", {}),
+            stored.get("logits"),
+            stored.get("width"),
+        )
 
     def to_json(self) -> Json:
         """Return the value of `models.costs`."""
@@ -65,6 +73,7 @@ class RowCosts:
             "full": list(self.full),
             "methods": dict(self.methods),
             "logits": self.logits,
+            "width": self.width,
         }
 
     @property
@@ -109,6 +118,12 @@ class WorkloadUnknown(ValueError):
     """A job's FLOPs cannot be estimated; the message gives the reason, and when they can be."""
 
 
+def find_row_costs(session: Session, model: str) -> RowCosts | None:
+    """Return the measured costs of a model of the catalogue; None where it is not measured yet."""
+    stored = session.get(Model, model)
+    return RowCosts.from_json(stored.costs) if stored is not None and stored.costs else None
+
+
 def estimate_workload(
     session: Session, dataset: Dataset, model: str, method: str, hyperparameters: Hyperparameters
 ) -> EpochWorkload:
@@ -117,8 +132,7 @@ def estimate_workload(
     That is a prepared job with the same model and rows, else the dataset's tokens counted for this model, and else its
     characters, both with the model's measured costs. Raises `WorkloadUnknown` where the model is not measured yet.
     """
-    stored = session.get(Model, model)
-    costs = RowCosts.from_json(stored.costs) if stored is not None and stored.costs else None
+    costs = find_row_costs(session, model)
     share, share_basis = _share(session, model, method, hyperparameters, costs)
     prepared = _find_prepared_estimate(session, dataset, model, hyperparameters)
     if prepared is not None:

@@ -15,6 +15,8 @@ from greencore.settings.fields import (
 
 __all__ = ["FieldGroup", "FormField", "Schema", "field_groups", "fields_of", "form_field"]
 
+SET_BY_AUTO = {("learning_rate",)}  # left empty, so that the method `auto` tells what was asked for from its default
+
 
 @dataclass(frozen=True)
 class FormField:
@@ -79,7 +81,10 @@ def field_groups(groups: tuple[SettingGroup, ...], *, prefix: str) -> list[Field
             description=without_null(group.description),
             methods=group.methods,
             fields=tuple(
-                replace(_of_setting(field, path=prefix + ".".join(field.path)), optional=group.optional)
+                replace(
+                    _of_setting(field, path=prefix + ".".join(field.path)),
+                    optional=group.optional or field.path in SET_BY_AUTO,
+                )
                 for field in group.fields
             ),
         )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.http.pagination import LONGEST_ID
 from api.http.times import UtcDatetime
@@ -36,6 +36,7 @@ class JobRequest(BaseModel):
                         "kind": "steps",
                         "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.5}],
                     },
+                    "method": "greentrainer",
                     "zone": "FR",
                     "hyperparameters": {"epochs": 3},
                 }
@@ -58,7 +59,8 @@ class JobRequest(BaseModel):
     method: Method = Field(
         default="auto",
         description="`auto`: as the job is prepared, the method that learned most in a benchmark at the job's budget "
-        "of FLOPs; or adaptive backpropagation, or one of the methods that it is compared with",
+        "of FLOPs; or adaptive backpropagation, or one of the methods that it is compared with. A job that names "
+        "none and has settings of adaptive backpropagation is trained by `greentrainer`",
     )
     policy: PolicyChoice = Field(
         default=dict(DEFAULT_POLICY),
@@ -72,3 +74,9 @@ class JobRequest(BaseModel):
     metadata: dict[MetadataKey, MetadataValue] = Field(
         default={}, max_length=MAX_METADATA, description="Labels for the client's own use"
     )
+
+    @model_validator(mode="after")
+    def _take_method_of_settings(self) -> "JobRequest":
+        if "method" not in self.model_fields_set and self.hyperparameters.adaptive is not None:
+            self.method = "greentrainer"
+        return self

@@ -141,7 +141,7 @@ def _choose_method(
     inputs = prepare_inputs(folder, rows, validation_rows, hyperparameters, method=AUTO)
     length = compute_run_length(hyperparameters, training_rows=len(inputs.lengths))
     budget = MethodBudget(length.whole_epochs * rho, f"{length.whole_epochs:.3g} at ρ = {rho:g}")
-    shares = MethodShares(inputs, hyperparameters)
+    shares = MethodShares(inputs, hyperparameters, recomputes=hyperparameters.gradient_checkpointing is True)
     return choose_method(
         load_frontier(),
         budget,

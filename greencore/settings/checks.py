@@ -10,7 +10,10 @@ def check_method(hyperparameters: Hyperparameters, method: str) -> None:
     """
     for field, owners in (("adaptive", ("greentrainer",)), ("lora", ("lora", "auto"))):
         if getattr(hyperparameters, field) is not None and method not in owners:
-            raise SettingUnsupported(field, f"given with the method {method}, and only {owners[0]} has these settings")
+            hint = f": name {owners[0]} as the method, or leave them out" if method == "auto" else ""
+            raise SettingUnsupported(
+                field, f"given with the method {method}, and only {owners[0]} has these settings{hint}"
+            )
     if method == "prefix" and hyperparameters.packing is True:
         raise SettingUnsupported("packing", "the prefix precedes only the first of the rows of a packed batch")
     if method == "prefix" and hyperparameters.gradient_checkpointing is True:

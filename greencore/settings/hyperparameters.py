@@ -71,14 +71,16 @@ class Hyperparameters(BaseModel):
         ge=1,
         le=MAX_EPOCHS,
         description="Passes over the training rows; null where `max_steps` is given. 3 by default, as many more "
-        "mostly learn small datasets by heart",
+        "mostly learn small datasets by heart. Under the method `auto` the length, times the policy's ρ, is a budget, "
+        "which the chosen method spends in as many steps as it pays for",
     )
     max_steps: int | None = Field(
         default=None,
         ge=1,
         le=10_000_000,
         validate_default=True,
-        description="Optimiser steps of the run instead of `epochs`; the last epoch ends with the last step",
+        description="Optimiser steps of the run instead of `epochs`; the last epoch ends with the last step. A budget "
+        "under `auto`, as `epochs` are",
         json_schema_extra={"group": "Run"},
     )
     batch_size: int = Field(

@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from greencore.settings.hyperparameters import MAX_EPOCHS, Hyperparameters
 from greencore.settings.method_settings import LoraSettings
+from greencore.settings.run_length import RunLength
 from greencore.text import StorableText
 
 AUTO = "auto"
 FILE_NAME = "frontier.json"
 MAX_STEPS = 10_000_000
+FAR = 4  # times as many steps as measured, or fewer by as much, of which the reason warns
 MEASURED_OPTIMIZER = "adamw"  # whose learning rates the benchmark has
 TITLES = {"full": "full fine-tuning", "lora": "LoRA", "greentrainer": "GreenTrainer"}
 
@@ -151,7 +153,7 @@ def choose_method(
             refusals[run.method] = share
             continue
         steps = count_affordable_steps(budget.epochs, share, steps_per_epoch=steps_per_epoch)
-        changed = _with_length(changed, steps, steps_per_epoch)
+        changed = _with_length(changed, RunLength(steps, steps_per_epoch))
         return MethodChoice(run.method, changed, explain(run, refusals))
     raise MethodsUnavailable("; ".join(f"{TITLES[method]}: {reason}" for method, reason in refusals.items()))
 
@@ -174,20 +176,29 @@ def scale_rate(rate: float, measured_width: int, width: int | None) -> float:
 
 
 def _apply_run(run: MeasuredRun, given: Hyperparameters, *, rate: float) -> Hyperparameters:
-    """Return the hyperparameters with this learning rate and the run's LoRA settings where none were set."""
+    """Return the hyperparameters with this learning rate and the run's LoRA settings where none were set.
+
+    Another rank keeps the run's scale of the update, alpha / rank.
+    """
     changes: dict[str, object] = {"lora": None}
     if "learning_rate" not in given.model_fields_set and given.optimizer == MEASURED_OPTIMIZER:
         changes["learning_rate"] = rate
     if run.lora is not None:
         own = {} if given.lora is None else given.lora.model_dump(exclude_unset=True)
+        if "rank" in own and "alpha" not in own:  # the rate was measured at this scale of the update
+            own["alpha"] = max(1, round(own["rank"] * run.lora.alpha / run.lora.rank))
         changes["lora"] = run.lora.model_copy(update=own)
     return given.model_copy(update=changes)
 
 
-def _with_length(given: Hyperparameters, steps: int, steps_per_epoch: int) -> Hyperparameters:
-    whole, rest = divmod(steps, steps_per_epoch)
-    length = {"epochs": None, "max_steps": steps} if rest else {"epochs": whole, "max_steps": None}
-    return given.model_copy(update=length)
+def _with_length(given: Hyperparameters, length: RunLength) -> Hyperparameters:
+    """Return the hyperparameters with this length; a warm-up in steps keeps its share of a run that gets shorter."""
+    whole, rest = divmod(length.steps, length.steps_per_epoch)
+    changes = {"epochs": None, "max_steps": length.steps} if rest else {"epochs": whole, "max_steps": None}
+    if given.warmup_steps is not None:
+        before = given.max_steps or (given.epochs or 0) * length.steps_per_epoch
+        changes["warmup_steps"] = math.floor(given.warmup_steps * min(1, length.steps / before))
+    return given.model_copy(update=changes)
 
 
 def _explain(
@@ -200,9 +211,10 @@ def _explain(
 ) -> str:
     losses = ", ".join(f"{run.loss:.3f} by {run.title}" for run in compared)
     refused = "".join(f"; {TITLES[method]} is ruled out ({why})" for method, why in refusals.items())
+    far = " and far off" if abs(math.log(chosen.steps / full_steps)) > math.log(FAR) else ""
     runs = "one seed" if frontier.seeds == 1 else f"{frontier.seeds} seeds"
     return (
         f"a budget of {budget.epochs:.3g} epochs of full fine-tuning ({budget.basis}), {full_steps:.3g} of its steps; "
-        f"at {chosen.steps}, the nearest measured, validation losses of {losses}{refused}; measured on "
+        f"at {chosen.steps}, the nearest measured{far}, validation losses of {losses}{refused}; measured on "
         f"{frontier.model} and {frontier.data} with {runs}, and another model or other data may differ"
     )

@@ -12,6 +12,7 @@ from greencore.training.methods.baselines import (
     find_query_value_projections,
     list_trained_tensors,
 )
+from greencore.training.methods.method_shares import get_width
 from greencore.training.methods.step_costs import StepCosts
 from planning.compute_costs import RowCosts
 
@@ -71,6 +72,7 @@ def compute_row_costs(model: PreTrainedModel, costs: StepCosts, shapes: BatchSha
         full=costs.fit_row_polynomial(costs.tensors),
         methods=methods,
         logits="learned" if shapes.learned_only else "all",
+        width=get_width(model),
     )
 
 

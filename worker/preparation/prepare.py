@@ -1,7 +1,7 @@
 """Prepares a job: checks its model, rows and policy, and estimates its FLOPs; measures the catalogue's models."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, cast
@@ -284,7 +284,10 @@ def _choose_and_estimate(
     A method whose steps fit no live device is passed over. Raises as `estimate_job`, and `MethodsUnavailable`.
     """
     given = Hyperparameters.model_validate(job.hyperparameters_asked or {})
-    policy, shares = parse_stored_policy(job.policy), MethodShares(inputs, given)
+    policy, shares = (
+        parse_stored_policy(job.policy),
+        MethodShares(inputs, given, recomputes=given.gradient_checkpointing is True),
+    )
     check_epoch_count(given, training_rows=len(inputs.lengths))
     length = compute_run_length(given, training_rows=len(inputs.lengths))
     too_large: dict[str, str] = {}
@@ -296,7 +299,12 @@ def _choose_and_estimate(
         choice = choose_job_method(expected, policy, given, length, measure_share, width=shares.width)
         job.method, job.hyperparameters = choice.method, choice.hyperparameters.model_dump(mode="json")
         try:
-            return choice, estimate_run(job, inputs, devices=devices, shares=shares)
+            estimate = estimate_run(job, inputs, devices=devices, shares=shares)
+            if not estimate.gradient_checkpointing or shares.recomputes:
+                return choice, estimate
+            # Recomputed steps cost more, and the budget pays for fewer; this estimate may have added an adapter.
+            inputs = replace(inputs, meta_model=load_meta_model(inputs.folder, attention=given.attention))
+            shares = MethodShares(inputs, given, recomputes=True)
         except DeviceTooSmall as error:
             if choice.method == "greentrainer":
                 raise
@@ -310,7 +318,7 @@ def measure_catalogue() -> None:
     for name in read_catalogue(settings.catalogue):
         with database.session() as session:
             known = ModelRepository(session).get(name)
-            if known is not None and known.costs is not None and "logits" in known.costs and known.names is not None:
+            if known is not None and known.costs is not None and "width" in known.costs and known.names is not None:
                 continue
         try:
             meta_model = load_meta_model(fetch_model_folder(name, settings))

@@ -77,7 +77,9 @@ def estimate_job(
     memory = _memory_out(session, context, new, policy)
     pace_spread = _combine_spreads(epoch.spread, workload.spread)
     in_force = placement.in_force
-    notes = _notes(new, policy, placement, memory, gated=gated, dropped_rows=workload.dropped_rows)
+    notes = _notes(
+        new, policy, placement, memory, gated=gated, chosen=choice is not None, dropped_rows=workload.dropped_rows
+    )
     return EstimateOut(
         method=new.method,
         method_reason=choice and choice.reason,
@@ -193,13 +195,15 @@ def _notes(
     memory: MemoryOut,
     *,
     gated: bool,
+    chosen: bool,
     dropped_rows: int | None,
 ) -> list[str]:
     notes = []
     if memory.peak_bytes is not None and memory.device_bytes is not None and memory.peak_bytes > memory.device_bytes:
         may = new.hyperparameters["gradient_checkpointing"] == "auto" and new.method != "prefix"
         unless = ", unless recomputed blocks make it fit" if may else ""
-        notes.append(f"its steps are predicted not to fit any live device: its preparation refuses it then{unless}")
+        then = "chooses another method" if chosen and new.method != "greentrainer" else "refuses it"
+        notes.append(f"its steps are predicted not to fit any live device: its preparation {then} then{unless}")
     if dropped_rows:
         notes.append(f"nothing is learned of {dropped_rows} of the dataset's rows: they are left out")
     if placement.live_workers == 0:
@@ -209,5 +213,6 @@ def _notes(
     if isinstance(policy, Budget):
         notes.append("until an epoch's energy is measured on its device, a budget's epochs have rho_min")
     if new.method != "greentrainer":
-        notes.append(f"{new.method} has no ρ: only the policy's gate applies")
+        only = "the policy's mean ρ has set its length, and only the gate applies beside"
+        notes.append(f"{new.method} has no ρ: {only if chosen else 'only the gate of its policy applies'}")
     return notes

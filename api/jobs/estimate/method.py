@@ -10,7 +10,7 @@ from greencore.policy import parse_stored_policy
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_choice import ChosenMethod, MethodChoice
 from greencore.settings.method_settings import LoraSettings
-from planning.compute_costs import EpochWorkload, estimate_workload
+from planning.compute_costs import EpochWorkload, estimate_workload, find_row_costs
 from planning.method_budget import choose_job_method, expect_rho
 from runtime.settings import Settings
 from store.repositories.jobs import NewJob
@@ -34,6 +34,8 @@ def choose_submitted_method(
         return estimate(method, {"lora": lora}).share
 
     expected = expect_rho(session, settings, policy, zone=new.zone, at=at)
-    choice = choose_job_method(expected, policy, given, estimate(new.method, {}).length, measure_share)
+    costs, length = find_row_costs(session, new.model), estimate(new.method, {}).length
+    width = None if costs is None else costs.width
+    choice = choose_job_method(expected, policy, given, length, measure_share, width=width)
     changed = choice.hyperparameters.model_dump(mode="json")
     return replace(new, method=choice.method, hyperparameters=changed), choice

@@ -18,6 +18,7 @@ from benchmarks.report import RESULTS
 from benchmarks.training.finetuning import model_folder
 from benchmarks.training.frontier.arms import FULL, GT_BY_GRADIENT, LORA
 from benchmarks.training.frontier.prices import ALPHA, RANK
+from benchmarks.training.frontier.runs import SCALES
 from greencore.settings.method_choice import FILE_NAME, parse_frontier
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -47,7 +48,7 @@ def build_table(report: Mapping[str, Any], *, width: int) -> dict[str, Any]:
     return {
         "model": model,
         "width": width,
-        "data": f"{size} of {DATASET}",
+        "data": f"{size} of {DATASET}, {SCALES['small'].batch_size} a step",
         "date": report["date"],
         "seeds": min(len({run["seed"] for run in row["runs"]}) for row in complete),
         "runs": [

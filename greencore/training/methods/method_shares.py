@@ -16,18 +16,24 @@ from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import enable_gradient_checkpointing, load_meta_model
 
 
+def get_width(model: PreTrainedModel) -> int | None:
+    """Return the width of the model's hidden states; None where its configuration has none."""
+    width: int | None = getattr(model.config.get_text_config(), "hidden_size", None)
+    return width
+
+
 class MethodShares:
     """Measures each method's share on the run's rows, in batches laid out by its hyperparameters."""
 
-    def __init__(self, inputs: TrainingInputs, hyperparameters: Hyperparameters) -> None:
-        """Lay the batches out. Their steps recompute their blocks only where the hyperparameters say so.
+    def __init__(self, inputs: TrainingInputs, hyperparameters: Hyperparameters, *, recomputes: bool) -> None:
+        """Lay the batches out; with `recomputes` their steps recompute their blocks.
 
         `width` is that of the model's hidden states, None where its configuration has none. Raises
         `SettingUnsupported` where the batches cannot be laid out.
         """
         self._folder, self._hyperparameters = inputs.folder, hyperparameters
-        self.recomputes = hyperparameters.gradient_checkpointing is True
-        self.width: int | None = getattr(inputs.meta_model.config.get_text_config(), "hidden_size", None)
+        self.recomputes = recomputes
+        self.width = get_width(inputs.meta_model)
         layout = inputs.choose_layout(hyperparameters, AUTO)
         self._shapes = layout.measure_extremes(inputs.lengths, inputs.positions)
         self._count_lora_flops = cache(self._trace_lora)

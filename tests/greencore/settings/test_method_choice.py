@@ -86,8 +86,30 @@ def test_a_wider_model_gets_a_lower_rate(width: int | None, rate: float) -> None
 def test_settings_that_are_set_are_kept() -> None:
     found = choose(0.5, learning_rate=2e-5, lora={"rank": 4}, batch_size=8).hyperparameters
     assert (found.learning_rate, found.batch_size) == (2e-5, 8)
-    assert found.lora == LoraSettings.model_validate({**LORA, "rank": 4})
+    assert found.lora == LoraSettings.model_validate({**LORA, "rank": 4, "alpha": 8})
     assert choose(2, lora={"rank": 4}).hyperparameters.lora is None
+
+
+def test_another_rank_keeps_the_scale_of_the_update() -> None:
+    given = {"rank": 4}
+    assert choose(0.5, lora=given).hyperparameters.lora == LoraSettings.model_validate({**LORA, "rank": 4, "alpha": 8})
+    own = {"rank": 4, "alpha": 32}
+    assert choose(0.5, lora=own).hyperparameters.lora == LoraSettings.model_validate({**LORA, **own})
+
+
+@pytest.mark.parametrize(
+    ("budget", "length", "warmup"), [(0.4, {"epochs": 1}, 10), (0.4, {"max_steps": 80}, 12), (8, {"epochs": 1}, 20)]
+)
+def test_a_warm_up_keeps_its_share_of_a_shorter_run(budget: float, length: dict[str, int], warmup: int) -> None:
+    chosen = choose(budget, **length, warmup_steps=20).hyperparameters
+    assert chosen.warmup_steps == warmup
+    assert chosen == Hyperparameters.model_validate(chosen.model_dump(mode="json"))
+
+
+def test_a_budget_far_from_what_was_measured_is_said_to_be() -> None:
+    assert "at 50, the nearest measured, validation" in choose(0.13).reason
+    assert "at 50, the nearest measured and far off, validation" in choose(0.12).reason
+    assert "at 200, the nearest measured and far off, validation" in choose(8.1).reason
 
 
 def test_a_rate_of_another_optimiser_is_not_taken() -> None:

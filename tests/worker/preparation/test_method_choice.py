@@ -86,6 +86,12 @@ def test_a_budget_of_whole_epochs_goes_to_full_fine_tuning(database: Database, s
     assert (job.steps, job.epochs, method_share(job)) == (4 * STEPS_PER_EPOCH, 4, 1.0)
 
 
+def test_a_warm_up_of_a_run_that_gets_shorter_is_shortened(database: Database, small_settings: Settings) -> None:
+    job = prepare(database, {"kind": "constant", "rho": 0.5}, epochs=1, warmup_steps=STEPS_PER_EPOCH)
+    settings = Hyperparameters.model_validate(job.hyperparameters)
+    assert (job.status, settings.warmup_steps) == (JobStatus.QUEUED, job.steps)
+
+
 def test_what_was_given_is_kept(database: Database, small_settings: Settings) -> None:
     policy = {"kind": "constant", "rho": 0.25}
     job = prepare(database, policy, learning_rate=2e-5, lora={"rank": 2, "targets": ["q_proj"]})
@@ -163,7 +169,8 @@ def test_a_retried_job_keeps_its_choice_and_one_that_was_not_prepared_makes_it_a
     database: Database, small_settings: Settings
 ) -> None:
     policy = {"kind": "constant", "rho": 0.25}
-    kept, again = add_auto_job(database, policy), add_auto_job(database, policy, warmup_steps=10_000)
+    unknown = {"targets": ["query"]}
+    kept, again = add_auto_job(database, policy), add_auto_job(database, policy, lora=unknown)
     for job_id in (kept, again):
         prepare_job(job_id)
     before = read_job(database, kept)

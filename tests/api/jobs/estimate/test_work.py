@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from planning.compute_costs import RowCosts
 from store.database import Database
+from store.repositories.models import ModelRepository
 from store.tables import Dataset, Evaluation, TokenStatistics
 from tests.api.conftest import MODEL, NOW
 from tests.api.jobs.estimate.staged import PACE, make_interval, store_epochs, store_intensities, store_prepared_job
@@ -97,7 +99,21 @@ def test_auto_is_estimated_by_the_method_that_its_budget_buys(
     assert few["method_reason"].startswith("a budget of 0.5 epochs of full fine-tuning (200 at ρ = 0.0025), ")
     assert few["notes"][0] == f"lora is chosen: {few['method_reason']}"
     assert many["work"]["recipe"].startswith("200 epochs; ")
+    assert "learning rate 0.0001, " in many["work"]["recipe"]
+    assert "full has no ρ: the policy's mean ρ has set its length, and only the gate applies beside" in many["notes"]
     assert estimate(method="full").json()["method_reason"] is None
+
+
+def test_auto_is_estimated_at_the_rate_of_the_models_width(
+    estimate: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("planning.method_budget.load_frontier", lambda: FRONTIER)
+    costs = RowCosts((2e8, 0.0), (6e8, 0.0), {"full": 1.0, "lora": 0.7}, width=2 * FRONTIER.width)
+    with database.session() as session:
+        ModelRepository(session).put(
+            MODEL, parameters=10**8, tensors=100, rho_floor=0.35, costs=costs.to_json(), at=NOW
+        )
+    assert "learning rate 5e-05, " in estimate(method="auto", hyperparameters={"epochs": 200}).json()["work"]["recipe"]
 
 
 def test_a_length_in_steps_is_estimated_by_the_steps(estimate: Any, measured: None, worker: None) -> None:

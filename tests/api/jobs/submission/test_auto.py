@@ -28,6 +28,14 @@ def test_a_job_with_a_method_has_asked_for_that(submit: Any) -> None:
     assert (job["method_requested"], job["method_reason"], job["hyperparameters_requested"]) == ("full", None, None)
 
 
+def test_settings_of_adaptive_backpropagation_name_the_method(client: TestClient, dataset_id: str) -> None:
+    body = {"model": MODEL, "dataset": dataset_id, "hyperparameters": {"adaptive": {"reselect_every": 9}}}
+    assert client.post("/jobs", json=body).json()["method_requested"] == "greentrainer"
+    refused = client.post("/jobs", json={**body, "method": "auto"})
+    assert error_fields(refused) == ["hyperparameters.adaptive"]
+    assert "name greentrainer as the method, or leave them out" in refused.json()["errors"][0]["message"]
+
+
 def test_the_chosen_method_is_shown_beside_what_was_asked_for(
     submit: Any, client: TestClient, database: Database
 ) -> None:

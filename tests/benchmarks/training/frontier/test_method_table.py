@@ -39,7 +39,7 @@ def test_the_table_has_the_arms_that_a_job_can_have_at_complete_budgets() -> Non
     assert (frontier.model, frontier.width, frontier.data, frontier.seeds) == (
         "SmolLM2-135M",
         576,
-        "160 rows of SciTLDR",
+        "160 rows of SciTLDR, 4 a step",
         1,
     )
     assert [(run.title, run.steps, run.loss) for run in frontier.list_runs(1000)] == [
