@@ -79,6 +79,7 @@ def report(frontier: Frontier, scale: Scale, name: str, *, with_steps: bool) -> 
             f"{sizes['validation']} validation and {sizes['test']} test rows, rows cut to {sizes['max_length']} tokens,"
             f" {scale.batch_size} rows a step; budget and FLOPs in epochs of full fine-tuning, logits at learned"
             " positions alone in every arm; probes included",
+            "arms without ± were run on the first seed alone",
             "arms named above a block train the blocks above it; their FLOPs, CPU seconds and Wh are those with the"
             " frozen blocks' output read from a cache once it is known, which is emulated",
             "CPU seconds and Wh of a machine that other processes used at the same time; threads that wait count too",

@@ -39,15 +39,15 @@ def _compare_cache(rows: Rows, cache: Cache) -> str:
     found = []
     for budget in _list_budgets(rows):
         own = _at(rows, budget)
-        cached = min((row for row in own if row["cache"] == cache), key=_get_loss, default=None)
-        other = min((row for row in own if row["cache"] is None), key=_get_loss, default=None)
+        cached = min((row for row in own if row["cache"] == cache), key=_get_first_loss, default=None)
+        other = min((row for row in own if row["cache"] is None), key=_get_first_loss, default=None)
         if cached and other:
-            less = _get_loss(other) - _get_loss(cached)
+            less = _get_first_loss(other) - _get_first_loss(cached)
             found.append(
                 f"{abs(less):.3f} {'lower' if less > 0 else 'higher'} at {budget:g} ({cached['arm']}"
-                f" {_get_loss(cached):.3f}, {other['arm']} {_get_loss(other):.3f})"
+                f" {_get_first_loss(cached):.3f}, {other['arm']} {_get_first_loss(other):.3f})"
             )
-    return f"has a loss {'; '.join(found)}" if found else "was not run yet"
+    return f"has a loss {'; '.join(found)}, on the first seed" if found else "was not run yet"
 
 
 def find_saving_costs(rows: Rows) -> tuple[float, dict[float, float]]:
@@ -68,7 +68,7 @@ def state_saving_costs(rows: Rows) -> str:
     whole, costs = find_saving_costs(rows)
     said = ", ".join(f"{loss:.3f} with {100 * (1 - budget / whole):.0f} %" for budget, loss in reversed(costs.items()))
     return (
-        f"of the FLOPs of {whole:g} epochs of full fine-tuning, by the better of full fine-tuning and LoRA, saving a"
+        f"of the FLOPs of {whole:g} {'epoch' if whole == 1 else 'epochs'} of full fine-tuning, by the better of full fine-tuning and LoRA, saving a"
         f" share of them costs in validation loss (nats): {said}"
     )
 
@@ -92,6 +92,12 @@ def _list_budgets(rows: Rows) -> list[float]:
 
 def _at(rows: Rows, budget: float) -> list[Mapping[str, Any]]:
     return [row for row in rows if row["budget"] == budget]
+
+
+def _get_first_loss(row: Mapping[str, Any]) -> float:
+    """Return the loss on the first seed, for arms of which some were run on that alone."""
+    loss: float = row["first seed's loss"]
+    return loss
 
 
 def _get_loss(row: Mapping[str, Any]) -> float:

@@ -55,6 +55,7 @@ def _summarise(arm: FrontierArm, budget: float, runs: Sequence[Record]) -> dict[
         "rate": runs[0]["rate"],
         "steps": runs[0]["steps"],
         "validation loss": mean(losses),
+        "first seed's loss": losses[0],
         "± sd": stdev(losses) if len(losses) > 1 else None,
         "R1/R2/RL": "/".join(f"{mean(each[name] for each in scored):.1f}" for name in ROUGE_METRICS)
         if scored

@@ -14,7 +14,7 @@ from benchmarks.training.frontier.findings import (
 
 def row(arm: str, budget: float, loss: float) -> dict[str, Any]:
     cache = ("filled" if "filled" in arm else "cold") if "above" in arm else None
-    return {"arm": arm, "cache": cache, "budget": budget, "validation loss": loss}
+    return {"arm": arm, "cache": cache, "budget": budget, "validation loss": loss, "first seed's loss": loss}
 
 
 ROWS = [
@@ -26,11 +26,11 @@ ROWS = [
 def test_a_cache_is_compared_with_the_best_arm_without_one() -> None:
     assert state_cached_prefix(ROWS) == [
         "a cache of the frozen blocks that the run fills itself has a loss 0.050 lower at 0.5 (LoRA above 2 2.900, "
-        "LoRA 2.950); 0.050 higher at 1 (LoRA above 2 2.850, full 2.800)",
+        "LoRA 2.950); 0.050 higher at 1 (LoRA above 2 2.850, full 2.800), on the first seed",
         "a cache of the frozen blocks that an earlier run has filled, at no cost here, was not run yet",
     ]
     [_, filled] = state_cached_prefix([*ROWS, row("LoRA above 2, filled", 0.5, 2.8)])
-    assert filled.endswith("has a loss 0.150 lower at 0.5 (LoRA above 2, filled 2.800, LoRA 2.950)")
+    assert filled.endswith("has a loss 0.150 lower at 0.5 (LoRA above 2, filled 2.800, LoRA 2.950), on the first seed")
 
 
 def test_what_less_work_costs_is_by_the_better_baseline_at_each_budget() -> None:
