@@ -47,8 +47,8 @@ SECTIONS = {
     " were never computed in this run; the two-phase arm adapts all blocks in its first third. No arm without a filled"
     " cache takes a whole epoch of steps for a budget of half an epoch, so that its cache is first read at a budget"
     " of 1. No arm that fills a cache itself is ahead of LoRA, and one that finds it filled is ahead by less than seeds"
-    " differ: the service has no such cache. LISA trains embedding, last norm and two random blocks, drawn again every four steps; BAdam five blocks in"
-    " turn, four steps each.",
+    " differ: the service has no such cache. LISA trains embedding, last norm and two random blocks, drawn again every"
+    " four steps; BAdam five blocks in turn, four steps each.",
     "ablations": "The options of adaptive backpropagation, one changed at a time, where the default was the paper's"
     " importance (`metric` of dw_grad) on a batch apart (`probe_batches` of 1).",
     "precision": "Weights in bfloat16 with float32 masters, against float32 throughout. Here products of bfloat16"

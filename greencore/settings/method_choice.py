@@ -192,12 +192,12 @@ def _apply_run(run: MeasuredRun, given: Hyperparameters, *, rate: float) -> Hype
 
 
 def _with_length(given: Hyperparameters, length: RunLength) -> Hyperparameters:
-    """Return the hyperparameters with this length; a warm-up in steps keeps its share of a run that gets shorter."""
+    """Return the hyperparameters with this length; a warm-up that is longer than the run keeps the share it had."""
     whole, rest = divmod(length.steps, length.steps_per_epoch)
     changes = {"epochs": None, "max_steps": length.steps} if rest else {"epochs": whole, "max_steps": None}
-    if given.warmup_steps is not None:
+    if given.warmup_steps is not None and given.warmup_steps > length.steps:
         before = given.max_steps or (given.epochs or 0) * length.steps_per_epoch
-        changes["warmup_steps"] = math.floor(given.warmup_steps * min(1, length.steps / before))
+        changes["warmup_steps"] = min(given.warmup_steps * length.steps // before, length.steps)
     return given.model_copy(update=changes)
 
 

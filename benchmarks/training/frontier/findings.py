@@ -67,9 +67,10 @@ def state_saving_costs(rows: Rows) -> str:
     """State what a saved share of the FLOPs costs in loss."""
     whole, costs = find_saving_costs(rows)
     said = ", ".join(f"{loss:.3f} with {100 * (1 - budget / whole):.0f} %" for budget, loss in reversed(costs.items()))
+    epochs = f"{whole:g} {'epoch' if whole == 1 else 'epochs'}"
     return (
-        f"of the FLOPs of {whole:g} {'epoch' if whole == 1 else 'epochs'} of full fine-tuning, by the better of full fine-tuning and LoRA, saving a"
-        f" share of them costs in validation loss (nats): {said}"
+        f"of the FLOPs of {epochs} of full fine-tuning, by the better of full fine-tuning and LoRA, saving a share of"
+        f" them costs in validation loss (nats): {said}"
     )
 
 

@@ -98,10 +98,18 @@ def test_another_rank_keeps_the_scale_of_the_update() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "length", "warmup"), [(0.4, {"epochs": 1}, 10), (0.4, {"max_steps": 80}, 12), (8, {"epochs": 1}, 20)]
+    ("budget", "length", "given", "warmup"),
+    [
+        (0.4, {"epochs": 1}, 50, 50),
+        (0.4, {"epochs": 1}, 60, 30),
+        (0.4, {"max_steps": 80}, 80, 50),
+        (8, {"epochs": 1}, 100, 100),
+    ],
 )
-def test_a_warm_up_keeps_its_share_of_a_shorter_run(budget: float, length: dict[str, int], warmup: int) -> None:
-    chosen = choose(budget, **length, warmup_steps=20).hyperparameters
+def test_a_warm_up_longer_than_the_run_keeps_its_share(
+    budget: float, length: dict[str, int], given: int, warmup: int
+) -> None:
+    chosen = choose(budget, **length, warmup_steps=given).hyperparameters
     assert chosen.warmup_steps == warmup
     assert chosen == Hyperparameters.model_validate(chosen.model_dump(mode="json"))
 
