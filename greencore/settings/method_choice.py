@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, partial
@@ -36,10 +36,14 @@ class MethodsUnavailable(ValueError):
 
 
 class MeasuredRun(BaseModel):
-    """Lowest validation loss, in nats, of a method for the FLOPs of `steps` of full fine-tuning, and its rate."""
+    """Lowest validation loss, in nats, of a method for the FLOPs of `steps` of full fine-tuning, and its rate.
+
+    These are `epochs` of the rows that it was measured on.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    epochs: Positive
     steps: Annotated[int, Field(ge=1)]
     method: ChosenMethod
     learning_rate: Annotated[float, Field(gt=0, le=1)]
@@ -53,6 +57,11 @@ class MeasuredRun(BaseModel):
             if (getattr(self, name) is not None) != (self.method == owner):
                 raise ValueError(f"expected {name} with the method {owner}, and with no other")
         return self
+
+    @property
+    def passes(self) -> float:
+        """Its epochs, where rows are met more than once, else 1."""
+        return max(self.epochs, 1.0)
 
     @property
     def title(self) -> str:
@@ -74,12 +83,15 @@ class Frontier(BaseModel):
     seeds: Annotated[int, Field(ge=1)]
     runs: Annotated[tuple[MeasuredRun, ...], Field(min_length=1, max_length=1000)]
 
-    def list_runs(self, steps: float) -> list[MeasuredRun]:
-        """List the runs at the measured steps that are nearest on a logarithmic scale, the lowest loss first."""
-        nearest = min(
-            {run.steps for run in self.runs}, key=lambda measured: (abs(math.log(measured / steps)), measured)
-        )
-        return sorted((run for run in self.runs if run.steps == nearest), key=lambda run: run.loss)
+    def list_runs(self, epochs: float, steps: float) -> list[MeasuredRun]:
+        """List the runs at the measured budget that is nearest on a logarithmic scale, the lowest loss first.
+
+        Within an epoch no row is met twice, and budgets differ by their steps; beyond, by their epochs first.
+        """
+        passes = _find_nearest({run.passes for run in self.runs}, max(epochs, 1.0))
+        alike = [run for run in self.runs if run.passes == passes]
+        nearest = _find_nearest({run.steps for run in alike}, steps)
+        return sorted((run for run in alike if run.steps == nearest), key=lambda run: run.loss)
 
 
 @dataclass(frozen=True)
@@ -131,15 +143,15 @@ def choose_method(
 ) -> MethodChoice:
     """Choose the method that had the lowest loss at the measured budget nearest to `budget`, and what the budget buys.
 
-    Budgets are compared by the steps of full fine-tuning that they pay for: the best learning rate falls with a run's
-    steps, whatever the rows of an epoch. The chosen method gets as many steps as cost `budget` at its share of full
-    fine-tuning's FLOPs, at least one. Of `given` the learning rate and the settings of LoRA that were set are kept, and
-    all that the table has nothing on. `width` is that of the model's hidden states, None where it is unknown: see
-    `scale_rate`.
+    Budgets within an epoch are compared by the steps of full fine-tuning that they pay for: the best learning rate
+    falls with a run's steps, whatever the rows of an epoch. The chosen method gets as many steps as cost `budget`
+    at its share of full fine-tuning's FLOPs, at least one. Of `given` the learning rate and the settings of LoRA that
+    were set are kept, and all that the table has nothing on. `width` is that of the model's hidden states, None where
+    it is unknown: see `scale_rate`.
     Raises `MethodsUnavailable` where no measured method can train the model.
     """
     full_steps = budget.epochs * steps_per_epoch
-    compared = frontier.list_runs(full_steps)
+    compared = frontier.list_runs(budget.epochs, full_steps)
     explain = partial(_explain, frontier, budget, full_steps, compared)
     refusals: dict[str, str] = {}
     for run in compared:
@@ -162,6 +174,10 @@ def count_affordable_steps(budget: float, share: float, *, steps_per_epoch: int)
     """Count the steps that `budget` epochs of full fine-tuning pay for at a share of its FLOPs; at least 1."""
     most = min(MAX_EPOCHS * steps_per_epoch, MAX_STEPS)
     return min(max(math.floor(budget / share * steps_per_epoch * (1 + 1e-9)), 1), most)
+
+
+def _find_nearest(measured: Collection[float], wanted: float) -> float:
+    return min(measured, key=lambda one: (abs(math.log(one / wanted)), one))
 
 
 def scale_rate(rate: float, measured_width: int, width: int | None) -> float:
@@ -215,6 +231,7 @@ def _explain(
     runs = "one seed" if frontier.seeds == 1 else f"{frontier.seeds} seeds"
     return (
         f"a budget of {budget.epochs:.3g} epochs of full fine-tuning ({budget.basis}), {full_steps:.3g} of its steps; "
-        f"at {chosen.steps}, the nearest measured{far}, validation losses of {losses}{refused}; measured on "
-        f"{frontier.model} and {frontier.data} with {runs}, and another model or other data may differ"
+        f"at {chosen.steps} in {chosen.epochs:g} epochs, the nearest measured{far}, validation losses of "
+        f"{losses}{refused}; measured on {frontier.model} and {frontier.data} with {runs}, and another model or other "
+        f"data may differ"
     )

@@ -2,8 +2,7 @@
 
     python -m benchmarks.training.frontier.method_table
 
-It has the arms that a job can be trained by, at each budget at which full fine-tuning and LoRA both were run. Those of
-more than an epoch are left out: they tell what it costs to meet few rows again, and a job has more rows.
+It has the arms that a job can be trained by, at each budget at which full fine-tuning and LoRA both were run.
 """
 
 import json
@@ -32,7 +31,6 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 }
 NEEDED = {FULL.name, LORA.name}
 DATASET = "SciTLDR"
-MAX_BUDGET = 1.0  # epochs
 
 
 def build_table(report: Mapping[str, Any], *, width: int) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def build_table(report: Mapping[str, Any], *, width: int) -> dict[str, Any]:
 
     Raises `ValueError` where no budget is complete.
     """
-    rows = [row for row in report["rows"] if row["arm"] in ARMS and row["budget"] <= MAX_BUDGET]
+    rows = [row for row in report["rows"] if row["arm"] in ARMS]
     by_budget = {budget: [row for row in rows if row["budget"] == budget] for budget in {row["budget"] for row in rows}}
     complete = [row for _, own in sorted(by_budget.items()) if {row["arm"] for row in own} >= NEEDED for row in own]
     if not complete:
@@ -55,6 +53,7 @@ def build_table(report: Mapping[str, Any], *, width: int) -> dict[str, Any]:
         "seeds": min(len({run["seed"] for run in row["runs"]}) for row in complete),
         "runs": [
             {
+                "epochs": row["budget"],
                 "steps": full_steps[row["budget"]],
                 **ARMS[row["arm"]],
                 "learning_rate": row["rate"],

@@ -69,6 +69,16 @@ def test_budgets_are_compared_by_steps_whatever_the_rows_of_an_epoch() -> None:
     assert methods == ["lora", "lora", "full", "full"]
 
 
+def test_beyond_an_epoch_the_runs_that_met_their_rows_again_are_compared() -> None:
+    few, again = (
+        choose_method(FRONTIER, MethodBudget(epochs, ""), Hyperparameters(), lambda *_: 0.8, steps_per_epoch=30)
+        for epochs in (1.4, 1.42)
+    )
+    assert (few.method, again.method) == ("lora", "full")
+    assert "42 of its steps; at 50 in 0.5 epochs, the nearest measured, " in few.reason
+    assert "42.6 of its steps; at 400 in 2 epochs, the nearest measured and far off, " in again.reason
+
+
 def test_the_tables_rate_and_settings_are_taken_where_none_are_set() -> None:
     low, high = choose(0.5).hyperparameters, choose(2).hyperparameters
     assert (low.learning_rate, low.lora) == (1e-3, LoraSettings.model_validate(LORA))
@@ -115,9 +125,9 @@ def test_a_warm_up_longer_than_the_run_keeps_its_share(
 
 
 def test_a_budget_far_from_what_was_measured_is_said_to_be() -> None:
-    assert "at 50, the nearest measured, validation" in choose(0.13).reason
-    assert "at 50, the nearest measured and far off, validation" in choose(0.12).reason
-    assert "at 200, the nearest measured and far off, validation" in choose(8.1).reason
+    assert "at 50 in 0.5 epochs, the nearest measured, validation" in choose(0.13).reason
+    assert "at 50 in 0.5 epochs, the nearest measured and far off, validation" in choose(0.12).reason
+    assert "at 400 in 2 epochs, the nearest measured and far off, validation" in choose(16.1).reason
 
 
 def test_a_rate_of_another_optimiser_is_not_taken() -> None:
@@ -135,14 +145,14 @@ def test_a_method_that_cannot_train_the_model_is_passed_over_with_the_reason() -
 
 def test_the_reason_has_the_figures_and_their_source() -> None:
     assert choose(0.4).reason == (
-        "a budget of 0.4 epochs of full fine-tuning (as tested), 40 of its steps; at 50, the nearest measured, "
-        "validation losses of 2.800 by LoRA of rank 16, 2.900 by full fine-tuning; measured on tiny and ten rows with "
-        "one seed, and another model or other data may differ"
+        "a budget of 0.4 epochs of full fine-tuning (as tested), 40 of its steps; at 50 in 0.5 epochs, the "
+        "nearest measured, validation losses of 2.800 by LoRA of rank 16, 2.900 by full fine-tuning; measured on tiny "
+        "and ten rows with one seed, and another model or other data may differ"
     )
 
 
 def test_greentrainer_keeps_the_length_whose_work_its_policy_cuts() -> None:
-    runs = [{"steps": 10, "method": "greentrainer", "rho": 0.5, "learning_rate": 1e-4, "loss": 2.0}]
+    runs = [{"epochs": 1, "steps": 10, "method": "greentrainer", "rho": 0.5, "learning_rate": 1e-4, "loss": 2.0}]
     frontier = parse_frontier(json.dumps({**TABLE, "runs": runs}))
     found = choose_method(
         frontier, MethodBudget(1.8, ""), Hyperparameters(epochs=3), lambda *_: "not asked", steps_per_epoch=10
@@ -179,5 +189,5 @@ def test_a_table_that_is_not_json_is_refused() -> None:
 
 def test_the_packages_table_compares_full_fine_tuning_and_lora_at_all_steps() -> None:
     frontier = load_frontier()
-    for steps in {run.steps for run in frontier.runs}:
-        assert {"full", "lora"} <= {run.method for run in frontier.list_runs(steps)}
+    for run in frontier.runs:
+        assert {"full", "lora"} <= {each.method for each in frontier.list_runs(run.epochs, run.steps)}

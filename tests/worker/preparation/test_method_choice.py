@@ -75,7 +75,7 @@ def test_a_small_budget_goes_to_lora_whose_steps_spend_it(database: Database, sm
     assert chosen.data == {"method": "lora", "reason": job.method_reason}
     assert job.method_reason is not None
     assert job.method_reason.startswith(
-        "a budget of 0.5 epochs of full fine-tuning (2 at ρ = 0.25), 27 of its steps; at 50, "
+        "a budget of 0.5 epochs of full fine-tuning (2 at ρ = 0.25), 27 of its steps; at 50 in 0.5 "
     )
 
 
