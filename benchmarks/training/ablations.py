@@ -37,7 +37,7 @@ def main() -> int:
     return publish(
         "ablations",
         f"GT-{RHO:g}, {comparison.full_steps} steps in {EPOCHS} epochs, learning rate {options.rate:g},"
-        f" seeds {', '.join(map(str, SEEDS))}",
+        f" {'seed' if len(SEEDS) == 1 else 'seeds'} {', '.join(map(str, SEEDS))}",
         rows,
         columns=[
             "arm",

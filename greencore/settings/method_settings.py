@@ -28,7 +28,7 @@ class AdaptiveSettings(BaseModel):
         ge=1,
         le=1_000_000,
         description="Optimiser steps after which tensors are selected again within an epoch; null: once an epoch, as "
-        "selecting twice took 7 % more FLOPs for a loss that was 0.5 % lower",
+        "selecting twice an epoch chose the same tensors again where that was measured",
     )
     probe_batches: int | None = Field(
         default=None,
