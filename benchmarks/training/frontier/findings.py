@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.report import format_markdown_table
-from benchmarks.training.frontier.arms import Cache
+from benchmarks.training.frontier.arms import FULL, GT_BY_GRADIENT, LORA, Cache
 
-BASELINES = ("full", "LoRA")
+BASELINES = (FULL.name, LORA.name)
 METHODS = {
-    "full": "full fine-tuning",
-    "LoRA": "LoRA, rank 16 on all linear layers",
-    "GT-0.7 by gradient": "GreenTrainer, ρ = 0.7",
-    "GT-0.5 by gradient": "GreenTrainer, ρ = 0.5",
+    FULL.name: "full fine-tuning",
+    LORA.name: "LoRA, rank 16 on all linear layers",
+    **{arm.name: f"GreenTrainer, ρ = {arm.rho:g}" for arm in GT_BY_GRADIENT},
 }
 CACHES: Mapping[Cache, str] = {
     "cold": "the run fills itself",

@@ -360,10 +360,11 @@ def test_a_method_left_open_is_chosen_in_the_estimate_and_copied_as_it_was_asked
     expect(page.get_by_text("Adaptive backpropagation", exact=True)).to_be_hidden()
     page.locator("summary").get_by_text("LoRA", exact=True).click()
     page.locator("[name='hyperparameters.lora.rank']").fill("4")
+    page.get_by_label("Learning rate", exact=True).fill("2e-05")  # the default, and yet asked for
     expect(estimate(page)).to_contain_text("is chosen: a budget of 1.8 epochs of full fine-tuning (3 at ρ = 0.6)")
     page.locator("button.main").click()
     job = submitted(page, dashboard.database)
-    assert (job.method_asked, job.hyperparameters_asked) == ("auto", {"lora": {"rank": 4}})
+    assert (job.method_asked, job.hyperparameters_asked) == ("auto", {"lora": {"rank": 4}, "learning_rate": 2e-05})
 
     with dashboard.database.session() as session:
         jobs = JobRepository(session)

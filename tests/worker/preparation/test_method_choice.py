@@ -165,6 +165,22 @@ def test_a_method_that_fits_no_device_is_passed_over(database: Database, small_s
     assert "full fine-tuning is ruled out (a step needs" in job.method_reason
 
 
+def test_a_budget_pays_for_fewer_steps_where_memory_makes_them_recompute(
+    database: Database, small_settings: Settings
+) -> None:
+    policy = {"kind": "constant", "rho": 0.25}
+    kept = prepare(database, policy)
+    assert kept.estimate is not None
+    add_worker(database, "X", memory_bytes=kept.estimate["peak_memory_bytes"] - 1, computes_bf16=False)
+    job = prepare(database, policy, gradient_checkpointing="auto")
+    assert job.estimate is not None
+    assert (job.status, job.method, kept.method) == (JobStatus.QUEUED, "lora", "lora")
+    assert job.estimate["gradient_checkpointing"]
+    assert method_share(job) > method_share(kept)
+    assert 0.5 - 1 / STEPS_PER_EPOCH <= whole_epochs(job) * method_share(job) <= 0.5
+    assert job.estimate["parameters"] == kept.estimate["parameters"]
+
+
 def test_a_retried_job_keeps_its_choice_and_one_that_was_not_prepared_makes_it_again(
     database: Database, small_settings: Settings
 ) -> None:
