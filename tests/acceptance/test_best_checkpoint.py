@@ -16,7 +16,8 @@ from store.tables import Checkpoint, EnergyInterval, Evaluation, Job
 from tests.acceptance.conftest import Service, start_quick_service, wait_until
 from tests.chromium import launch_chromium
 from tests.cli.service import CommandRunner
-from tests.conftest import make_settings, own_database
+from tests.conftest import make_settings
+from tests.databases import DatabasePool
 from tests.keys import new_key
 from tests.server import run_server
 
@@ -70,9 +71,9 @@ def submit_by_form(url: str, key: str, dataset: str, validation: Path) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def service(postgres_url: str, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(databases: DatabasePool, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    with own_database(postgres_url) as url, pytest.MonkeyPatch.context() as patch:
+    with databases.lend() as url, pytest.MonkeyPatch.context() as patch:
         settings = make_settings(patch, database_url=url, redis_url=valkey_url, data_dir=folder / "var")
         with start_quick_service(settings, folder) as service:
             yield service

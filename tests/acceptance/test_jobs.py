@@ -14,7 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.acceptance.conftest import Service, start_quick_service, wait_until
-from tests.conftest import make_settings, own_database
+from tests.conftest import make_settings
+from tests.databases import DatabasePool
 
 MODEL = "small"
 STEPS = {"kind": "steps", "steps": [{"up_to": 150, "rho": 1.0}, {"up_to": 300, "rho": 0.7}, {"rho": 0.6}]}
@@ -23,9 +24,9 @@ HYPERPARAMETERS = {"eval_share": 0.02, "max_new_tokens": 4, "learning_rate": 1e-
 
 
 @pytest.fixture(scope="module")
-def service(postgres_url: str, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(databases: DatabasePool, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    with own_database(postgres_url) as url, pytest.MonkeyPatch.context() as patch:
+    with databases.lend() as url, pytest.MonkeyPatch.context() as patch:
         settings = make_settings(patch, database_url=url, redis_url=valkey_url, data_dir=folder / "var")
         with start_quick_service(settings, folder) as service:
             yield service

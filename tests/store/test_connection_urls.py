@@ -17,7 +17,7 @@ from scheduler.leadership import Leadership
 from store.database import Database, connection_arguments
 from store.event_feed import EventFeed
 from store.repositories.jobs import JobRepository
-from tests.conftest import TEMPLATE
+from tests.databases import TEMPLATE, DatabasePool
 from tests.scheduler.stage import START, add_job
 
 pytestmark = pytest.mark.fault(number=19)
@@ -26,8 +26,8 @@ ODD = "a b%20+@:/?#&='\"\\ü\N{SNOWMAN}"
 
 
 @pytest.fixture
-def odd_database(postgres_url: str) -> Iterator[Database]:
-    """A database whose user, password, name, socket folder and options need escaping in URLs and for libpq."""
+def odd_database(postgres_url: str, databases: DatabasePool) -> Iterator[Database]:
+    """A copy of the template of `databases` whose user, password, name, folder and options need escaping in URLs."""
     role, name = (f"{ODD}{uuid4().hex[:6]}" for _ in range(2))
     with (
         tempfile.TemporaryDirectory(prefix="My Data %41+@&=ü ") as folder,
