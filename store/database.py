@@ -11,12 +11,14 @@ from pydantic_core import to_json
 from sqlalchemy import URL, Engine, ExceptionContext, Select, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 log = structlog.get_logger()
 
 Row = TypeVar("Row")
 
 WAKE_CHANNEL = "greentune_wake"
+DISPOSALS = "disposals"  # of the pool before a connection was opened, among what is known of the connection
 CONNECT_TIMEOUT_SECONDS = 5
 # A connection that was lost silently is noticed within about half a minute instead of a quarter of an hour.
 TCP = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
@@ -55,6 +57,7 @@ class Database:
         so that a frozen process does not keep a job's row locked.
         """
         self.url = _parse_url(url)
+        self._disposals = 0
         # Times are returned in the connection's time zone.
         settings = ["SET timezone = 'UTC'"]
         if statement_timeout_seconds is not None:
@@ -76,10 +79,17 @@ class Database:
 
         # Not in the startup message, whose `options` a connection pooler does not pass on.
         @event.listens_for(self.engine, "connect")
-        def prepare_connection(connection: Any, _: object) -> None:
+        def prepare_connection(connection: Any, entry: ConnectionPoolEntry) -> None:
+            entry.info[DISPOSALS] = self._disposals
             connection.autocommit = True
             connection.execute("; ".join(settings))
             connection.autocommit = False
+
+        # A connection in use elsewhere when the pool is disposed of would otherwise stay open.
+        @event.listens_for(self.engine, "checkin")
+        def close_left_over(_: object, entry: ConnectionPoolEntry) -> None:
+            if entry.info.get(DISPOSALS) != self._disposals:
+                entry.invalidate()
 
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
@@ -96,6 +106,8 @@ class Database:
             yield session
 
     def dispose(self) -> None:
+        """Close every connection: those in use as they are returned. Sessions opened later get new ones."""
+        self._disposals += 1
         self.engine.dispose()
 
     def __enter__(self) -> Self:

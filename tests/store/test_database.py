@@ -24,6 +24,23 @@ def test_an_idle_transaction_is_ended_and_its_locks_released(database: Database)
     frozen.dispose()
 
 
+def test_a_connection_in_use_when_its_database_is_disposed_of_is_closed_once_it_is_returned(database: Database) -> None:
+    other = Database(database.url.render_as_string(hide_password=False))
+    held = other.engine.connect()
+    opened = held.connection.dbapi_connection
+    assert opened is not None
+    other.dispose()
+    with other.session() as session:
+        assert session.scalar(text("SELECT 1")) == 1
+    held.close()
+    assert opened.closed
+    with other.session() as session:  # later connections are kept as before
+        backend = session.scalar(text("SELECT pg_backend_pid()"))
+    with other.session() as session:
+        assert session.scalar(text("SELECT pg_backend_pid()")) == backend
+    other.dispose()
+
+
 def test_numbers_that_json_lacks_become_null(database: Database) -> None:
     given = {"loss": [1.5, math.nan, -math.inf], "parts": MappingProxyType({"GPU": math.nan})}
     with database.session() as session:
