@@ -60,15 +60,19 @@ def start_worker_heartbeat(worker_id: str, role: Role, settings: Settings) -> No
             if stopped.wait(settings.heartbeat_seconds):
                 return
 
+    presence = threading.Thread(target=beat, name="presence", daemon=True)
+
     @worker_ready.connect(weak=False)
     def ready(**_: object) -> None:
-        threading.Thread(target=beat, name="presence", daemon=True).start()
+        presence.start()
         zone = site.zone if role == "train" else None
         log.info("worker.ready", worker=worker_id, role=role, zone=zone, device=device_name())
 
     @worker_shutdown.connect(weak=False)
     def shutdown(**_: object) -> None:
         stopped.set()
+        if presence.is_alive():  # a heartbeat after the removal would bring the row back
+            presence.join(STATEMENT_TIMEOUT_SECONDS)
         try:
             with database.session() as session:
                 WorkerRepository(session).remove(worker_id)
