@@ -1,6 +1,6 @@
 """Importance of each tensor for the loss, measured with the run's own optimiser (paper §3.2, Eq. 10)."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -11,8 +11,10 @@ import torch
 from greencore.backprop.cost.trace import Batch
 from greencore.backprop.master_weights import gradient_types
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
+from greencore.backprop.shards import get_shard, is_sharded, norm_over_shards, sum_over_shards
 from greencore.settings.method_settings import Metric
 
+LABELS = ("labels", "shift_labels")  # the arguments by which a model computes its loss
 GradientAverager = Callable[[int, torch.Tensor], None]
 NamedParameters = Mapping[str, torch.nn.Parameter]
 
@@ -60,7 +62,8 @@ def importance(
     Each gradient is used and freed as it arrives: beyond the forward and backward pass it takes the memory of the
     largest tensor's weights, gradient and state, not of a second model. Of a batch in parts (`BatchParts`) the named
     tensors' gradients are all kept until its last part, as in a training step; in float32 where the optimiser steps
-    `MasterWeights`. Weights, buffers, optimiser state, gradients, `requires_grad` and the random state of the model's
+    `MasterWeights`. Those of sharded tensors (FSDP2), of which each process measures its part, are kept until the pass
+    is over. Weights, buffers, optimiser state, gradients, `requires_grad` and the random state of the model's
     devices are bit-identical afterwards, errors included; the model runs in its current mode (train or eval), under the
     caller's autocast.
 
@@ -101,15 +104,15 @@ def importance_of_gradients(
     dry_run = OptimizerDryRun(optimizer)
     gradients = {name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None}
     with torch.no_grad():
-        norms = {name: torch.linalg.vector_norm(gradient) for name, gradient in gradients.items()}
-        coefficient = _compute_clip_coefficient(norms, max_grad_norm)
+        norms = {name: torch.linalg.vector_norm(get_shard(gradient)) for name, gradient in gradients.items()}
+        coefficient = _compute_clip_coefficient(norm_over_shards(norms, tensors), max_grad_norm)
         found = {}
         for name, gradient in gradients.items():
             try:
                 found[name] = measure_tensor(dry_run, metric, tensors[name], gradient, coefficient)
             finally:
                 tensors[name].grad = gradient
-    values = dict.fromkeys(tensors, 0.0) | _to_floats(found)
+    values = dict.fromkeys(tensors, 0.0) | _to_floats(sum_over_shards(found, tensors))
     if metric == "grad":
         values = {name: value * coefficient for name, value in values.items()}
     _check_finite("importance", values)
@@ -146,7 +149,7 @@ class _BatchProbe:
 
     def _run_pass(
         self, index: int, batch: BatchParts, coefficient: float
-    ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    ) -> tuple[dict[str, float], Mapping[str, torch.Tensor]]:
         """Run the forward and backward passes of a batch: I_k under gradients times `coefficient`, and their norms."""
         names: dict[torch.Tensor, str] = {parameter: name for name, parameter in self.tensors.items()}
         found: dict[str, torch.Tensor] = {}
@@ -164,7 +167,7 @@ class _BatchProbe:
                 if self.average is not None:
                     self.average(index, gradient)
                 if self.max_grad_norm is not None or self.loss_scale != 1.0:
-                    norms[name] = torch.linalg.vector_norm(gradient)
+                    norms[name] = torch.linalg.vector_norm(get_shard(gradient))
                 found[name] = measure_tensor(self.dry_run, self.metric, parameter, gradient, coefficient)
 
         parts = len(batch.parts) if self.dry_run.has_masters else 1
@@ -175,17 +178,22 @@ class _BatchProbe:
         ):
             for part, share in zip(batch.parts[:-1], batch.shares[:-1], strict=True):
                 self._add_gradients(part, share)
-            with _hook_gradients(self.tensors, arrive):
+            # FSDP2 may add to a sharded gradient more than once in a pass
+            with _hook_gradients([one for one in self.tensors.values() if not is_sharded(one)], arrive):
                 self._add_gradients(batch.parts[-1], batch.shares[-1])
             for parameter in self.tensors.values():
-                if parameter.grad is not None:  # only an earlier part had one, of an expert that routes no token now
+                # sharded, or of an expert that routes no token of the last part
+                if parameter.grad is not None:
                     arrive(parameter)
-        return _to_floats(found), norms
+        return _to_floats(sum_over_shards(found, self.tensors)), norm_over_shards(norms, self.tensors)
 
     def _add_gradients(self, batch: Batch, share: float) -> None:
         """Add the gradients of a part of a batch, whose loss counts by `share`."""
-        if share == 0.0:
-            return  # without a learned token its mean loss is not a number
+        if share == 0.0:  # without a learned token its mean loss is not a number
+            if self.average is None:
+                return
+            # other processes wait for this one's gradients, which are zero
+            batch = {**batch, **{key: torch.zeros_like(batch[key]) for key in LABELS if key in batch}}
         loss = getattr(self.model(**batch), "loss", None)
         if loss is None:
             raise ValueError("the model returned no loss: the batch needs labels")
@@ -208,6 +216,7 @@ def measure_tensor(
     dry_run: OptimizerDryRun, metric: Metric, parameter: torch.Tensor, gradient: torch.Tensor, coefficient: float
 ) -> torch.Tensor:
     """Compute I_k of one tensor, left on its device: reading it would stall the backward pass on a GPU."""
+    gradient = get_shard(gradient)
     if metric == "grad":
         return gradient.abs().sum(dtype=torch.promote_types(gradient.dtype, torch.float32))
     update = dry_run.compute_update(parameter, gradient, coefficient)
@@ -217,7 +226,7 @@ def measure_tensor(
 
 
 def _compute_clip_coefficient(
-    norms: dict[str, torch.Tensor], max_grad_norm: float | None, loss_scale: float = 1.0
+    norms: Mapping[str, torch.Tensor], max_grad_norm: float | None, loss_scale: float = 1.0
 ) -> float:
     """Compute the factor of `clip_grad_norm_` for gradients of these norms: 1 where nothing is clipped."""
     if not norms:
@@ -267,9 +276,9 @@ def _freeze_others(model: torch.nn.Module, tensors: NamedParameters) -> Iterator
 
 
 @contextmanager
-def _hook_gradients(tensors: NamedParameters, arrive: Callable[[torch.Tensor], None]) -> Iterator[None]:
+def _hook_gradients(tensors: Iterable[torch.Tensor], arrive: Callable[[torch.Tensor], None]) -> Iterator[None]:
     """Pass each tensor's gradient to `arrive` once it is complete."""
-    hooks = [parameter.register_post_accumulate_grad_hook(arrive) for parameter in tensors.values()]
+    hooks = [parameter.register_post_accumulate_grad_hook(arrive) for parameter in tensors]
     try:
         yield
     finally:

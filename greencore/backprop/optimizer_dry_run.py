@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from greencore.backprop.master_weights import HALF_PRECISION, MASTER, MasterWeights
+from greencore.backprop.shards import get_shard, is_sharded
 
 _GRADIENT_PRESERVING_OPTIMIZERS = (
     torch.optim.Adadelta,
@@ -53,12 +54,15 @@ class OptimizerDryRun:
         """Compute Δw = w_{t+1} − w_t under `gradient` times `scale`, in float32 or the weights' wider type.
 
         Of weights with a float32 master copy (`MasterWeights`) it is the copy's, before rounding.
-        It has the shape of `parameter` and is valid until the next call. Weights, state and `gradient` are never
-        written to: the step works on copies, so it takes the memory of the largest tensor's weights, gradient and
-        state. `parameter.grad` is None afterwards. Raises `ValueError` where the optimiser cannot step one tensor at a
-        time.
+        It has the shape of `parameter`, or of this process's part of a sharded one, and is valid until the next call.
+        Weights, state and `gradient` are never written to: the step works on copies, so it takes the memory of the
+        largest tensor's weights, gradient and state. `parameter.grad` is None afterwards. Raises `ValueError` where the
+        optimiser cannot step one tensor at a time, or not a part of a sharded one (Adafactor).
         """
-        optimizer, weights, copies = self._optimizer, parameter.data, self._copies
+        optimizer, copies = self._optimizer, self._copies
+        weights, gradient = get_shard(parameter.detach()), get_shard(gradient)
+        if is_sharded(parameter) and not _steps_by_element(optimizer):
+            raise ValueError(_explain_unsupported(optimizer, "its step on a part of a sharded tensor is another"))
         groups, state = optimizer.param_groups, optimizer.state.get(parameter)
         options = {key: copies.copy(value, "options", key) for key, value in self._options[parameter].items()}
         tried_state = {
@@ -66,22 +70,24 @@ class OptimizerDryRun:
             key: copies.copy(value, "state", key, device=weights.device if getattr(value, "ndim", 0) else None)
             for key, value in (state or {}).items()
         }
-        tried_weights = copies.copy(weights, "weights")
+        tried = copies.copy(weights, "weights")
         as_it_is = scale == 1.0 and _preserves_gradient(optimizer, gradient)
-        tried_gradient = gradient if as_it_is else copies.copy(gradient, "gradient").mul_(scale)
+        if isinstance(optimizer, MasterWeights) and weights.dtype != gradient.dtype:
+            tried.grad_dtype = gradient.dtype
+        tried.grad = gradient if as_it_is else copies.copy(gradient, "gradient").mul_(scale)
         try:  # from here on only the step allocates: running out of memory above has changed nothing
-            optimizer.param_groups = [{**options, "params": [parameter]}]
+            optimizer.param_groups = [{**options, "params": [tried]}]
             if state is not None:
-                optimizer.state[parameter] = tried_state
-            parameter.data, parameter.grad = tried_weights, tried_gradient
+                optimizer.state[tried] = tried_state
             with torch.no_grad():
                 self._step(optimizer)
             wide = torch.promote_types(weights.dtype, torch.float32)
             if isinstance(optimizer, MasterWeights) and weights.dtype != wide:
-                before = weights if state is None else state.get(MASTER, weights)
-                master: torch.Tensor = optimizer.state[parameter][MASTER]
+                before = weights if state is None else get_shard(state.get(MASTER, weights))
+                master: torch.Tensor = optimizer.state[tried][MASTER]
                 return master.sub_(before)
-            return parameter.data.to(wide).sub_(weights)
+            update: torch.Tensor = tried.to(wide).sub_(weights)
+            return update
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -89,12 +95,10 @@ class OptimizerDryRun:
                 _explain_unsupported(optimizer, f"its step on one tensor alone failed: {error}")
             ) from error
         finally:
-            parameter.data, parameter.grad = weights, None
+            parameter.grad = None
+            tried.grad = None
             optimizer.param_groups = groups
-            if state is not None:
-                optimizer.state[parameter] = state
-            else:
-                optimizer.state.pop(parameter, None)
+            optimizer.state.pop(tried, None)
 
 
 class _CopyBuffers:
@@ -107,6 +111,7 @@ class _CopyBuffers:
         """Copy `value`, to `device` if given; a copied tensor is valid until the next copy in its role."""
         if not isinstance(value, torch.Tensor):
             return copy.deepcopy(value)
+        value = get_shard(value)
         device = device or value.device
         if not value.is_contiguous():
             return value.to(device, copy=True)
@@ -135,6 +140,12 @@ def _preserves_gradient(optimizer: torch.optim.Optimizer, gradient: torch.Tensor
     if not isinstance(optimizer, MasterWeights):
         return type(optimizer) in _GRADIENT_PRESERVING_OPTIMIZERS
     return gradient.dtype in HALF_PRECISION or _preserves_gradient(optimizer.inner, gradient)
+
+
+def _steps_by_element(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether the step of each weight depends on no other weight of its tensor."""
+    inner = optimizer.inner if isinstance(optimizer, MasterWeights) else optimizer
+    return type(inner) in _GRADIENT_PRESERVING_OPTIMIZERS and not isinstance(inner, torch.optim.Adafactor)
 
 
 def _get_learning_rate(group: dict[str, Any]) -> Any:

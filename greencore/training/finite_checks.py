@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from greencore.backprop import NotFinite
+from greencore.backprop.shards import find_invalid
 from greencore.training.models.loading import ModelError
 from greencore.training.models.weights import find_non_finite_tensor
 
@@ -27,14 +28,13 @@ def check_gradients(step: int, gradients: Mapping[str, torch.Tensor], *, clipped
     """Raise `NotFinite` where a gradient of a step is not finite.
 
     Clipping by norm multiplies all gradients by one factor, which is then not finite either, so that checking one
-    tensor is enough.
+    tensor is enough. Of sharded gradients every process raises, or none does.
     """
     if clipped and gradients:
         name = min(gradients, key=lambda name: gradients[name].numel())
         gradients = {name: gradients[name]}
-    for name, gradient in gradients.items():
-        if not bool(torch.isfinite(gradient).all()):
-            raise NotFinite(f"the gradient of {name} is not finite in step {step}: {explain_non_finite(step)}")
+    if (found := find_invalid(gradients, torch.isfinite)) is not None:
+        raise NotFinite(f"the gradient of {found} is not finite in step {step}: {explain_non_finite(step)}")
 
 
 def check_held_out_loss(loss: float, when: str) -> None:

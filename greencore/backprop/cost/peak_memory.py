@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from greencore.backprop.cost.expert_routing import make_grouped_matmul_output
-from greencore.backprop.cost.trace import Batch, TraceError, disable_root_hooks, replace_tensors
+from greencore.backprop.cost.trace import Batch, TraceError, disable_step_hooks, replace_tensors
 from greencore.backprop.importance import measure_tensor
 from greencore.backprop.master_weights import MasterWeights, set_gradient_types
 from greencore.backprop.optimizer_dry_run import OptimizerDryRun
@@ -129,7 +129,7 @@ def _predict(
         weights = tracker.alive
         trained = [fakes[name].requires_grad_() for name in parameters if name in names]
         inputs = {key: torch.empty(value.shape, dtype=value.dtype) for key, value in batch.items()}
-        for context in (disable_root_hooks(model), replace_tensors(model, replaced), tracker, torch.enable_grad()):
+        for context in (disable_step_hooks(model), replace_tensors(model, replaced), tracker, torch.enable_grad()):
             stack.enter_context(context)
         others = [fakes[name] for name in parameters if name in {*probed, *measured} and name not in names]
         stepper = optimizer([*trained, *others])

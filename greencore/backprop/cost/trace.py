@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.distributed.fsdp import FSDPModule
 
 from greencore.backprop.cost.autograd_graph import (
     BackwardFlops,
@@ -24,6 +25,7 @@ from greencore.backprop.cost.expert_routing import use_batched_experts
 from greencore.backprop.cost.operator_counter import OperatorRecorder
 from greencore.backprop.cost.operator_flops import ZERO_FLOPS, OpFlops
 from greencore.backprop.cost.recomputation import CheckpointedBlock, record_checkpointed_blocks
+from greencore.backprop.shards import get_shard, is_sharded
 
 DATA_DEPENDENT_ERRORS = (DataDependentOutputException, DynamicOutputShapeException)
 Batch = Mapping[str, torch.Tensor]
@@ -100,7 +102,7 @@ def _trace(
     recorder = OperatorRecorder()
     completed: list[str] = []
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        fakes = {name: fake.from_tensor(parameter.detach()) for name, parameter in parameters.items()}
+        fakes = {name: _fake_whole(fake, parameter) for name, parameter in parameters.items()}
         for name in trained:
             fakes[name].requires_grad_(True)
         replaced = {id(parameter): fakes[name] for name, parameter in parameters.items()}
@@ -111,7 +113,7 @@ def _trace(
         with ExitStack() as stack:
             for context in (
                 torch.enable_grad(),
-                disable_root_hooks(model),
+                disable_step_hooks(model),
                 replace_tensors(model, replaced),
                 recorder,
             ):
@@ -165,6 +167,13 @@ def _attribute_flops(
     return sum(forward + [call.fused_forward for call in switching], ZERO_FLOPS), costs
 
 
+def _fake_whole(fake: FakeTensorMode, parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Return a tensor without data in place of a parameter; of one that is sharded, as large as the whole."""
+    if is_sharded(parameter):
+        return torch.empty(parameter.shape, dtype=parameter.dtype, device=get_shard(parameter).device)
+    return fake.from_tensor(parameter.detach())
+
+
 @contextmanager
 def replace_tensors(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor]) -> Iterator[None]:
     """Replace parameters and buffers, by the `id` of the current one, within the context.
@@ -188,13 +197,15 @@ def replace_tensors(model: torch.nn.Module, tensors: Mapping[int, torch.Tensor])
 
 
 @contextmanager
-def disable_root_hooks(model: torch.nn.Module) -> Iterator[None]:
-    """Remove the root module's hooks within the context: they are for real steps only."""
-    pre, post = model._forward_pre_hooks.copy(), model._forward_hooks.copy()
-    model._forward_pre_hooks.clear()
-    model._forward_hooks.clear()
+def disable_step_hooks(model: torch.nn.Module) -> Iterator[None]:
+    """Remove hooks for real steps within the context: the root module's, and those that gather sharded weights."""
+    modules = [module for module in model.modules() if module is model or isinstance(module, FSDPModule)]
+    registries = [registry for module in modules for registry in (module._forward_pre_hooks, module._forward_hooks)]
+    kept = [registry.copy() for registry in registries]
+    for registry in registries:
+        registry.clear()
     try:
         yield
     finally:
-        model._forward_pre_hooks.update(pre)
-        model._forward_hooks.update(post)
+        for registry, hooks in zip(registries, kept, strict=True):
+            registry.update(hooks)

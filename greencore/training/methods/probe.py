@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.backprop.importance import BatchParts, NotFinite, importance
+from greencore.backprop.shards import is_sharded
 from greencore.settings.method_settings import Metric
 from greencore.training.batches.batch_shapes import get_step_shape, is_encoder_decoder, is_stream
 from greencore.training.batches.micro_batches import (
@@ -102,7 +103,7 @@ class ImportanceProbe:
                             names=names,
                             max_grad_norm=args.max_grad_norm or None,
                             loss_scale=scale,
-                            average=_build_gradient_averager(batches, encoder=encoder) if args.world_size > 1 else None,
+                            average=_sum_gradient if args.world_size > 1 else None,
                         )
                     return ProbeResult(values, round(flops), 0.0)
                 except NotFinite:
@@ -137,26 +138,26 @@ def _draw_rows(
 def _collate(
     rows: Sequence[Any] | Mapping[str, Any], dataloader: Any, args: TrainingArguments, *, encoder: bool
 ) -> BatchParts:
-    """Collate the rows of a batch as the run's steps do, in micro-batches where it has them."""
+    """Collate the rows of a batch as the run's steps do, in micro-batches where it has them.
+
+    With several processes the parts' shares are those in the learned tokens of all processes' rows.
+    """
     parts = [rows] if isinstance(rows, Mapping) else collate_in_parts(dataloader, rows)
-    return BatchParts([to_device(part, args.device) for part in parts], compute_shares(parts, encoder=encoder))
-
-
-def _build_gradient_averager(batches: Sequence[BatchParts], *, encoder: bool) -> Any:
-    """Build the function that averages a batch's gradient over processes, weighted by learned tokens."""
-    weights = []
-    for batch in batches:
-        counts = [count_learned_tokens(part, encoder=encoder) for part in batch.parts]
-        learned = torch.tensor(float(sum(counts)), device=batch.parts[0]["labels"].device)
-        everywhere = learned.clone()
+    shares = compute_shares(parts, encoder=encoder)
+    if args.world_size > 1:
+        learned = sum(count_learned_tokens(part, encoder=encoder) for part in parts)
+        everywhere = torch.tensor(float(learned), device=args.device)
         torch.distributed.all_reduce(everywhere)
-        weights.append(learned / everywhere)
+        shares = [share * learned / float(everywhere) for share in shares]
+    return BatchParts([to_device(part, args.device) for part in parts], shares)
 
-    def average(batch: int, gradient: torch.Tensor) -> None:
-        gradient.mul_(weights[batch])
+
+def _sum_gradient(_: int, gradient: torch.Tensor) -> None:
+    """Sum a gradient over processes; each is weighted by its share of the batch. FSDP2 has averaged a sharded one."""
+    if is_sharded(gradient):
+        gradient.mul_(torch.distributed.get_world_size())
+    else:
         torch.distributed.all_reduce(gradient)
-
-    return average
 
 
 def get_loss_scale(optimizer: Any) -> float:

@@ -15,6 +15,7 @@ from greencore.model_names import TensorRoles
 from greencore.training.batches.batch_shapes import get_step_shape, is_encoder_decoder, measure_batch_shapes
 from greencore.training.finite_checks import check_gradients, check_model
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
+from greencore.training.methods.parallelism import prepare_sharded_model
 from greencore.training.methods.step_costs import StepCosts
 
 OptimizerStatePolicy = Literal["release", "host", "keep"]
@@ -27,11 +28,13 @@ class SelectionCallback(TrainerCallback, ABC):
 
     All other tensors are frozen. `on_epoch` is called with the `EpochReport` at each epoch's end; `epochs` keeps them.
     FLOPs are compared with full fine-tuning of the same model on the same batches, for an adapter too. A run resumed
-    within an epoch continues with the selection in its checkpoint. With several processes (DDP) the trained parameters
-    change, so `ddp_find_unused_parameters` must not be off. FLOPs are those of the model's own loss: TRL's SFTTrainer
+    within an epoch continues with the selection in its checkpoint. The model may run in several processes, replicated
+    (DDP) or sharded (FSDP2); all of them select the same tensors. The trained parameters change, so that
+    `ddp_find_unused_parameters` must not be off. FLOPs are those of the model's own loss: TRL's SFTTrainer
     computes the output embedding's logits once more in its backward pass, for every method alike. At the end of
-    training every tensor is trainable again. Raises `ModelError` for a model whose weights are not finite at the start,
-    and `greencore.backprop.NotFinite` with the step whose gradients are not, before they are applied.
+    training every tensor is trainable again. Raises as training begins `ParallelismUnsupported` for a model that is
+    distributed in another way (FSDP1, DeepSpeed, tensor parallelism), and `ModelError` for one whose weights are not
+    finite; `greencore.backprop.NotFinite` with the step whose gradients are not, before they are applied.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class SelectionCallback(TrainerCallback, ABC):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         check_model(model)
+        prepare_sharded_model(model, args)
         optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         self._parameters = {name: p for name, p in model.named_parameters() if id(p) in optimized}
         if not self._parameters:

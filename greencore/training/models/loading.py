@@ -28,6 +28,7 @@ from greencore.settings.hyperparameters import SettingUnsupported
 from greencore.settings.value_types import Attention
 from greencore.training.data.target_language import set_target_language
 from greencore.training.models.quantised import detect_quantisation
+from greencore.training.models.sharding import plan_shards
 
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
 # Decoders whose loss in transformers compares each token's logits with that token instead of the next.
@@ -72,10 +73,11 @@ def resolve_model_folder(source: str, destination: Path) -> Path:
 
 
 def load_model(
-    folder: Path, dtype: torch.dtype = torch.float32, *, attention: Attention | None = None
+    folder: Path, dtype: torch.dtype = torch.float32, *, attention: Attention | None = None, shards: int = 1
 ) -> PreTrainedModel:
     """Load a model with weights of type `dtype`, from safetensors only and without code of the model.
 
+    With several `shards` each process of the run reads its own, and the model gathers them block by block (FSDP2).
     Raises `ModelError` where the library has no class for it, or where weights are missing, and `SettingUnsupported`
     where the attention is not available for it or on this machine.
     """
@@ -92,6 +94,7 @@ def load_model(
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            **({"distributed_config": plan_shards(load_meta_model(folder), processes=shards)} if shards > 1 else {}),
         )
     if report["missing_keys"]:
         names = sorted(report["missing_keys"])

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 
 import torch
 
+from greencore.backprop.shards import find_invalid
+
 
 class WeightsMismatch(ValueError):
     """Tensors do not match the model's; the message names one of them."""
@@ -62,14 +64,14 @@ def write_tensors(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], n
 
 
 def find_non_finite_tensor(model: torch.nn.Module) -> str | None:
-    """Return the name of a parameter with a non-finite value, or of a buffer with a NaN; None where there is none."""
-    for name, tensor in named_tensors(model).items():
-        if not tensor.is_floating_point():
-            continue
-        valid = torch.isfinite(tensor) if isinstance(tensor, torch.nn.Parameter) else ~torch.isnan(tensor)
-        if not bool(valid.all()):
-            return name
-    return None
+    """Return the name of a parameter with a non-finite value, or of a buffer with a NaN; None where there is none.
+
+    Of a sharded model every process returns the same.
+    """
+    tensors = {name: tensor for name, tensor in named_tensors(model).items() if tensor.is_floating_point()}
+    parameters = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, torch.nn.Parameter)}
+    buffers = {name: tensor for name, tensor in tensors.items() if name not in parameters}
+    return find_invalid(parameters, torch.isfinite) or find_invalid(buffers, lambda buffer: ~torch.isnan(buffer))
 
 
 def _describe(tensor: torch.Tensor) -> str:

@@ -1,85 +1,75 @@
-"""Two torchrun processes train the same tensors, and end with the weights of one process."""
+"""Processes of a run select the same tensors, and end with the weights of one process: replicated and sharded."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_model
 
-from greencore.dataset import PromptRow
-from greencore.training import GreenTrainerCallback
-from tests.greencore.training.methods.trainers import counting_trainer
+from tests.greencore.training.conftest import small_model
+from tests.greencore.training.families import family_folder
+from tests.greencore.training.methods.processes import Layout, Run, launch, train
 
-ROWS = [PromptRow(f"w{1 + number} w2 w3 w4 w5 w6", " w7 w8 w9 w10") for number in range(16)]
+LAYOUTS: list[Layout] = ["replicated", "sharded"]
+# Two blocks each, so that a selection may end between them; noise would be another in each process.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"num_hidden_layers": 2, "hidden_size": 64},
+    "gpt2": {"n_layer": 2, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "t5": {"num_layers": 2, "d_ff": 192, "dropout_rate": 0.0},
+    "mixtral": {"num_hidden_layers": 2},
+}
+METHODS = ("probe", "adamw", "full", "lora")
+CASES = [("tied", "greentrainer"), *((name, "greentrainer") for name in FAMILIES), *(("tied", m) for m in METHODS)]
 
-
-def main(model_folder: str, output: str, rows_each: str) -> None:
-    """Train in one process of a run, and write its selections and weights."""
-    rank = int(os.environ.get("RANK", "0"))
-    green = GreenTrainerCallback(lambda epoch: [0.6, 0.8][epoch], reselect_every=3)
-    trainer, model = counting_trainer(
-        Path(model_folder),
-        Path(output) / "run",
-        ROWS,
-        [green],
-        epochs=2,
-        per_device_train_batch_size=int(rows_each),
-        optim="sgd",  # Adam's first steps turn rounding into signs
-        learning_rate=0.05,
-    )
-    trainer.train()
-    reports = [[r.epoch, r.tensors, r.flops, r.full_flops, r.probe_flops, dict(r.importance)] for r in green.epochs]
-    (Path(output) / f"reports-{rank}.json").write_text(json.dumps(reports))
-    save_model(model, str(Path(output) / f"weights-{rank}.safetensors"))
+Runs = dict[str, list[Run]]
 
 
-def run(model_folder: Path, output: Path, *, processes: int) -> tuple[list[Any], list[dict[str, torch.Tensor]]]:
-    output.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
-    subprocess.run(
-        [
-            sys.executable,
-            *(launch if processes > 1 else []),
-            __file__,
-            str(model_folder),
-            str(output),
-            str(4 // processes),
-        ],
-        check=True,
-        timeout=240,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[4]), "OMP_NUM_THREADS": "1"},
-    )
-    ranks = range(processes)
-    return (
-        [json.loads((output / f"reports-{rank}.json").read_text()) for rank in ranks],
-        [load_file(output / f"weights-{rank}.safetensors") for rank in ranks],
-    )
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of the models, by family; "tied" is the small model."""
+    root = tmp_path_factory.mktemp("models")
+    families = {name: family_folder(name, root / name, **settings) for name, settings in FAMILIES.items()}
+    return {"tied": small_model(root / "tied"), **families}
 
 
-def test_two_processes_select_the_same_and_end_with_the_weights_of_one(model_folder: Path, tmp_path: Path) -> None:
-    [alone], [expected] = run(model_folder, tmp_path / "one", processes=1)
-    reports, weights = run(model_folder, tmp_path / "two", processes=2)
-    assert reports[0] == reports[1]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in expected)
-    for ours, theirs in zip(reports[0], alone, strict=True):
-        assert ours[:2] == theirs[:2]
-        assert ours[2:5] == pytest.approx(theirs[2:5], rel=1e-4)  # some costs are per batch
-        assert ours[5] == pytest.approx(theirs[5], rel=1e-3, abs=1e-9)
-    for name, value in expected.items():
-        torch.testing.assert_close(weights[0][name], value, msg=name)
+@pytest.fixture(scope="module")
+def alone(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The runs of one process."""
+    output = tmp_path_factory.mktemp("alone")
+    return {f"{family}-{method}": train(folders[family], output, method, "replicated") for family, method in CASES}
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-    if torch.distributed.is_initialized():
-        # Left to the interpreter's end, the group's threads may be torn down while they run, which aborts the process.
-        torch.distributed.destroy_process_group()
+@pytest.fixture(scope="module")
+def together(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The runs of two processes."""
+    cases = [(f"{f}-{m}-{layout}", folders[f], m, layout) for f, m in CASES for layout in LAYOUTS]
+    return launch(cases, tmp_path_factory.mktemp("two") / "runs", processes=2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("family", "method"), CASES)
+def test_two_processes_select_the_same_and_end_with_the_weights_of_one(
+    alone: dict[str, Run], together: Runs, family: str, method: str, layout: Layout
+) -> None:
+    check_same(together[f"{family}-{method}-{layout}"], alone[f"{family}-{method}"])
+
+
+def test_four_processes_do_too(folders: dict[str, Path], alone: dict[str, Run], tmp_path: Path) -> None:
+    """Their shards of the small model's tensors differ in size."""
+    runs = launch([("tied", folders["tied"], "greentrainer", "sharded")], tmp_path / "four", processes=4)
+    check_same(runs["tied"], alone["tied-greentrainer"])
+
+
+def check_same(runs: list[Run], expected: Run) -> None:
+    """Check that the processes' runs are the same, and the one expected to rounding."""
+    first, *others = runs
+    for other in others:
+        assert other.reports == first.reports
+        assert all(torch.equal(other.weights[name], first.weights[name]) for name in expected.weights)
+    assert first.losses == pytest.approx(expected.losses, rel=1e-4)
+    for ours, theirs in zip(first.reports, expected.reports, strict=True):
+        assert (ours["tensors"], ours["selections"]) == (theirs["tensors"], theirs["selections"])
+        assert ours["flops"] == pytest.approx(theirs["flops"], rel=1e-4)  # some costs are per batch
+        assert ours["importance"] == pytest.approx(theirs["importance"], rel=1e-3, abs=1e-9)
+    for name, value in expected.weights.items():
+        torch.testing.assert_close(first.weights[name], value, msg=name)

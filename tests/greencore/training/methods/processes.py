@@ -1,0 +1,122 @@
+"""Runs of several processes under torchrun, and the same runs in this one."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
+
+from greencore.dataset import PromptRow
+from greencore.settings.method_settings import LoraSettings
+from greencore.training import GreenTrainerCallback
+from greencore.training.methods.adapters import with_adapter
+from greencore.training.methods.callback import BaselineCallback
+from greencore.training.models.loading import load_model
+from tests.greencore.training.methods.trainers import counting_trainer
+
+ROWS = [PromptRow(f"w{1 + number} w2 w3 w4 w5 w6", " w7 w8 w9 w10") for number in range(40)]
+ROWS_A_STEP, EPOCHS = 4, 4
+RHO = (0.6, 0.8, 0.6, 0.9)
+
+Layout = Literal["replicated", "sharded"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's losses by step, the report of each epoch, and its weights; FLOPs and importance are of all processes."""
+
+    losses: list[float]
+    reports: list[dict[str, Any]]
+    weights: Mapping[str, torch.Tensor]
+
+
+def train(folder: Path, output: Path, method: str, layout: Layout) -> Run:
+    """Train in this process of a run; the settings are such that rounding does not grow."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    torch.manual_seed(0)
+    model: Any = load_model(folder, shards=processes if layout == "sharded" else 1)
+    callback: Any
+    options: dict[str, Any] = {"optim": "sgd", "learning_rate": 0.05}  # Adam's first steps turn rounding into signs
+    if method in ("greentrainer", "probe", "adamw"):
+        callback = GreenTrainerCallback(
+            RHO.__getitem__, reselect_every=6, probe_batches=2 if method == "probe" else None
+        )
+    else:
+        model = with_adapter("lora", model, lora=LoraSettings(dropout=0.0)) if method == "lora" else model
+        callback = BaselineCallback("lora" if method == "lora" else "full")
+    if method == "adamw":
+        options = {"optim": "adamw_torch", "learning_rate": 1e-4, "adam_epsilon": 1e-3}
+    trainer, model = counting_trainer(
+        folder,
+        output,
+        ROWS,
+        [callback],
+        model=model,
+        epochs=EPOCHS,
+        counting=False,
+        per_device_train_batch_size=ROWS_A_STEP // processes,
+        logging_steps=1,
+        # the Trainer multiplies the mean loss of an encoder-decoder as if it were the sum's share
+        average_tokens_across_devices=not model.config.is_encoder_decoder,
+        **options,
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    reports = [
+        {
+            "tensors": report.tensors,
+            "selections": [chosen.tensors for chosen in report.selections],
+            "importance": dict(report.importance),
+            "flops": [report.flops, report.full_flops, report.probe_flops],
+        }
+        for report in callback.epochs
+    ]
+    return Run(losses, json.loads(json.dumps(reports)), {name: _gather(p) for name, p in model.named_parameters()})
+
+
+def launch(cases: list[tuple[str, Path, str, Layout]], output: Path, *, processes: int) -> dict[str, list[Run]]:
+    """Train the cases (name, model folder, method, layout) one after the other in processes of one torchrun."""
+    output.mkdir()
+    (output / "cases.json").write_text(json.dumps([[name, str(folder), *rest] for name, folder, *rest in cases]))
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
+            *(__file__, str(output)),
+        ],
+        check=True,
+        timeout=600,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[4]), "OMP_NUM_THREADS": "1"},
+    )
+    return {name: [_read(output / f"{name}-{rank}") for rank in range(processes)] for name, *_ in cases}
+
+
+def main(output: Path) -> None:
+    rank = int(os.environ["RANK"])
+    for name, folder, method, layout in json.loads((output / "cases.json").read_text()):
+        run = train(Path(folder), output / "run", method, layout)
+        kept = output / f"{name}-{rank}"
+        kept.mkdir()
+        save_file({name: value.clone() for name, value in run.weights.items()}, kept / "weights.safetensors")
+        (kept / "run.json").write_text(json.dumps([run.losses, run.reports]))
+
+
+def _read(kept: Path) -> Run:
+    losses, reports = json.loads((kept / "run.json").read_text())
+    return Run(losses, reports, load_file(kept / "weights.safetensors"))
+
+
+def _gather(parameter: torch.Tensor) -> torch.Tensor:
+    return (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).detach()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    # Left to the interpreter's end, the group's threads may be torn down while they run, which aborts the process.
+    torch.distributed.destroy_process_group()
