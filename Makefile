@@ -18,7 +18,7 @@ APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-instal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve browser pooler check test chaos malformed templates schemathesis sft images docs lint lock
+.PHONY: help setup run serve browser pooler check test chaos malformed templates schemathesis sft images gpu docs lint lock
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ sft: setup ## the pretrained model's losses against TRL's SFTTrainer, for minute
 
 images: setup ## the images' install steps, the workers' included, for minutes; `make test` does the API's
 	IMAGES=full $(BIN)/python -m pytest tests/deployment/test_images.py
+
+# Without `setup`, which needs a network: a GPU machine's own Python may have its torch already.
+gpu: ## on a machine with a CUDA device, in 9 minutes: the tests that need one, and time, energy and memory of steps
+	@$(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu
 
 docs: setup ## the documents as a site in build/site; a dead link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -55,6 +55,8 @@ SECTIONS = {
     " Within an epoch, on the frontier, its loss was higher.",
     "precision": "Weights in bfloat16 with float32 masters, against float32 throughout. Here products of bfloat16"
     " numbers are computed in float32 and rounded, as a device with such instructions does.",
+    "gpu": "Time and energy of training steps against their FLOPs, as shares of full fine-tuning's, and the peak memory"
+    " against what a job's preparation predicts, on models with random weights: neither depends on what was learned.",
     "policies": "Every kind of policy under every gate, on the hourly intensities of a grid that varies (Spain) and of"
     " a clean one (Norway). [How to choose a policy](policies.md) explains this table.",
     "own_forecast": "The forecast that plans use where a provider gives none: share of the saving of perfect knowledge"
@@ -67,15 +69,22 @@ SECTIONS = {
     " zoom loads finer ones.",
 }
 
+PENDING = {
+    "gpu": "## Training steps on a GPU\n\nNot measured yet: `make gpu` on a machine with a CUDA device writes the"
+    " results, and this section is generated from them.\n",
+}
+"""Sections of benchmarks that have not run on this project's machines, shown in place of results."""
+
 
 def render_page(results: Path = RESULTS) -> str:
-    """Render the page as Markdown, with a section for each result."""
+    """Render the page as Markdown, with a section for each result, and for each that is pending."""
     sections = [
         _section(name, introduction, json.loads((results / f"{name}.json").read_text()))
-        for name, introduction in SECTIONS.items()
         if (results / f"{name}.json").is_file()
+        else PENDING.get(name)
+        for name, introduction in SECTIONS.items()
     ]
-    return "\n".join([INTRODUCTION, *sections])
+    return "\n".join([INTRODUCTION, *filter(None, sections)])
 
 
 def _section(name: str, introduction: str, result: Mapping[str, Any]) -> str:

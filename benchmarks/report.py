@@ -32,18 +32,19 @@ def publish(
     checks: Mapping[str, bool] | None = None,
     options: str | None = None,
     folder: Path = RESULTS,
+    details: Mapping[str, Any] | None = None,
 ) -> int:
     """Print `rows` as a table, write them to `folder/NAME.json`, and return the exit status.
 
     `columns` selects and orders the table's columns (default: the first row's keys); the JSON has every value. `checks`
     maps a condition to whether it holds; the status is 1 where one does not. `options` are the command's options
-    without paths of this machine (default: as given).
+    without paths of this machine (default: as given). The JSON alone has the `details`.
     """
     shown = list(columns or rows[0])
     table = Table(*shown, title=title)
     for row in rows:
         table.add_row(*(format_value(row.get(column)) for column in shown))
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(100, 12 * len(shown), Console().width))
     console.print(table)
     for note in notes:
         console.print(note)
@@ -54,12 +55,15 @@ def publish(
         "benchmark": name,
         "title": title,
         "date": datetime.now(UTC).date().isoformat(),
-        "command": " ".join(["python", "-m", _running_module(), *([options] if options else sys.argv[1:])]),
+        "command": " ".join(
+            ["python", "-m", _running_module(), *(sys.argv[1:] if options is None else filter(None, [options]))]
+        ),
         "machine": describe_machine(),
         "columns": shown,
         "rows": list(rows),
         "notes": list(notes),
         "checks": dict(checks or {}),
+        **(details or {}),
     }
     (folder / f"{name}.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return 0 if all((checks or {}).values()) else 1

@@ -9,7 +9,7 @@ holds what the C library keeps after a release, which depends on its settings.
 import gc
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +17,14 @@ from typing import Any, cast
 import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PrinterCallback
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PrinterCallback, TrainerCallback
 
 from benchmarks.report import publish
 from greencore.device import RunPrecision
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings, Metric
 from greencore.training.batches.batch_shapes import BatchShapes
-from greencore.training.batches.micro_batches import MicroBatchCollator
+from greencore.training.batches.micro_batches import Collate, HalvedMicroBatch, MicroBatchCollator
 from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
 from greencore.training.data.tokenisation import Collator, Example
@@ -147,26 +147,53 @@ def measure_training(
     """Train for a few steps, and return the most bytes that the model and the allocator's clients held."""
     if method == "lora":
         model = cast(PreTrainedModel, with_adapter("lora", model))
-    green = GreenTrainerCallback(rho, **dict(settings.adaptive or AdaptiveSettings()))
     draw = torch.Generator().manual_seed(1)
     vocabulary = model.config.vocab_size
     rows = [
         tuple(torch.randint(1, vocabulary, (LENGTH,), generator=draw).tolist()) for _ in range(ROWS * STEPS_OF_AN_EPOCH)
     ]
+    callback = build_callback(method, rho, settings)
+    trainer = build_trainer(model, settings, folder, [Example(row, row) for row in rows], [callback], Collator(0))
+    return measure_cpu_peak(model, trainer.train)
+
+
+def build_callback(method: Method, rho: float, settings: Hyperparameters) -> GreenTrainerCallback | BaselineCallback:
+    """Build the callback of a run of the method."""
+    if method == "greentrainer":
+        return GreenTrainerCallback(rho, **dict(settings.adaptive or AdaptiveSettings()))
+    return BaselineCallback(method)
+
+
+def build_trainer(
+    model: PreTrainedModel,
+    settings: Hyperparameters,
+    folder: Path,
+    examples: Sequence[Example],
+    callbacks: Sequence[TrainerCallback],
+    collate: Collate,
+    *,
+    on_halved: Callable[[HalvedMicroBatch], None] | None = None,
+) -> CheckpointedTrainer:
+    """Build the Trainer of a run, which writes no checkpoint and logs nothing."""
     trainer = CheckpointedTrainer(
         checkpoints=CheckpointFolder(folder),
         model=model,
         args=build_training_arguments(folder, settings, bf16=False, save_strategy="no", logging_strategy="no"),
-        train_dataset=cast(Any, [Example(row, row) for row in rows]),
-        collator=MicroBatchCollator(Collator(0), settings.rows_at_once),
+        train_dataset=cast(Any, examples),
+        collator=MicroBatchCollator(collate, settings.rows_at_once, on_halved=on_halved),
         hyperparameters=settings,
-        callbacks=[green if method == "greentrainer" else BaselineCallback(method)],
+        callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def measure_cpu_peak(model: torch.nn.Module, train: Callable[[], object]) -> int:
+    """Return the most bytes that a model and the clients of PyTorch's CPU allocator held while `train` ran."""
     gc.collect()
     storages = {id(s): s.nbytes() for s in (t.untyped_storage() for t in (*model.parameters(), *model.buffers()))}
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        trainer.train()
+        train()
     results: Any = profiler.profiler
     events = [(e.start_ns(), e.nbytes()) for e in results.kineto_results.events() if e.name() == "[memory]"]
     held = peak = sum(storages.values())

@@ -49,6 +49,7 @@ def test_matmul_flops_equal_what_torch_counts_on_the_gpu(model_folder: Path) -> 
 
 
 def test_a_run_trains_on_the_gpu_within_rho_and_meters_it(model_folder: Path, rows: list[Row], tmp_path: Path) -> None:
+    pytest.importorskip("codecarbon")  # without which energy is estimated
     notes, metered = Notes(), list[EnergyInterval]()
     with EnergyMeter(metered.append, interval_seconds=1.0):
         result = fine_tune(
