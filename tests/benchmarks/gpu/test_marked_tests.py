@@ -7,12 +7,13 @@ from pathlib import Path
 from benchmarks.gpu.marked_tests import ROOT, find_marked_files, run_marked_tests
 from benchmarks.gpu.processes import run_process
 
-TESTS = """import pytest
-@pytest.mark.gpu
+MARK = "pytest.mark." + "gpu"  # in two parts, so that this file is none of those that are found
+TESTS = f"""import pytest
+@{MARK}
 def test_that_passes(): pass
-@pytest.mark.gpu
+@{MARK}
 def test_that_fails(): assert 1 == 2
-@pytest.mark.gpu
+@{MARK}
 def test_that_skips(): pytest.skip("no such thing")
 def test_without_the_mark(): assert 1 == 3
 """
@@ -20,7 +21,7 @@ def test_without_the_mark(): assert 1 == 3
 
 def test_marked_tests_are_told_apart_by_their_outcome(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(TESTS)
-    (tmp_path / "test_needing.py").write_text("import no_such_package\nimport pytest\npytestmark = pytest.mark.gpu\n")
+    (tmp_path / "test_needing.py").write_text(f"import no_such_package\nimport pytest\npytestmark = {MARK}\n")
     (tmp_path / "test_other.py").write_text("def test_nothing(): pass\n")
     files = find_marked_files(tmp_path)
     assert [file.name for file in files] == ["test_needing.py", "test_some.py"]
@@ -32,7 +33,9 @@ def test_marked_tests_are_told_apart_by_their_outcome(tmp_path: Path) -> None:
 
 
 def test_the_projects_marked_tests_are_found() -> None:
-    assert ROOT / "tests" / "greencore" / "training" / "methods" / "test_gpu.py" in find_marked_files()
+    found = find_marked_files()
+    assert ROOT / "tests" / "greencore" / "training" / "methods" / "test_gpu.py" in found
+    assert Path(__file__) not in found
 
 
 def test_a_process_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
