@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks, here and in the parts
     if faults := list(list_faults()):
@@ -37,7 +38,11 @@ def main() -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print(f"make gpu needs a CUDA device, and torch {torch.__version__} sees none here", file=sys.stderr)
         return 1
-    from benchmarks.gpu import kit
+    try:
+        from benchmarks.gpu import kit
+    except ImportError as error:  # of what a needed package needs in turn
+        print(f"the GPU kit cannot run here: {error}", file=sys.stderr)
+        return 1
 
     if options.part:
         kit.run_part(options.scale, options.part, options.device, file=options.rows, until=options.until)

@@ -39,7 +39,9 @@ def run_kit(name: str, device: str, *, folder: Path | None, began: float) -> int
         for index, part in enumerate(scale.parts):
             left = end - time.monotonic()
             seconds = left * part.weight / sum(other.weight for other in scale.parts[index:])
-            lines += _measure(name, part, device, Path(work) / f"{index}.jsonl", until=time.monotonic() + seconds)
+            lines += measure_in_process(
+                name, part, device, Path(work) / f"{index}.jsonl", until=time.monotonic() + seconds
+            )
     trial = name != "h200" or device != "cuda"
     return publish_report(
         scale,
@@ -59,7 +61,7 @@ def run_part(name: str, part: str, device: str, *, file: Path, until: float) -> 
     measure_part(scale, chosen, torch.device(device), file=file, until=until)
 
 
-def _measure(name: str, part: Part, device: str, file: Path, *, until: float) -> list[dict[str, Any]]:
+def measure_in_process(name: str, part: Part, device: str, file: Path, *, until: float) -> list[dict[str, Any]]:
     """Measure a part in a process of its own, and return its lines, those of cells that it did not reach as skipped.
 
     A kernel that fails may leave a process without its device, and one that hangs has to be killed. Of a part that

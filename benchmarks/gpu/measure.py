@@ -126,7 +126,7 @@ def measure_cell(cell: Cell, gauge: Gauge, predictions: Predictions | None, *, s
         "recomputed": recomputed,
         "share": report.share,
         "tensors": len(report.tensors),
-        "FLOPs of full": report.full_flops,
+        "TFLOP/s": report.flops / windows.epoch_steps / windows.seconds_per_step / 1e12,
         "steps": windows.steps,
         "s per step": windows.seconds_per_step,
         "J per step": windows.joules_per_step,

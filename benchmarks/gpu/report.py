@@ -17,7 +17,7 @@ NAME = "gpu"
 LIMIT_SECONDS = 540
 COLUMNS = (
     *("model", "tokens", "rows", "kernels", "arm", "share", "time share", "energy share", "s per step", "J per step"),
-    *("peak GiB", "predicted GiB", "probe s", "selection s"),
+    *("TFLOP/s", "peak GiB", "predicted GiB", "probe s", "selection s"),
 )
 Row = Mapping[str, Any]
 

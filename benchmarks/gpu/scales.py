@@ -118,9 +118,9 @@ SCALES = {
     "h200": Scale(
         "Training steps on a GPU: models of 1 and 8 billion parameters",
         (
-            Part("1B", _list_cells(ONE_BILLION, (Batch(8, 512, 24), Batch(2, 2048, 24))), 100),
+            Part("1B", _list_cells(ONE_BILLION, (Batch(8, 512, 40), Batch(2, 2048, 40))), 100),
             Part("8B", _list_cells(EIGHT_BILLION, (Batch(4, 512, 7), Batch(1, 2048, 7))), 200),
-            Part("kernels", _list_kernel_cells(ONE_BILLION, Batch(2, 2048, 24)), 50),
+            Part("kernels", _list_kernel_cells(ONE_BILLION, Batch(2, 2048, 40)), 50),
         ),
         seconds=505,
         test_seconds=130,

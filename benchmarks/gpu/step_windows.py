@@ -24,11 +24,12 @@ class StepWindows(TrainerCallback):
 
     In the first epoch the second window begins after `WARM_UP_STEPS`. Ends the run `seconds` after its first epoch has
     begun. Its callbacks must be called before the method's own, which trace the model before the first epoch.
+    `epoch_steps` are the steps of the last epoch.
     """
 
     def __init__(self, gauge: Gauge, *, seconds: float) -> None:
         self._gauge, self._seconds = gauge, seconds
-        self._epoch, self._step = -1, 0
+        self._epoch, self.epoch_steps = -1, 0
         self._until = self._began = 0.0
         self._opened = Reading(0, None)
         self.tracing_seconds = 0.0
@@ -39,7 +40,7 @@ class StepWindows(TrainerCallback):
         self._began = time.perf_counter()
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        self._epoch, self._step, self._opened = self._epoch + 1, 0, self._gauge.read()
+        self._epoch, self.epoch_steps, self._opened = self._epoch + 1, 0, self._gauge.read()
         if self._epoch == 0:
             self.tracing_seconds = self._opened.seconds - self._began
             self._until = time.monotonic() + self._seconds
@@ -47,20 +48,20 @@ class StepWindows(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        self._step += 1
-        if self._step == 1:
+        self.epoch_steps += 1
+        if self.epoch_steps == 1:
             reading = self._gauge.read()
             self.firsts.append(Window(1, reading.since(self._opened)))
             self._opened = reading
-        elif self._step == self._skipped:
+        elif self.epoch_steps == self._skipped:
             self._opened = self._gauge.read()
         if time.monotonic() >= self._until:
             control.should_training_stop = True
         return control
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        if self._step > self._skipped:
-            self.others.append(Window(self._step - self._skipped, self._gauge.read().since(self._opened)))
+        if self.epoch_steps > self._skipped:
+            self.others.append(Window(self.epoch_steps - self._skipped, self._gauge.read().since(self._opened)))
 
     @property
     def _skipped(self) -> int:

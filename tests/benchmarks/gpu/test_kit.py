@@ -15,6 +15,7 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.gpu import requirements
 from benchmarks.gpu.gauges import Gauge
+from benchmarks.gpu.kit import GRACE_SECONDS, measure_in_process
 from benchmarks.gpu.measure import CellSkipped, measure_cell, measure_part, share_traces
 from benchmarks.gpu.predictions import Predictions, predict
 from benchmarks.gpu.report import COLUMNS, add_shares
@@ -111,6 +112,13 @@ def test_a_part_whose_time_is_spent_measures_nothing_more(tmp_path: Path) -> Non
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["cell"] for line in lines] == [cell.name for cell in PART.cells]
     assert {line["skipped"] for line in lines} == {"the time was spent"}
+
+
+def test_a_part_that_does_not_end_is_ended_and_its_cells_are_listed(tmp_path: Path) -> None:
+    soon = time.monotonic() - GRACE_SECONDS + 0.5  # before torch is loaded
+    lines = measure_in_process("tiny", PART, "cpu", tmp_path / "rows.jsonl", until=soon)
+    assert [line["cell"] for line in lines] == [cell.name for cell in PART.cells]
+    assert {line["skipped"] for line in lines} == {"its process was ended when the time was spent"}
 
 
 class SmallGauge(Gauge):
