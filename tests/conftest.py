@@ -125,6 +125,15 @@ def pretrained() -> Path:
 
 
 @pytest.fixture(scope="module")
+def remembered_traces() -> Iterator[None]:
+    """Have equal models traced once a process, for a file that is not about traces."""
+    from tests.traces import remember_traces
+
+    with remember_traces():
+        yield
+
+
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """Chromium. For one file's tests: as long as it is open, nothing else of this process can run an event loop."""
     from tests.chromium import launch_chromium

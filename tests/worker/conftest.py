@@ -9,6 +9,11 @@ from runtime.site import Site
 from tests.acceptance.conftest import write_small_catalogue
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _remembered_traces(remembered_traces: None) -> None:
+    """See `tests.traces`."""
+
+
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_catalogue(tmp_path_factory.mktemp("catalogue"))

@@ -25,6 +25,8 @@ from tests.greencore.training.test_divergence import HUGE, model_with
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
 
+pytestmark = pytest.mark.usefixtures("remembered_traces")
+
 ROWS = [{"prompt": f"w{number} w1", "completion": " w7 w8"} for number in range(12)]
 
 

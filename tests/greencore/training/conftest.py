@@ -1,6 +1,5 @@
 """Fixtures: a small model with a word tokenizer, saved as a folder."""
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from greencore.backprop import Profile, profile
 from greencore.dataset import PromptRow, Row
 
 WORDS = ["<end>", "<unknown>", *(f"w{number}" for number in range(62))]
@@ -46,24 +44,9 @@ def words() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", unk_token="<unknown>")
 
 
-@pytest.fixture(scope="module")
-def traced_once() -> Iterator[None]:
-    """Trace equal models once, for tests that are not about costs: tracing takes most of a tiny run."""
-    profiles: dict[Hashable, Profile] = {}
-
-    def profile_once(
-        model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, names: Collection[str] | None = None
-    ) -> Profile:
-        tensors = (*model.named_parameters(), *batch.items())
-        shapes = tuple((name, tensor.shape) for name, tensor in tensors)
-        key = (type(model), shapes, None if names is None else frozenset(names))
-        if key not in profiles:
-            profiles[key] = profile(model, batch, names=names)
-        return profiles[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("greencore.training.methods.step_costs.profile", profile_once)
-        yield
+@pytest.fixture(scope="module", autouse=True)
+def _remembered_traces(remembered_traces: None) -> None:
+    """See `tests.traces`."""
 
 
 @pytest.fixture(scope="session")

@@ -25,10 +25,7 @@ with warnings.catch_warnings():
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-pytestmark = [
-    pytest.mark.usefixtures("traced_once"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 FULL_SIZE = os.environ.get("SFT_TRAINER") == "full"  # with the pretrained model: about ten minutes on two cores
 STEPS, WARMUP, AGREEMENT = 50, 5, 1e-3

@@ -21,7 +21,7 @@ from tests.greencore.training.conftest import WORDS
 from tests.greencore.training.families import family_folder
 from tests.greencore.training.methods.trainers import counting_trainer
 
-pytestmark = [pytest.mark.fault(number=2), pytest.mark.usefixtures("traced_once")]
+pytestmark = pytest.mark.fault(number=2)
 
 HYPERPARAMETERS = Hyperparameters(
     epochs=1, batch_size=2, learning_rate=1e-3, max_length=16, eval_share=0, max_new_tokens=1

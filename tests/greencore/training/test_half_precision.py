@@ -19,8 +19,6 @@ from greencore.training.models.loading import load_model
 from greencore.training.models.weights import named_tensors
 from greencore.training.run import Method, TrainingResult, fine_tune
 
-pytestmark = pytest.mark.usefixtures("traced_once")
-
 HALF = Hyperparameters(
     epochs=3, batch_size=4, learning_rate=1e-3, max_length=64, eval_share=0.2, max_new_tokens=1, precision="bf16"
 )

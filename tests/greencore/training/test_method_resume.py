@@ -56,7 +56,6 @@ def result_tensors(result: TrainingResult) -> dict[str, torch.Tensor]:
     return {name: tensor for file in result.artifact.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-@pytest.mark.usefixtures("traced_once")
 @pytest.mark.parametrize(
     ("settings", "step"),
     [

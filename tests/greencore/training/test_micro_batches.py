@@ -32,9 +32,6 @@ ROUNDING = 1e-5
 FORWARD = LlamaForCausalLM.forward
 
 
-pytestmark = pytest.mark.usefixtures("traced_once")
-
-
 @pytest.fixture(scope="module")
 def uneven() -> list[Row]:
     """26 rows of 2 to 60 words, of which 1 to 20 are learned: 21 for training, so that a step of 5 ends an epoch."""

@@ -35,9 +35,6 @@ RECIPES: list[dict[str, Any]] = [
 ]
 
 
-pytestmark = pytest.mark.usefixtures("traced_once")
-
-
 def rates_of_transformers(name: str, warmup: int, **options: Any) -> list[float]:
     """The rates of a schedule of transformers, at a peak of 1."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)

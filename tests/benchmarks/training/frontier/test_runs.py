@@ -17,6 +17,8 @@ from benchmarks.training.splits import SplitSizes
 from greencore.training import GreenTrainerCallback
 from tests.greencore.training.conftest import small_model
 
+pytestmark = pytest.mark.usefixtures("remembered_traces")
+
 SCALE = Scale(SplitSizes(16, 4, 2, max_length=48), max_new_tokens=2)
 STEPS_PER_EPOCH = 4
 SUFFIX = FrontierArm("full above 2", (1e-3,), schedule=Suffix(2), cache="cold")

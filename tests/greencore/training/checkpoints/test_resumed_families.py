@@ -20,7 +20,7 @@ from greencore.training.models.weights import named_tensors, write_tensors
 from greencore.training.run import Method, TrainingResult, fine_tune
 from tests.greencore.training.families import FAMILIES, family_folder
 
-pytestmark = [pytest.mark.fault(number=1), pytest.mark.usefixtures("traced_once")]
+pytestmark = pytest.mark.fault(number=1)
 
 EPOCHS = 2
 HYPERPARAMETERS = Hyperparameters(

@@ -127,7 +127,6 @@ def run(model_folder: Path, rows: list[Row], folder: Path, lora: LoraSettings, *
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # by peft
-@pytest.mark.usefixtures("traced_once")
 def test_an_adapter_result_is_loaded_by_peft_and_merges_to_the_merged_result(
     model_folder: Path, rows: list[Row], tmp_path: Path
 ) -> None:

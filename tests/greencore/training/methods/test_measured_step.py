@@ -27,11 +27,6 @@ from tests.greencore.training.methods.trainers import CountingTrainer, counting_
 RHO = 0.6
 
 
-@pytest.fixture(autouse=True)
-def _traced_once(traced_once: None) -> None:
-    """Trace equal models once."""
-
-
 class TrainsOnly(TrainerCallback):
     """Trains tensors that are known beforehand."""
 

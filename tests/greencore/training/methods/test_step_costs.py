@@ -13,6 +13,11 @@ from greencore.training.models.loading import load_meta_model, load_model
 from tests.greencore.training.conftest import small_model
 
 
+@pytest.fixture(scope="module", autouse=True)
+def remembered_traces() -> None:
+    """Have every model traced, since traces are what is tested."""
+
+
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model(tmp_path_factory.mktemp("model"), layers=6)  # whose tensors fill any budget
