@@ -326,9 +326,11 @@ def test_an_adapter_is_compared_with_full_fine_tuning_of_the_model_below_it(
     assert report.full_flops == 2 * costs.full_flops
 
 
-def test_a_stream_of_rows_is_trained_within_rho(train: Train, model_folder: Path, rows: list[Row]) -> None:
+def test_a_stream_of_rows_is_trained_within_rho(
+    train: Train, model_folder: Path, rows: list[Row], tmp_path: Path
+) -> None:
     green = GreenTrainerCallback(0.6)
-    trainer, _ = counting_trainer(model_folder, model_folder / "unused", rows, [green], max_steps=4, counting=False)
+    trainer, _ = counting_trainer(model_folder, tmp_path, rows, [green], max_steps=4, counting=False)
     examples = trainer.train_dataset
 
     class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
