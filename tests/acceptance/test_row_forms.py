@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM
 
 from greencore.training.models.loading import load_tokenizer
 from tests.acceptance.conftest import Service, start_quick_service, wait_until
-from tests.conftest import make_settings
 from tests.databases import DatabasePool
 from tests.row_files import COMPRESSIONS, CONTAINERS
 
@@ -51,15 +50,13 @@ FORMS = ("messages", "sharegpt", "instruction", "prompt", "text")
 
 
 @pytest.fixture(scope="module")
-def service(databases: DatabasePool, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(databases: DatabasePool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    with databases.lend() as url, pytest.MonkeyPatch.context() as patch:
-        settings = make_settings(patch, database_url=url, redis_url=valkey_url, data_dir=folder / "var")
-        with start_quick_service(settings, folder) as service:
-            tokenizer = load_tokenizer(folder / "small")
-            tokenizer.chat_template = TEMPLATE
-            tokenizer.save_pretrained(folder / "small")
-            yield service
+    with start_quick_service(databases, folder) as service:
+        tokenizer = load_tokenizer(folder / "small")
+        tokenizer.chat_template = TEMPLATE
+        tokenizer.save_pretrained(folder / "small")
+        yield service
 
 
 def upload(service: Service, form: str, container: str, compression: str) -> dict[str, Any]:

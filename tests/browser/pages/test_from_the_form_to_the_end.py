@@ -11,11 +11,11 @@ from sqlalchemy import text
 
 from api.figures import format_number, format_percent
 from api.main import create_app
-from runtime.settings import Settings
 from tests.acceptance.conftest import Service, start_quick_service, wait_until
 from tests.browser.conftest import Dashboard
 from tests.cli.conftest import GreentuneProcess
 from tests.cli.service import CommandRunner
+from tests.databases import DatabasePool
 from tests.keys import new_key
 from tests.server import run_server
 
@@ -26,10 +26,10 @@ KEPT = text("SELECT step FROM checkpoints WHERE job_id = :id AND best")
 ROWS = "\n".join(json.dumps({"prompt": f"w{n % 60} w1 w2 " * 4, "completion": " w7 w8 w9"}) for n in range(240))
 
 
-@pytest.fixture
-def service(settings: Settings, tmp_path: Path) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def service(databases: DatabasePool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A scheduler, a prepare worker and a training worker, and a small model."""
-    with start_quick_service(settings, tmp_path) as service:
+    with start_quick_service(databases, tmp_path_factory.mktemp("service")) as service:
         yield service
 
 
