@@ -101,15 +101,38 @@ FUSED_ATTENTION_BACKWARD = {
     aten._efficient_attention_backward,
 }
 
+
+def _count_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: object) -> int:
+    return int(sdpa_flop_count(query.shape, _repeat_heads(key, query), _repeat_heads(value, query)))
+
+
+def _count_attention_backward(
+    grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: object
+) -> int:
+    shapes = (query.shape, _repeat_heads(key, query), _repeat_heads(value, query))
+    return int(sdpa_backward_flop_count(grad.shape, *shapes))
+
+
+def _repeat_heads(shared: torch.Tensor, query: torch.Tensor) -> tuple[int, ...]:
+    """Return the shape of keys or values with as many heads as the query: several of its may share one of theirs."""
+    return (shared.shape[0], query.shape[1], *shared.shape[2:])
+
+
+# In torch's counter as well, which before torch 2.13 refuses heads of keys and values that several of the query share.
+COUNTED_ATTENTION: dict[Any, Callable[..., int]] = {
+    aten._scaled_dot_product_flash_attention: _count_attention,
+    aten._scaled_dot_product_efficient_attention: _count_attention,
+    aten._scaled_dot_product_cudnn_attention: _count_attention,
+    aten._scaled_dot_product_flash_attention_backward: _count_attention_backward,
+    aten._scaled_dot_product_efficient_attention_backward: _count_attention_backward,
+    aten._scaled_dot_product_cudnn_attention_backward: _count_attention_backward,
+}
+
 # Matrix products without an entry in torch's counter: fused attention of the CPU, and grouped products of experts, of
 # rows sorted into groups, each multiplied by its group's matrix or for that matrix's gradient.
 UNCOUNTED_MATMULS: dict[Any, Callable[..., int]] = {
-    aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_: sdpa_flop_count(
-        query.shape, key.shape, value.shape
-    ),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, query, key, value, *_: (
-        sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
-    ),
+    aten._scaled_dot_product_flash_attention_for_cpu: _count_attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _count_attention_backward,
     aten._grouped_mm: lambda left, right, *_: 2 * left.numel() * right.shape[-1],
 }
 
@@ -117,7 +140,9 @@ UNCOUNTED_MATMULS: dict[Any, Callable[..., int]] = {
 def count_operator_flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> OpFlops:
     """Count the FLOPs of one call of an ATen overload from the shapes of its arguments and result."""
     packet = func._overloadpacket
-    if packet in flop_registry:
+    if packet in COUNTED_ATTENTION:
+        products = counted = COUNTED_ATTENTION[packet](*args)
+    elif packet in flop_registry:
         products = counted = int(flop_registry[packet](*args, **kwargs, out_val=out))
     elif packet in UNCOUNTED_MATMULS:
         products, counted = int(UNCOUNTED_MATMULS[packet](*args)), 0

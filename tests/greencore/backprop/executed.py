@@ -6,9 +6,15 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from greencore.backprop.cost.operator_flops import ZERO_FLOP_OPERATORS, ZERO_FLOPS, OpFlops, count_operator_flops
+from greencore.backprop.cost.operator_flops import (
+    COUNTED_ATTENTION,
+    ZERO_FLOP_OPERATORS,
+    ZERO_FLOPS,
+    OpFlops,
+    count_operator_flops,
+)
 
 aten = torch.ops.aten
 Batch = dict[str, torch.Tensor]
@@ -63,6 +69,31 @@ def count_executed_flops(model: torch.nn.Module, batch: Batch, names: Collection
 def count_torch_flops(model: torch.nn.Module, batch: Batch, names: Collection[str]) -> int:
     """Count the FLOPs, by torch's FlopCounterMode, of a real step that trains only these tensors."""
     train_only(model, names)
-    with FlopCounterMode(display=False) as counter:
+    with torch_flop_counter() as counter:
         model(**batch).loss.backward()
     return int(counter.get_total_flops())
+
+
+def torch_flop_counter() -> FlopCounterMode:
+    """Return torch's counter, with our count of attention alone where torch's refuses heads that share keys."""
+    return FlopCounterMode(display=False, custom_mapping={} if counts_shared_heads() else _list_own_formulas())
+
+
+def counts_shared_heads() -> bool:
+    """Return whether torch's counter knows attention whose heads share keys, as from torch 2.13 on."""
+    try:
+        sdpa_flop_count((1, 2, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1))
+    except AssertionError:
+        return False
+    return True
+
+
+def _list_own_formulas() -> dict[Any, Any]:
+    def build_formula(count: Any) -> Any:
+        def formula(*args: Any, out_val: Any = None, **_: Any) -> int:
+            return int(count(*args))
+
+        formula._get_raw = True  # type: ignore[attr-defined]  # called with tensors, not with their shapes
+        return formula
+
+    return {packet: build_formula(count) for packet, count in COUNTED_ATTENTION.items()}

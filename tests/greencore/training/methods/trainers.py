@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from greencore.dataset import Row
 from greencore.training.data.tokenisation import Collator, tokenise_rows
 from greencore.training.methods.selection_callback import SelectionCallback
 from greencore.training.models.loading import load_model, load_tokenizer
+from tests.greencore.backprop.executed import torch_flop_counter
 
 
 class CountingTrainer(Trainer):
@@ -29,7 +29,7 @@ class CountingTrainer(Trainer):
             return super().training_step(*args, **kwargs)
         assert isinstance(self.model, torch.nn.Module)
         self.trained.append({name for name, tensor in self.model.named_parameters() if tensor.requires_grad})
-        with FlopCounterMode(display=False) as counter:
+        with torch_flop_counter() as counter:
             loss = super().training_step(*args, **kwargs)
         self.counted.append(counter.get_total_flops())
         return loss
