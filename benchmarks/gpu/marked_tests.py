@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import sys
 import tempfile
 import time
@@ -93,6 +94,9 @@ def _read_report(report: Path, outcome: TestOutcome) -> None:
         name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
         found = {child.tag: child for child in case}
         trace = next((child.text or "" for tag, child in found.items() if tag in ("error", "failure")), None)
+        module = re.search(r"importing test module '(\S+)'", trace or "")
+        if module and not name:  # where xdist collects
+            name = _shorten(Path(module[1]))
         if "skipped" in found:
             outcome.skipped[name] = found["skipped"].get("message") or "skipped"
         elif trace is None:
