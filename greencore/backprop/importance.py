@@ -193,7 +193,7 @@ class _BatchProbe:
             if self.average is None:
                 return
             # other processes wait for this one's gradients, which are zero
-            batch = {**batch, **{key: torch.zeros_like(batch[key]) for key in LABELS if key in batch}}
+            batch = label_all(batch)
         loss = getattr(self.model(**batch), "loss", None)
         if loss is None:
             raise ValueError("the model returned no loss: the batch needs labels")
@@ -203,6 +203,11 @@ class _BatchProbe:
             # the optimiser's own arithmetic must not be autocast
             with torch.autocast(loss.device.type, enabled=False):
                 (loss * (self.loss_scale * share)).backward()
+
+
+def label_all(batch: Batch) -> Batch:
+    """Return a batch in which every token is learned, whose mean loss is a number; it must not count."""
+    return {**batch, **{key: torch.zeros_like(batch[key]) for key in LABELS if key in batch}}
 
 
 def _check_options(metric: Metric, max_grad_norm: float | None) -> None:

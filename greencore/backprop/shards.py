@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 import torch.distributed
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 
@@ -63,6 +64,16 @@ def _count_copies(tensor: torch.Tensor) -> int:
     for placement, size in zip(tensor.placements, tensor.device_mesh.shape, strict=True):
         parts *= size if placement.is_shard() else 1
     return torch.distributed.get_world_size() // parts
+
+
+def free_gathered(model: torch.nn.Module) -> None:
+    """Free what a forward pass without a backward pass has gathered, so that the model's parameters are its shards.
+
+    FSDP2 keeps the outermost module's tensors gathered until then: what is frozen or hooked meanwhile is a copy.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def count_sharded_dimensions(tensor: torch.Tensor) -> int:

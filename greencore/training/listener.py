@@ -13,6 +13,7 @@ from greencore.training.batches.micro_batches import HalvedMicroBatch
 from greencore.training.evaluation.ledger import EvaluationLedger, EvaluationReport
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.methods.selection_callback import SelectionCallback
+from greencore.training.processes import agree, count_processes, get_rank
 
 
 class TrainingListener:
@@ -79,6 +80,17 @@ class TrainingListener:
     def should_end_after(self, epoch: int) -> bool:
         """Return whether the run ends with this epoch (from 0); called after every epoch but the last."""
         return False
+
+
+def share_decisions(listener: TrainingListener) -> TrainingListener:
+    """Return the listener of this process of a run: the first one's reports and decides, the others do as it says."""
+    if count_processes() == 1:
+        return listener
+    own = listener if get_rank() == 0 else TrainingListener()
+    should_stop, should_end_after = own.should_stop, own.should_end_after
+    own.should_stop = lambda: agree(should_stop())  # type: ignore[method-assign]
+    own.should_end_after = lambda epoch: agree(should_end_after(epoch))  # type: ignore[method-assign]
+    return own
 
 
 class TrainingStopped(Exception):

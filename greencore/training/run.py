@@ -47,15 +47,18 @@ from greencore.training.listener import (
     announce_evaluation,
     count_finished_epochs,
     is_within_epoch,
+    share_decisions,
 )
 from greencore.training.methods.baselines import Baseline
 from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.methods.modes import set_use_cache
 from greencore.training.micro_batch_choice import load_or_measure_micro_batch
+from greencore.training.models.gathering import add_adapter
 from greencore.training.models.loading import enable_gradient_checkpointing, load_model, load_tokenizer
 from greencore.training.models.precision import PRECISION_FILE_NAME, choose_device, recall_precision
 from greencore.training.models.result import save_result
+from greencore.training.processes import agree, count_processes, join_processes
 from greencore.training.recipe import build_training_arguments
 from greencore.training.run_memory import RunMemory, load_or_choose_recomputation
 
@@ -126,7 +129,8 @@ def fine_tune(
     `NotFinite` with the first step whose loss or gradient norm is not finite, `CheckpointUnusable` for a checkpoint of
     another model, `DiskFull` where the result cannot be written.
     """
-    listener, checkpoints = listener or TrainingListener(), checkpoints or CheckpointFolder(folder)
+    join_processes()
+    listener, checkpoints = share_decisions(listener or TrainingListener()), checkpoints or CheckpointFolder(folder)
     if highest_rho is None:
         highest_rho = rho if isinstance(rho, int | float) else 1.0
     setup = _set_up(
@@ -137,7 +141,7 @@ def fine_tune(
         method=method,
         highest_rho=highest_rho,
         folder=folder,
-        resumes=checkpoints.find_newest() is not None,
+        resumes=agree(checkpoints.find_newest()) is not None,
     )
     try:
         with announce_evaluation(setup.model, listener):
@@ -162,14 +166,13 @@ def fine_tune(
     prompt = hyperparameters.sample_prompt
     sample = None if prompt is None else SampleCompletion(prompt, before.sample or "", after.sample or "")
 
-    adapter_only = method == "prefix" or (hyperparameters.lora is not None and hyperparameters.lora.result == "adapter")
-    delta_base = model_folder if hyperparameters.result == "delta" and not adapter_only else None
     artifact = save_result(
         model,
         setup.tokenizer,
         result_folder or folder / "artifacts",
-        merge=method == "lora" and not adapter_only,
-        delta_base=delta_base,
+        method=method,
+        hyperparameters=hyperparameters,
+        base=model_folder,
         base_name=model_name or model_folder.name,
     )
     return TrainingResult(
@@ -217,13 +220,13 @@ def _set_up(
     tokenizer = load_tokenizer(model_folder)
     precision = recall_precision(hyperparameters.precision, folder / PRECISION_FILE_NAME)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    model = load_model(model_folder, dtype, attention=hyperparameters.attention)
+    model = load_model(model_folder, dtype, attention=hyperparameters.attention, shards=count_processes())
     check_model(model)
-    model.to(choose_device())  # type: ignore[arg-type]
+    if count_processes() == 1:
+        model.to(choose_device())  # type: ignore[arg-type]
     learned_only = choose_logit_positions(hyperparameters.logits, model, folder, resumes=resumes) == "learned"
     positions = get_position_limits(model, method=method)
     positions.check_max_length(hyperparameters.max_length)
-
     clock = TemplateClock(folder / CLOCK_FILE_NAME)
     prompt_format = resolve_prompt_format(hyperparameters.prompt_format, tokenizer, clock)
     tokens = tokenise_run_rows(model, tokenizer, rows, validation_rows, hyperparameters, prompt_format)
@@ -296,10 +299,7 @@ def _train(
     """
     model, config = setup.model, setup.model.config
     use_cache = getattr(config, "use_cache", None)
-    if method in ("lora", "prefix"):
-        from greencore.training.methods.adapters import with_adapter
-
-        model = cast(PreTrainedModel, with_adapter(method, model, lora=hyperparameters.lora))
+    model = add_adapter(model, method, hyperparameters)
     adaptive: GreenTrainerCallback | BaselineCallback
     if method == "greentrainer":
         adaptive = GreenTrainerCallback(rho, **dict(hyperparameters.adaptive or AdaptiveSettings()))
@@ -316,14 +316,19 @@ def _train(
         hyperparameters=hyperparameters,
         model=model,
         args=build_training_arguments(
-            folder, hyperparameters, bf16=setup.evaluator.bf16, save_strategy="epoch", logging_steps=1
+            folder,
+            hyperparameters,
+            bf16=setup.evaluator.bf16,
+            save_strategy="epoch",
+            save_only_model=count_processes() > 1,  # transformers has no resumption of sharded models; ours is its own
+            logging_steps=1,
         ),
         train_dataset=setup.train_set.examples,
         sampler=setup.sampler,
         callbacks=[adaptive, evaluations, progress],
     )
     trainer.remove_callback(PrinterCallback)  # the listener receives progress instead
-    checkpoint, end = checkpoints.find_newest(), None
+    checkpoint, end = agree(checkpoints.find_newest()), None
     try:
         state = None if checkpoint is None else _end_at_checkpoint(trainer, evaluations, checkpoint, listener)
         if state is None:
@@ -381,7 +386,7 @@ def _restore_kept_step(
     kept_step = ledger.kept_step
     if kept_step is None or kept_step == last_step:
         return last_step
-    if (best := checkpoints.find_step(kept_step)) is None:
+    if (best := agree(checkpoints.find_step(kept_step))) is None:
         listener.on_best_missing(step=kept_step)
         return last_step
     trainer.restore_weights(best)

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from greencore.backprop import BudgetTooSmall, TraceError
 from greencore.backprop.cost.by_length import Lengths
 from greencore.device import PeakMemory, RunPrecision
-from greencore.disk import load_or_create
 from greencore.host_memory import read_host_memory
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings
@@ -24,6 +23,7 @@ from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.step_memory import list_largest_selection, predict_step_memory
 from greencore.training.methods.tensor_patterns import match_tensor_patterns
 from greencore.training.models.loading import enable_gradient_checkpointing, load_meta_model
+from greencore.training.processes import recall
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def load_or_choose_recomputation(
 
     if not file.is_file() and memory.bound(model, hyperparameters) <= available:
         return False
-    return load_or_create(file, choose, parse)
+    return recall(file, choose, parse)
 
 
 def _prepare_method(model: PreTrainedModel, method: str, hyperparameters: Hyperparameters) -> tuple[Any, Sequence[str]]:

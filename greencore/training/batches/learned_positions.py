@@ -9,11 +9,12 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from greencore.disk import load_or_create
+from greencore.backprop.shards import free_gathered
 from greencore.settings.value_types import LogitPositions
 from greencore.training.batches.micro_batches import Collate
 from greencore.training.data.tokenisation import IGNORED_LABEL, round_up_length
 from greencore.training.methods.modes import in_mode
+from greencore.training.processes import recall
 
 FILE_NAME = "logits.json"  # of the choice, in the run's folder
 AGREEMENT = 1e-2  # relative, of logits and losses: those of other positions differ by their own size
@@ -81,6 +82,7 @@ def computes_learned_positions(model: PreTrainedModel) -> bool:
     with in_mode(model, training=False):
         whole = model(input_ids=ids, labels=labels, use_cache=False)
         part = model(input_ids=ids, labels=labels, use_cache=False, **kept)
+    free_gathered(model)
     expected = whole.logits.gather(1, kept["logits_to_keep"][..., None].expand(-1, -1, whole.logits.shape[-1]))
     if part.logits.shape != expected.shape:
         return False
@@ -103,7 +105,7 @@ def choose_logit_positions(
             raise TypeError(f"{stored!r} is not learned or all")
         return cast(LogitPositions, stored)
 
-    return load_or_create(folder / FILE_NAME, choose, parse)
+    return recall(folder / FILE_NAME, choose, parse)
 
 
 def _agree(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from greencore.backprop.importance import LABELS
 from greencore.training.data.tokenisation import IGNORED_LABEL
+from greencore.training.processes import count_processes, get_rank, sum_over_processes
 
 Result = TypeVar("Result")
 Collate = Callable[[Sequence[Any]], dict[str, Any]]
@@ -59,8 +61,16 @@ class MicroBatchCollator:
         return StepRows(rows)
 
     def collate_micro_batches(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
-        """Collate the rows of a step in micro-batches; the last may have fewer rows."""
-        return [self.collate(rows[start : start + self.size]) for start in range(0, len(rows), self.size)]
+        """Collate this process's part of the rows of a step in micro-batches; the last may have fewer rows.
+
+        All processes have equally many, since each waits for the others in every pass: one without enough rows has some
+        in which nothing is learned.
+        """
+        processes = count_processes()
+        own = rows[get_rank() :: processes]
+        batches = [self.collate(own[start : start + self.size]) for start in range(0, len(own), self.size)]
+        wanted = -(-len(rows[::processes]) // self.size)
+        return batches + [_ignore_labels(self.collate(rows[:1])) for _ in range(wanted - len(batches))]
 
     def run_within_memory(self, compute: Callable[[], Result], *, undo: Callable[[], None] = lambda: None) -> Result:
         """Return what `compute` returns; where memory runs out, halve the micro-batch, `undo`, and call it once more.
@@ -105,7 +115,8 @@ class MicroBatchCollator:
                 self.size, self._halved = int(stored["size"]), bool(stored["halved"])
 
     def _halve(self, error: BaseException) -> None:
-        if self._halved or self.size == 1:
+        # the other processes wait in the pass that failed here
+        if self._halved or self.size == 1 or count_processes() > 1:
             raise StepTooLarge(self._explain()) from error
         before, self.size, self._halved = self.size, self.size // 2, True
         if self._on_halved is not None:
@@ -117,6 +128,8 @@ class MicroBatchCollator:
                 "the device ran out of memory with a single row at a time: a smaller max_length, or a smaller model, "
                 "takes less"
             )
+        if count_processes() > 1:
+            return f"a process's device ran out of memory: micro_batch_size {self.size // 2} or less takes less"
         return (
             f"the device ran out of memory with micro-batches of {self.size} rows, to which they had been halved: "
             f"micro_batch_size {self.size // 2} or less, or a smaller max_length, takes less"
@@ -140,21 +153,27 @@ def get_rows_computed_at_once(dataloader: Any, batch_size: int) -> int:
     return min(collate.size, batch_size) if isinstance(collate, MicroBatchCollator) else batch_size
 
 
+def _ignore_labels(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch in which nothing is learned."""
+    return {**batch, **{key: torch.full_like(batch[key], IGNORED_LABEL) for key in LABELS if key in batch}}
+
+
 def count_learned_tokens(batch: Mapping[str, Any], *, encoder: bool) -> int:
     """Count the tokens that a batch's loss is the mean of; a decoder-only model cannot predict the first of a row."""
     labels = batch["labels"]
     return int(((labels if encoder else labels[..., 1:]) != IGNORED_LABEL).sum())
 
 
-def compute_shares(batches: Sequence[Mapping[str, Any]], *, encoder: bool) -> list[float]:
-    """Compute the share of each micro-batch in the learned tokens of its step.
+def compute_shares(batches: Sequence[Mapping[str, Any]], *, encoder: bool, everywhere: bool = False) -> list[float]:
+    """Compute the share of each micro-batch in the learned tokens of its step; `everywhere`, of all processes' batches.
 
     The step's mean token loss, and its gradient, are the sums of the micro-batches' weighted by them.
     """
-    if len(batches) == 1:
+    everywhere = everywhere and count_processes() > 1
+    if len(batches) == 1 and not everywhere:
         return [1.0]
     counts = [count_learned_tokens(batch, encoder=encoder) for batch in batches]
-    total = sum(counts)
+    total = sum_over_processes([sum(counts)])[0] if everywhere else sum(counts)
     return [count / total if total else 1.0 / len(batches) for count in counts]
 
 

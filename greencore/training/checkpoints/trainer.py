@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerState
 
 from greencore.backprop import NotFinite
+from greencore.backprop.importance import label_all
 from greencore.backprop.master_weights import MasterWeights, set_gradient_types
+from greencore.backprop.shards import is_sharded
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.batches.batch_shapes import is_encoder_decoder
 from greencore.training.batches.learned_positions import get_targets
 from greencore.training.batches.micro_batches import MicroBatchCollator, StepRows, compute_shares
 from greencore.training.checkpoints.folder import CheckpointFolder, CheckpointUnusable
+from greencore.training.checkpoints.shards import TensorFiles, write_tensor_file, write_together
 from greencore.training.data.tokenisation import to_device
 from greencore.training.evaluation.ledger import LEDGER_KEY
 from greencore.training.evaluation.token_loss import sum_token_loss
@@ -35,6 +39,7 @@ from greencore.training.models.weights import (
     read_tensors,
     write_tensors,
 )
+from greencore.training.processes import count_processes, get_rank, sum_over_processes
 from greencore.training.recipe import build_optimizer_settings, build_scheduler
 
 WEIGHTS, OPTIMIZER, SCHEDULER, RANDOM = "weights", "optimizer", "scheduler", "random"
@@ -96,15 +101,28 @@ class CheckpointedTrainer(Trainer):
 
     def _add_gradients(self, model: torch.nn.Module, step: StepRows) -> torch.Tensor:
         self._token_loss, self._learned_tokens = torch.zeros(()), 0
-        batches = self._collator.collate_micro_batches(step.rows)
-        set_gradient_types(model.parameters(), parts=len(batches))
+        batches, processes = self._collator.collate_micro_batches(step.rows), count_processes()
+        set_gradient_types((one for one in model.parameters() if not is_sharded(one)), parts=len(batches))
         loss = torch.zeros((), device=self.args.device)
-        shares = compute_shares(batches, encoder=is_encoder_decoder(self.model))
+        shares = compute_shares(batches, encoder=is_encoder_decoder(self.model), everywhere=True)
         for batch, share in zip(batches, shares, strict=True):
-            if share > 0:  # without a learned token the mean loss of a micro-batch is not a number
-                self._share = share
-                loss += super().training_step(model, batch)
+            self._share = share * processes  # gradients are averaged over processes
+            if share > 0:
+                loss += super().training_step(model, batch) / processes
+            elif processes > 1:  # the others wait for this one; without a learned token its loss is not a number
+                super().training_step(model, dict(label_all(batch)))
+        sums = sum_over_processes([float(loss), float(self._token_loss), self._learned_tokens]) if processes > 1 else ()
+        if sums:
+            loss, self._token_loss, self._learned_tokens = loss.new_tensor(sums[0]), torch.tensor(sums[1]), int(sums[2])
         return loss
+
+    def get_train_dataloader(self) -> Any:
+        """Return the dataloader of whole steps, of which the collator takes this process's part."""
+        dataloader = super().get_train_dataloader()
+        if count_processes() > 1:
+            batches: Any = dataloader.batch_sampler  # accelerate's, which would give each process steps of its own
+            batches.num_processes, batches.process_index, batches.even_batches = 1, 0, False
+        return dataloader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Return the given sampler, or the Trainer's own, which shuffles."""
@@ -125,7 +143,8 @@ class CheckpointedTrainer(Trainer):
         """Compute the loss of a micro-batch, weighted by its share of the step, and keep its token loss for `log`."""
         loss, outputs = super().compute_loss(model, inputs, True)
         total, learned = sum_token_loss(outputs["logits"], get_targets(inputs, encoder=is_encoder_decoder(self.model)))
-        self._token_loss, self._learned_tokens = self._token_loss.to(total) + total, self._learned_tokens + learned
+        if self._share > 0:
+            self._token_loss, self._learned_tokens = self._token_loss.to(total) + total, self._learned_tokens + learned
         if self._share != 1.0:
             loss = loss * self._share
         return (loss, outputs) if return_outputs else loss
@@ -155,17 +174,19 @@ class CheckpointedTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         epochs_done = count_finished_epochs(self.state)
         kept_step = (get_callback_states(self.state).get(LEDGER_KEY) or {}).get("kept_step")
-        self._checkpoints.write_checkpoint(self.state.global_step, epochs_done, self._write_files, kept_step=kept_step)
+        write = partial(self._checkpoints.write_checkpoint, self.state.global_step, epochs_done, kept_step=kept_step)
+        write_together(write, self._write_files)
 
     def _write_files(self, folder: Path) -> None:
         assert isinstance(self.model, torch.nn.Module)
         if (name := find_non_finite_tensor(self.model)) is not None:
             raise NotFinite(f"after step {self.state.global_step} {name} is not finite: training has diverged")
-        save_file(read_tensors(self.model, self._changeable_names), folder / f"{WEIGHTS}.safetensors")
+        write_tensor_file(folder, WEIGHTS, read_tensors(self.model, self._changeable_names))
         self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
-        self._collator.save(folder)
-        self.state.save_to_json(str(folder / "trainer_state.json"))
+        if get_rank() == 0:
+            self._collator.save(folder)
+            self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def end_epoch(self, checkpoint: Path, state: TrainerState) -> None:
         """End the run at a checkpoint within an epoch, whose weights are restored: report its epoch, and replace it.
@@ -193,10 +214,11 @@ class CheckpointedTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target, checkpoint = model or self.model, Path(resume_from_checkpoint)
         assert isinstance(target, torch.nn.Module)
-        file = checkpoint / f"{WEIGHTS}.safetensors"
+        files, own = TensorFiles(checkpoint, WEIGHTS), named_tensors(target)
         try:
-            if file.is_file():
-                write_tensors(target, load_file(file), self._changeable_names)
+            if files:
+                held = {name: files.read(name, own.get(name)) for name in files}
+                write_tensors(target, held, self._changeable_names)
             else:
                 self._load_pretrained_layout(target, checkpoint)
         except (WeightsMismatch, ModelError) as error:
@@ -234,7 +256,9 @@ class CheckpointedTrainer(Trainer):
                 else:
                     numbers[f"{index}.{key}"] = value
         folder = Path(output_dir)
-        save_file(tensors, folder / f"{OPTIMIZER}.safetensors")
+        write_tensor_file(folder, OPTIMIZER, tensors)
+        if get_rank() > 0:
+            return
         rest = {
             "numbers": numbers,
             "param_groups": state["param_groups"],
@@ -252,9 +276,11 @@ class CheckpointedTrainer(Trainer):
         rest = _read_json(folder / f"{OPTIMIZER}.json")
         if rest.get("names", self._list_optimizer_parameter_names()) != self._list_optimizer_parameter_names():
             raise CheckpointUnusable(f"{folder.name} is not of this model: its optimiser trained other tensors")
-        entries = load_file(folder / f"{OPTIMIZER}.safetensors") | rest["numbers"]
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        files = TensorFiles(folder, OPTIMIZER)
+        tensors = {name: files.read(name, parameters[int(name.partition(".")[0])]) for name in files}
         state: dict[int, dict[str, Any]] = {}
-        for name, value in entries.items():
+        for name, value in (tensors | rest["numbers"]).items():
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
@@ -274,17 +300,20 @@ class CheckpointedTrainer(Trainer):
             tensors["cuda"] = torch.cuda.get_rng_state()
         algorithm, keys, *position = np.random.get_state()
         tensors["numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
-        save_file(tensors, folder / f"{RANDOM}.safetensors")
+        name = _name_random_state()
+        save_file(tensors, folder / f"{name}.safetensors")
         _write_json(
-            folder / f"{RANDOM}.json",
+            folder / f"{name}.json",
             {"python": random.getstate(), "numpy": [algorithm, *(float(p) for p in position)]},
         )
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        folder = Path(checkpoint)
-        tensors, rest = load_file(folder / f"{RANDOM}.safetensors"), _read_json(folder / f"{RANDOM}.json")
+        folder, name = Path(checkpoint), _name_random_state()
+        if get_rank() > 0 and not (folder / f"{name}.json").is_file():
+            return  # written by fewer processes
+        tensors, rest = load_file(folder / f"{name}.safetensors"), _read_json(folder / f"{name}.json")
         version, internal, gauss = rest["python"]
         random.setstate((version, tuple(internal), gauss))
         algorithm, position, has_gauss, cached = rest["numpy"]
@@ -293,6 +322,10 @@ class CheckpointedTrainer(Trainer):
         torch.set_rng_state(tensors["cpu"])
         if torch.cuda.is_available() and "cuda" in tensors:
             torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def _name_random_state() -> str:
+    return RANDOM if get_rank() == 0 else f"{RANDOM}-{get_rank():05}"
 
 
 def _write_json(path: Path, value: Any) -> None:

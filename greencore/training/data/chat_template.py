@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template  # no public function sets the clock
 
 from greencore.dataset import MAX_SHOWN_CHARACTERS, Message
-from greencore.disk import load_or_create
 from greencore.training.models.loading import ModelError
+from greencore.training.processes import recall
 
 Messages = Sequence[Message]
 
@@ -49,7 +49,7 @@ class TemplateClock:
         """Return the stored time, or that of `now` at the first call."""
         if self._reading is None:
             file = self._file
-            reading = now() if file is None else load_or_create(file, lambda: now().isoformat(), datetime.fromisoformat)
+            reading = now() if file is None else recall(file, lambda: now().isoformat(), datetime.fromisoformat)
             self._reading = reading
         return self._reading
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from greencore.backprop.shards import free_gathered
 from greencore.dataset import MessagesRow, Row, TextRow
-from greencore.disk import load_or_create
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.data.prompt_formats import PLAIN, PromptFormat, resolve_prompt_format
 from greencore.training.data.tokenisation import TokenisedRows
@@ -25,6 +25,7 @@ from greencore.training.evaluation.evaluate import (
 )
 from greencore.training.models.loading import ModelError
 from greencore.training.models.precision import bf16_autocast
+from greencore.training.processes import agree, recall
 
 MAX_BATCH_ROWS = 8  # that fit wherever a training step of a row or two does: no gradient keeps activations
 # Bounds of the rows for which an evaluation during the run generates completions, for ROUGE.
@@ -85,8 +86,9 @@ class Evaluator:
                     max_new_tokens=settings.max_new_tokens,
                     prompt_format=self.sample_prompt_format,
                 )
+        free_gathered(model)
         affordable = int(MAX_SAMPLE_SECONDS / seconds_per_row) if seconds_per_row else MAX_SAMPLE_ROWS
-        return EvaluationResult(evaluation, sample, self.bf16, min(MAX_SAMPLE_ROWS, max(1, affordable)))
+        return agree(EvaluationResult(evaluation, sample, self.bf16, min(MAX_SAMPLE_ROWS, max(1, affordable))))
 
     def evaluate_once(self, model: PreTrainedModel, file: Path) -> EvaluationResult:
         """Return the evaluation before training, from `file` where a run resumes, and adopt its precision.
@@ -101,7 +103,7 @@ class Evaluator:
                 raise ModelError(f"its loss on the held-out rows is {result.evaluation.loss} before training")
             return asdict(result)
 
-        result = load_or_create(file, measure, _parse_result)
+        result = recall(file, measure, _parse_result)
         self.bf16, self.sample_rows = result.bf16, result.sample_rows
         return result
 
@@ -125,7 +127,8 @@ class Evaluator:
         with bf16_autocast(model.device, enabled=self.bf16):
             scores = self._score_tokens(model)
             rouge = self._evaluate_completions(model, self.rouge_rows, max_seconds=MAX_GENERATION_SECONDS)
-        return Evaluation(scores.loss, rouge, len(self.rows), scores.accuracy)
+        free_gathered(model)
+        return agree(Evaluation(scores.loss, rouge, len(self.rows), scores.accuracy))
 
     def _score_tokens(self, model: PreTrainedModel) -> TokenScores:
         return score_tokens(

@@ -22,9 +22,9 @@ from greencore.training.methods.selection_callback import (
     OptimizerStatePolicy,
     SelectionCallback,
     get_callback_states,
-    sum_over_processes,
 )
 from greencore.training.methods.tensor_patterns import match_tensor_patterns
+from greencore.training.processes import sum_over_processes
 
 RhoSchedule = float | Callable[[int], float]
 
@@ -230,7 +230,7 @@ class GreenTrainerCallback(SelectionCallback):
             processes=args.world_size,
         )
         spent = probe_flops + sum(selection.probe_flops for selection in ledger.selections)
-        (spent,) = sum_over_processes((spent,), args)
+        (spent,) = map(int, sum_over_processes((spent,)))
         return charge.compute_share(
             self._costs, self._full_costs, affordable, done=len(ledger.selections) + 1, spent=spent
         )

@@ -19,7 +19,6 @@ from greencore.training.batches.micro_batches import (
     MicroBatchCollator,
     collate_in_parts,
     compute_shares,
-    count_learned_tokens,
 )
 from greencore.training.data.tokenisation import to_device
 from greencore.training.methods.modes import in_mode
@@ -125,13 +124,15 @@ def _draw_rows(
         for _ in range(amount):
             yield next(stream)
         return
-    rows, processes = args.per_device_train_batch_size, args.world_size
+    rows = args.per_device_train_batch_size
+    # a collator of micro-batches takes this process's part of a batch itself
+    processes = 1 if isinstance(dataloader.collate_fn, MicroBatchCollator) else args.world_size
     generator = torch.Generator().manual_seed(args.seed * 1_000_003 + number)
     drawn = torch.randperm(len(dataset), generator=generator).tolist()
     wanted = amount * processes * rows
     drawn = (drawn * -(-wanted // len(drawn)))[:wanted] if processes > 1 else drawn[:wanted]
     for start in range(0, len(drawn), processes * rows):
-        own = start + args.process_index * rows
+        own = start + (args.process_index * rows if processes > 1 else 0)
         yield [dataset[index] for index in drawn[own : own + rows]]
 
 
@@ -143,12 +144,7 @@ def _collate(
     With several processes the parts' shares are those in the learned tokens of all processes' rows.
     """
     parts = [rows] if isinstance(rows, Mapping) else collate_in_parts(dataloader, rows)
-    shares = compute_shares(parts, encoder=encoder)
-    if args.world_size > 1:
-        learned = sum(count_learned_tokens(part, encoder=encoder) for part in parts)
-        everywhere = torch.tensor(float(learned), device=args.device)
-        torch.distributed.all_reduce(everywhere)
-        shares = [share * learned / float(everywhere) for share in shares]
+    shares = compute_shares(parts, encoder=encoder, everywhere=args.world_size > 1)
     return BatchParts([to_device(part, args.device) for part in parts], shares)
 
 

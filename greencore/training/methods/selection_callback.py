@@ -17,6 +17,7 @@ from greencore.training.finite_checks import check_gradients, check_model
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
 from greencore.training.methods.parallelism import prepare_sharded_model
 from greencore.training.methods.step_costs import StepCosts
+from greencore.training.processes import sum_over_processes
 
 OptimizerStatePolicy = Literal["release", "host", "keep"]
 
@@ -167,7 +168,7 @@ class SelectionCallback(TrainerCallback, ABC):
         trained = {name for selection in ledger.selections for name in selection.tensors}
         spent, full, plain = ledger.count_flops(self._costs, self._full_costs)
         probes = sum(selection.probe_flops for selection in ledger.selections)
-        spent, full, plain, probes = sum_over_processes((spent, full, plain, probes), args)
+        spent, full, plain, probes = map(int, sum_over_processes((spent, full, plain, probes)))
         return EpochReport(
             epoch=ledger.epoch,
             rho=ledger.rho,
@@ -233,12 +234,3 @@ def _disable_input_require_grads(model: torch.nn.Module) -> None:
     reentrant = [getattr(recompute, "keywords", {}).get("use_reentrant", True) for recompute in recomputing]
     if recomputing and not any(reentrant):
         getattr(model, "disable_input_require_grads", lambda: None)()
-
-
-def sum_over_processes(values: tuple[int, ...], args: TrainingArguments) -> tuple[int, ...]:
-    """Sum the values over all processes."""
-    if args.world_size == 1:
-        return values
-    total = torch.tensor(values, dtype=torch.int64, device=args.device)
-    torch.distributed.all_reduce(total)
-    return tuple(int(value) for value in total)

@@ -6,8 +6,8 @@ from typing import cast, get_args
 import torch
 
 from greencore.device import RunPrecision, resolve_precision
-from greencore.disk import load_or_create
 from greencore.settings.value_types import PrecisionName
+from greencore.training.processes import recall
 
 PRECISION_FILE_NAME = "precision.json"
 
@@ -37,7 +37,7 @@ def recall_precision(wanted: PrecisionName, file: Path) -> RunPrecision:
 
     A run that goes on upon another device keeps it, since its checkpoints have weights of one type.
     """
-    return load_or_create(file, lambda: resolve_precision(wanted, bf16=supports_bf16(choose_device())), _parse)
+    return recall(file, lambda: resolve_precision(wanted, bf16=supports_bf16(choose_device())), _parse)
 
 
 def _parse(stored: object) -> RunPrecision:

@@ -9,8 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from greencore.backprop import NotFinite
 from greencore.disk import atomic_directory, fsync_tree
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.models.delta import DELTA_FILE_NAME, write_delta
+from greencore.training.models.gathering import gather_model
 from greencore.training.models.weights import find_non_finite_tensor
+from greencore.training.processes import agree
 
 
 def save_result(
@@ -18,22 +21,39 @@ def save_result(
     tokenizer: PreTrainedTokenizerBase,
     destination: Path,
     *,
-    merge: bool,
-    delta_base: Path | None,
+    method: str,
+    hyperparameters: Hyperparameters,
+    base: Path,
     base_name: str,
 ) -> Path:
-    """Write the result to a temporary folder that is renamed, so that it is complete or absent.
+    """Write what the hyperparameters ask for to a temporary folder that is renamed, so that it is complete or absent.
 
-    With `merge`, a LoRA is merged into the model first; otherwise an adapter is saved by itself, as peft loads it.
-    With `delta_base`, write the delta from it. The saved files name the base `base_name` instead of its path. Raises
-    `NotFinite` for a model with non-finite weights.
+    A LoRA is merged into the model, or saved by itself, as peft loads it; a delta is that from the model in the folder
+    `base`. The saved files name the base `base_name` instead of its path. Of several processes the first one writes the
+    whole model. Raises `NotFinite` for a model with non-finite weights.
     """
-    if merge:
-        from greencore.training.methods.adapters import merge_adapter
+    adapter_only = method == "prefix" or (hyperparameters.lora is not None and hyperparameters.lora.result == "adapter")
+    delta_base = base if hyperparameters.result == "delta" and not adapter_only else None
+    whole = gather_model(model, base, method, hyperparameters)
+    if whole is not None:
+        if method == "lora" and not adapter_only:
+            from greencore.training.methods.adapters import merge_adapter
 
-        model = merge_adapter(cast(Any, model))
-    if (name := find_non_finite_tensor(model)) is not None:
-        raise NotFinite(f"after training {name} is not finite: training has diverged")
+            whole = merge_adapter(cast(Any, whole))
+        if (name := find_non_finite_tensor(whole)) is not None:
+            raise NotFinite(f"after training {name} is not finite: training has diverged")
+        _write(whole, tokenizer, destination, delta_base=delta_base, base_name=base_name)
+    return agree(destination)
+
+
+def _write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    destination: Path,
+    *,
+    delta_base: Path | None,
+    base_name: str,
+) -> None:
     with atomic_directory(destination.with_name(f".{destination.name}")) as working:
         if delta_base is not None:
             write_delta(model, delta_base, working / DELTA_FILE_NAME, base_name=base_name)
@@ -50,4 +70,3 @@ def save_result(
     if destination.exists():
         shutil.rmtree(destination)
     working.rename(destination)
-    return destination

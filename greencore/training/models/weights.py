@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 
-from greencore.backprop.shards import find_invalid
+from greencore.backprop.shards import find_invalid, get_shard
 
 
 class WeightsMismatch(ValueError):
@@ -42,7 +42,7 @@ def read_tensors(model: torch.nn.Module, names: Collection[str]) -> dict[str, to
         if name not in names:
             continue
         content = tensor.detach().contiguous()
-        storage = (content.device, content.untyped_storage().data_ptr())
+        storage = (content.device, get_shard(content).untyped_storage().data_ptr())
         tensors[name] = content.clone() if storage in seen else content
         seen.add(storage)
     return tensors

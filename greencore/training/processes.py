@@ -1,0 +1,84 @@
+"""The processes that train one model together (torchrun), each with a part of its tensors and of a step's rows."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+
+from greencore.disk import load_or_create
+
+Value = TypeVar("Value")
+
+HANG_SECONDS = 600.0  # after which a process that waits for the others fails, and torchrun ends them all
+
+
+def join_processes() -> None:
+    """Join the processes that torchrun started beside this one; there need not be any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, timeout=timedelta(seconds=HANG_SECONDS))
+
+
+def count_processes() -> int:
+    """Return how many processes train the model together: 1 for a run of its own."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def get_rank() -> int:
+    """Return the number of this process, from 0; the first one decides, reports, and writes what is written once."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def agree(value: Value) -> Value:
+    """Return the first process's value in all of them; each calls this at the same point of the run."""
+    if count_processes() == 1:
+        return value
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def collect(value: Value) -> list[Value]:
+    """Return the values of all processes, by rank."""
+    values: list[Any] = [None] * count_processes()
+    if len(values) == 1:
+        return [value]
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def sum_over_processes(values: Sequence[float]) -> list[float]:
+    """Sum each value over all processes."""
+    return [sum(column) for column in zip(*collect(list(values)), strict=True)]
+
+
+def recall(file: Path, make: Callable[[], Any], read: Callable[[Any], Value]) -> Value:
+    """Return `load_or_create` of the first process in all of them; where it makes the value, all call `make`."""
+    if count_processes() == 1:
+        return load_or_create(file, make, read)
+    stored: list[Any] = []
+
+    def keep(value: Any) -> Any:
+        found = read(value)
+        stored.append(value)
+        return found
+
+    if agree(_is_readable(file, keep) if get_rank() == 0 else None):
+        return read(agree(stored[0] if stored else None))
+    value = make()
+    if get_rank() == 0:
+        load_or_create(file, lambda: value, read)
+    return read(agree(value))
+
+
+def _is_readable(file: Path, read: Callable[[Any], Any]) -> bool:
+    try:
+        read(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    return True

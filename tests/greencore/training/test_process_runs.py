@@ -1,0 +1,126 @@
+"""Runs in several processes, each with a part of every tensor: the run of one process, stopped, killed and resumed."""
+
+import filecmp
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from tests.greencore.training.conftest import small_model
+from tests.greencore.training.families import family_folder
+from tests.greencore.training.process_runs import Recorder, launch, run, start
+
+CASES: dict[str, dict[str, Any]] = {
+    "greentrainer": {"micro_batch_size": 1, "keep": "best"},
+    "lora": {"method": "lora", "lora": {"targets": "all-linear", "dropout": 0.0}},
+    "full": {"method": "full", "result": "delta"},
+    "moe": {"optimizer": "sgd", "learning_rate": 0.05},  # Adam turns the rounding of small gradients into signs
+}
+STOP = 8  # within the second epoch
+
+Recorded = dict[str, tuple[Recorder, Path]]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of each case's model."""
+    root = tmp_path_factory.mktemp("models")
+    small = small_model(root / "small")
+    routed = family_folder("mixtral", root / "routed", num_hidden_layers=2)
+    return {name: routed if name == "moe" else small for name in CASES}
+
+
+@pytest.fixture(scope="module")
+def alone(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """Each case's run in one process, and its folder."""
+    root = tmp_path_factory.mktemp("alone")
+    return {name: (run(models[name], root / name, **case), root / name) for name, case in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def together(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """Each case's run in two processes; as "stopped" the first one's until it stops, as "resumed" to its end."""
+    root = tmp_path_factory.mktemp("together")
+    runs = {name: {"model_folder": models[name], "folder": root / name, **case} for name, case in CASES.items()}
+    stopped = {**runs["greentrainer"], "folder": root / "stopped", "stop_after": STOP}
+    recorded = launch([*runs.values(), stopped], processes=2)
+    return {name: (record, root / name) for name, record in zip([*runs, "stopped"], recorded, strict=True)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_end_with_the_result_of_one(alone: Recorded, together: Recorded, name: str) -> None:
+    (expected, one), (found, two) = alone[name], together[name]
+    assert found.selections == expected.selections
+    assert found.losses == pytest.approx(expected.losses, rel=1e-4)
+    check_results(two, one)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(models: dict[str, Path], together: Recorded, tmp_path: Path) -> None:
+    whole, folder = together["greentrainer"]
+    before, stopped = together["stopped"]
+    shutil.copytree(stopped, tmp_path / "run")
+    [after] = launch([resumed(models, tmp_path / "run")], processes=2)
+    assert before.losses | after.losses == whole.losses
+    assert min(after.losses) == max(before.losses) + 1
+    assert filecmp.cmp(result_file(tmp_path / "run"), result_file(folder), shallow=False)
+
+
+def test_a_run_goes_on_in_another_number_of_processes(
+    models: dict[str, Path],
+    alone: Recorded,
+    together: Recorded,
+    tmp_path: Path,
+) -> None:
+    """Two processes, then four, then one."""
+    expected, folder = alone["greentrainer"]
+    before, stopped = together["stopped"]
+    shutil.copytree(stopped, tmp_path / "run")
+    [in_four] = launch([{**resumed(models, tmp_path / "run"), "stop_after": 12}], processes=4)
+    in_one = run(models["greentrainer"], tmp_path / "run", **CASES["greentrainer"])
+    assert before.losses | in_four.losses | in_one.losses == pytest.approx(expected.losses, rel=1e-4)
+    check_results(tmp_path / "run", folder)
+
+
+def test_a_run_whose_process_is_killed_ends_at_once_and_goes_on_to_the_same_bits(
+    models: dict[str, Path], together: Recorded, tmp_path: Path
+) -> None:
+    arguments = resumed(models, tmp_path / "run")
+    with start([arguments], 2) as torchrun:
+        wait_for(lambda: any((tmp_path / "run").glob("checkpoint-*")))
+        processes = [
+            one for one in psutil.Process(torchrun.pid).children(recursive=True) if "process_runs" in str(one.cmdline())
+        ]
+        processes[-1].kill()
+        assert torchrun.wait(60) != 0
+    assert not any(one.is_running() for one in processes)
+    launch([arguments], processes=2)
+    assert filecmp.cmp(result_file(tmp_path / "run"), result_file(together["greentrainer"][1]), shallow=False)
+
+
+def resumed(models: dict[str, Path], folder: Path) -> dict[str, Any]:
+    """Arguments of the first case's run that goes on in a folder."""
+    return {"model_folder": models["greentrainer"], "folder": folder, **CASES["greentrainer"]}
+
+
+def result_file(folder: Path) -> Path:
+    [file] = (folder / "artifacts").glob("*.safetensors")
+    return file
+
+
+def check_results(found: Path, expected: Path) -> None:
+    ours, theirs = load_file(result_file(found)), load_file(result_file(expected))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert_close(ours[name], tensor, msg=name)
+
+
+def wait_for(condition: Any, *, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
