@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
+from greencore.backprop.shards import get_shard
 from greencore.dataset import PromptRow
 from greencore.settings.method_settings import LoraSettings
 from greencore.training import GreenTrainerCallback
@@ -30,10 +31,14 @@ Layout = Literal["replicated", "sharded"]
 
 @dataclass(frozen=True)
 class Run:
-    """A run's losses by step, the report of each epoch, and its weights; FLOPs and importance are of all processes."""
+    """A run's losses by step, the report of each epoch, and its weights; FLOPs and importance are of all processes.
+
+    `held_bytes` are those of weights and optimiser state in this process.
+    """
 
     losses: list[float]
     reports: list[dict[str, Any]]
+    held_bytes: int
     weights: Mapping[str, torch.Tensor]
 
 
@@ -78,7 +83,11 @@ def train(folder: Path, output: Path, method: str, layout: Layout) -> Run:
         }
         for report in callback.epochs
     ]
-    return Run(losses, json.loads(json.dumps(reports)), {name: _gather(p) for name, p in model.named_parameters()})
+    assert trainer.optimizer is not None
+    state = [value for entries in trainer.optimizer.state.values() for value in entries.values()]
+    held = sum(get_shard(tensor).nbytes for tensor in (*model.parameters(), *state) if isinstance(tensor, torch.Tensor))
+    weights = {name: _gather(parameter) for name, parameter in model.named_parameters()}
+    return Run(losses, json.loads(json.dumps(reports)), held, weights)
 
 
 def launch(cases: list[tuple[str, Path, str, Layout]], output: Path, *, processes: int) -> dict[str, list[Run]]:
@@ -104,12 +113,12 @@ def main(output: Path) -> None:
         kept = output / f"{name}-{rank}"
         kept.mkdir()
         save_file({name: value.clone() for name, value in run.weights.items()}, kept / "weights.safetensors")
-        (kept / "run.json").write_text(json.dumps([run.losses, run.reports]))
+        (kept / "run.json").write_text(json.dumps([run.losses, run.reports, run.held_bytes]))
 
 
 def _read(kept: Path) -> Run:
-    losses, reports = json.loads((kept / "run.json").read_text())
-    return Run(losses, reports, load_file(kept / "weights.safetensors"))
+    losses, reports, held_bytes = json.loads((kept / "run.json").read_text())
+    return Run(losses, reports, held_bytes, load_file(kept / "weights.safetensors"))
 
 
 def _gather(parameter: torch.Tensor) -> torch.Tensor:

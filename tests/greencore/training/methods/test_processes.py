@@ -54,6 +54,12 @@ def test_two_processes_select_the_same_and_end_with_the_weights_of_one(
     check_same(together[f"{family}-{method}-{layout}"], alone[f"{family}-{method}"])
 
 
+@pytest.mark.parametrize("method", ["adamw", "full"])
+def test_each_process_holds_its_part_of_weights_and_state(alone: dict[str, Run], together: Runs, method: str) -> None:
+    runs = together[f"tied-{method}-sharded"]
+    assert max(run.held_bytes for run in runs) <= 1.1 / len(runs) * alone[f"tied-{method}"].held_bytes
+
+
 def test_four_processes_do_too(folders: dict[str, Path], alone: dict[str, Run], tmp_path: Path) -> None:
     """Their shards of the small model's tensors differ in size."""
     runs = launch([("tied", folders["tied"], "greentrainer", "sharded")], tmp_path / "four", processes=4)
