@@ -1,7 +1,6 @@
 """The learned turns of a conversation: which they are, and each one's prompt and text as the template renders them."""
 
 import re
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -164,15 +163,16 @@ def _close_thought(given: str, whole: str, content: str) -> str | None:
 
 
 def _find_after_rewritten_prompt(given: str, whole: str, asked: str, answer: str) -> str | None:
-    """Return the text after the last place of the longest end of the prompt that is in the rendered conversation.
+    """Return the text after the last place, in the rendered conversation, of the prompt's end from `asked`'s last word.
 
-    None where that end does not reach back into the text `asked` before the turn, or is in the answer too.
+    `asked` is the text before the turn. A longer end may be that of an earlier turn, where the prompt puts other text
+    before this one's. None where the end is not in the conversation, or is in the answer too.
     """
-    length = bisect_right(range(len(given)), False, key=lambda length: given[len(given) - length :] not in whole) - 1
-    common, words = given[len(given) - length :], re.findall(r"\w+", asked)
-    if not words or words[-1] not in common or common in answer:
+    words = re.findall(r"\w+", asked)
+    if not words or words[-1] not in given:
         return None
-    return whole.rpartition(common)[2]
+    end = given[given.rindex(words[-1]) :]
+    return whole.rpartition(end)[2] if end in whole and end not in answer else None
 
 
 def _ends_turn(learned: str, content: str, tokenizer: PreTrainedTokenizerBase) -> bool:

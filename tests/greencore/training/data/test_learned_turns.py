@@ -143,6 +143,19 @@ def test_a_learned_turn_follows_on_what_inference_sends(name: str, kind: str) ->
     assert (seen["examples"] < seen["turns"]) == (name != "DeepSeek R1")
 
 
+def test_a_turn_is_learned_alone_where_an_earlier_one_ends_more_like_its_prompt() -> None:
+    """The template puts the system message and a blank line before the last question: its end is the first one's."""
+    tokenizer = tokenizer_of("Mistral with a system message")
+    roles, texts = ("system", "user", "assistant", "user", "assistant"), ("a", "\na", "first", "a", "second")
+    messages = tuple(Message(role, text) for role, text in zip(roles, texts, strict=True))
+    learned = [
+        tokenizer.decode(example.input_ids[start:end])
+        for example in tokenise_rows([MessagesRow(messages)], tokenizer, max_length=999).examples
+        for start, end in spans(example)
+    ]
+    assert learned == [" first</s>", " second</s>"]
+
+
 def test_an_answer_that_joins_its_prompt_in_later_prompts_begins_another_example() -> None:
     tokenizer = tokenizer_of("ChatML", "joining lines")
     turns = [(Message("user", "the source"), Message("assistant", text)) for text in ("\nthe answer", "a")]
