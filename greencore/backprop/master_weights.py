@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from greencore.backprop.shards import is_sharded
+
 MASTER = "master"  # a tensor's copy, in its optimiser state beside the moments
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 CHUNK_ELEMENTS = 2**24  # weights stepped at once: their gradients need a float32 copy for as long
@@ -84,14 +86,14 @@ def set_gradient_types(parameters: Iterable[torch.Tensor], *, parts: int) -> Non
     weights must have no gradient, or one of that type; only `MasterWeights` steps them by float32 ones.
     """
     for parameter in parameters:
-        if parameter.dtype in HALF_PRECISION:
+        if parameter.dtype in HALF_PRECISION and not is_sharded(parameter):  # whose gradients FSDP2 adds in their type
             parameter.grad_dtype = torch.float32 if parts > 1 else parameter.dtype
 
 
 @contextmanager
 def gradient_types(parameters: Collection[torch.Tensor], *, parts: int) -> Iterator[None]:
     """Have `set_gradient_types` hold within the context; the gradients must be gone at its end."""
-    kept = [(parameter, parameter.grad_dtype) for parameter in parameters]
+    kept = [(parameter, parameter.grad_dtype) for parameter in parameters if not is_sharded(parameter)]
     set_gradient_types(parameters, parts=parts)
     try:
         yield

@@ -86,11 +86,25 @@ def share_decisions(listener: TrainingListener) -> TrainingListener:
     """Return the listener of this process of a run: the first one's reports and decides, the others do as it says."""
     if count_processes() == 1:
         return listener
-    own = listener if get_rank() == 0 else TrainingListener()
-    should_stop, should_end_after = own.should_stop, own.should_end_after
-    own.should_stop = lambda: agree(should_stop())  # type: ignore[method-assign]
-    own.should_end_after = lambda epoch: agree(should_end_after(epoch))  # type: ignore[method-assign]
-    return own
+    return _SharedListener(listener if get_rank() == 0 else TrainingListener())
+
+
+class _SharedListener(TrainingListener):
+    """Passes every call on to a listener, and the first process's decisions to all."""
+
+    def __init__(self, listener: TrainingListener) -> None:
+        self._listener = listener
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("on_"):
+            return getattr(self._listener, name)
+        return super().__getattribute__(name)
+
+    def should_stop(self) -> bool:
+        return agree(self._listener.should_stop())
+
+    def should_end_after(self, epoch: int) -> bool:
+        return agree(self._listener.should_end_after(epoch))
 
 
 class TrainingStopped(Exception):

@@ -14,7 +14,8 @@ from greencore.disk import load_or_create
 
 Value = TypeVar("Value")
 
-HANG_SECONDS = 600.0  # after which a process that waits for the others fails, and torchrun ends them all
+# After which a process that waits fails: longer than the first one writes a result. A dead one torchrun notices itself.
+HANG_SECONDS = 7200.0
 
 
 def join_processes() -> None:
@@ -50,6 +51,21 @@ def collect(value: Value) -> list[Value]:
         return [value]
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def do_first(act: Callable[[], None]) -> None:
+    """Let the first process act while the others wait; where it raises, all raise its error."""
+    error: Exception | None = None
+    if get_rank() == 0:
+        try:
+            act()
+        except Exception as found:
+            if count_processes() == 1:
+                raise
+            error = found
+    error = agree(error)
+    if error is not None:
+        raise error
 
 
 def sum_over_processes(values: Sequence[float]) -> list[float]:

@@ -53,6 +53,7 @@ from greencore.training.methods.baselines import Baseline
 from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.methods.modes import set_use_cache
+from greencore.training.methods.parallelism import initialise_sharding
 from greencore.training.micro_batch_choice import load_or_measure_micro_batch
 from greencore.training.models.gathering import add_adapter
 from greencore.training.models.loading import enable_gradient_checkpointing, load_model, load_tokenizer
@@ -162,10 +163,8 @@ def fine_tune(
         return stopped
     if after.evaluation is not None:
         check_held_out_loss(after.evaluation.loss, "after training")
-
     prompt = hyperparameters.sample_prompt
     sample = None if prompt is None else SampleCompletion(prompt, before.sample or "", after.sample or "")
-
     artifact = save_result(
         model,
         setup.tokenizer,
@@ -222,6 +221,7 @@ def _set_up(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = load_model(model_folder, dtype, attention=hyperparameters.attention, shards=count_processes())
     check_model(model)
+    initialise_sharding(model)
     if count_processes() == 1:
         model.to(choose_device())  # type: ignore[arg-type]
     learned_only = choose_logit_positions(hyperparameters.logits, model, folder, resumes=resumes) == "learned"

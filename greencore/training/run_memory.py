@@ -23,7 +23,7 @@ from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.step_memory import list_largest_selection, predict_step_memory
 from greencore.training.methods.tensor_patterns import match_tensor_patterns
 from greencore.training.models.loading import enable_gradient_checkpointing, load_meta_model
-from greencore.training.processes import recall
+from greencore.training.processes import agree, recall
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,7 @@ def load_or_choose_recomputation(
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else device.type
     available = torch.cuda.get_device_properties(device).total_memory if cuda else read_host_memory()
+    name, available = agree((name, available))
 
     def parse(stored: Any) -> bool:
         if (stored["device"], stored["device_bytes"]) != (name, available):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import DataCollatorWithFlattening, PreTrainedModel
 
+from greencore.backprop.shards import free_gathered
 from greencore.settings.hyperparameters import SettingUnsupported
 from greencore.training.data.tokenisation import IGNORED_LABEL, Example, round_up_length
 from greencore.training.methods.modes import in_mode
@@ -81,6 +82,7 @@ def _measure_leak(model: PreTrainedModel, mask_dtype: torch.dtype | None) -> flo
             model(input_ids=row, position_ids=positions, attention_mask=mask, use_cache=False).logits
             for row in (ids, other)
         )
+    free_gathered(model)
     change = (one - two).abs()[0]
     return float(change[4:].max() / change[1:4].max())
 

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
 from greencore.backprop.shards import get_shard, is_sharded
-from greencore.training.processes import agree, collect, count_processes, get_rank
+from greencore.training.processes import agree, collect, count_processes, do_first, get_rank
 
 STARTS = "starts"  # of the parts of sharded tensors along the first dimension, in a file's metadata
 
@@ -36,16 +37,25 @@ def write_tensor_file(folder: Path, name: str, tensors: Mapping[str, torch.Tenso
     save_file(parts, folder / f"{name}-{get_rank():05}.safetensors", {STARTS: json.dumps(starts)})
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Part of a tensor in a file: its first row in the whole, and its shape."""
+
+    start: int
+    shape: list[int]
+    file: Any
+
+
 class TensorFiles:
     """The tensors that `write_tensor_file` wrote, by name, whatever number of processes wrote them."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._parts: dict[str, list[tuple[int, Path]]] = defaultdict(list)
-        for file in sorted([*folder.glob(f"{name}.safetensors"), *folder.glob(f"{name}-[0-9]*.safetensors")]):
-            with safe_open(file, "pt") as content:
-                starts = json.loads((content.metadata() or {}).get(STARTS, "{}"))
-                for key in content.keys():  # noqa: SIM118  # not a mapping
-                    self._parts[key].append((starts.get(key, 0), file))
+        self._parts: dict[str, list[_Part]] = defaultdict(list)
+        for path in sorted([*folder.glob(f"{name}.safetensors"), *folder.glob(f"{name}-[0-9]*.safetensors")]):
+            file: Any = safe_open(path, "pt")
+            starts = json.loads((file.metadata() or {}).get(STARTS, "{}"))
+            for key in file.keys():  # noqa: SIM118  # not a mapping
+                self._parts[key].append(_Part(starts.get(key, 0), file.get_slice(key).get_shape(), file))
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -55,68 +65,60 @@ class TensorFiles:
 
     def read(self, key: str, like: torch.Tensor | None = None) -> torch.Tensor:
         """Read a tensor: whole, or this process's part where `like` is sharded and of the same shape."""
-        slices = []
-        for start, file in sorted(self._parts[key]):
-            with safe_open(file, "pt") as content:
-                if not content.get_slice(key).get_shape():
-                    return content.get_tensor(key)  # type: ignore[no-any-return]
-                slices.append((start, content.get_slice(key).get_shape(), file))
-        rows = sum(shape[0] for _, shape, _ in slices)
-        whole = torch.Size([rows, *slices[0][1][1:]])
-        if not isinstance(like, DTensor) or like.shape != whole:
-            return torch.cat([self._read_rows(key, file, 0, shape[0]) for _, shape, file in slices])
+        parts = sorted(self._parts[key], key=lambda part: part.start)
+        shape = parts[0].shape and torch.Size([sum(part.shape[0] for part in parts), *parts[0].shape[1:]])
+        if not isinstance(like, DTensor) or like.shape != shape:
+            found = [part.file.get_tensor(key) for part in parts]
+            return found[0] if len(found) == 1 else torch.cat(found)
         first = _get_start(like)
         last = first + len(get_shard(like))
         found = [
-            self._read_rows(key, file, max(first - start, 0), min(last - start, shape[0]))
-            for start, shape, file in slices
-            if start < last and start + shape[0] > first
-        ]
-        part = torch.cat(found) if found else torch.empty((0, *whole[1:]), dtype=like.dtype)
+            part.file.get_slice(key)[max(first - part.start, 0) : min(last - part.start, part.shape[0])]
+            for part in parts
+            if part.start < last and part.start + part.shape[0] > first
+        ] or [parts[0].file.get_slice(key)[0:0]]
         return DTensor.from_local(
-            part.to(get_shard(like).device),
+            torch.cat(found).to(get_shard(like).device),
             like.device_mesh,
             like.placements,
             run_check=False,
-            shape=whole,
+            shape=shape,
             stride=like.stride(),
         )
-
-    @staticmethod
-    def _read_rows(key: str, file: Path, first: int, last: int) -> torch.Tensor:
-        with safe_open(file, "pt") as content:
-            return content.get_slice(key)[first:last]  # type: ignore[no-any-return]
 
 
 def write_together(write: Callable[[Callable[[Path], None]], None], fill: Callable[[Path], None]) -> None:
     """Let the first process `write` a folder that all of them `fill`; where one cannot, `write` gets its error.
 
-    Every process calls this, and none returns before the folder is complete.
+    Every process calls this, and none returns before the folder is complete. Where `write` raises, all raise its error.
     """
     if count_processes() == 1:
         write(fill)
-        return
-    if get_rank() > 0:
+    elif get_rank() == 0:
+        begun = False
+
+        def fill_by_all(folder: Path) -> None:
+            nonlocal begun
+            begun = True
+            agree(folder)
+            for error in collect(_try(fill, folder)):
+                if error is not None:
+                    raise error
+
+        def write_once() -> None:
+            try:
+                write(fill_by_all)
+            finally:
+                if not begun:
+                    agree(None)
+
+        do_first(write_once)
+    else:
         nowhere: Path | None = None
         folder = agree(nowhere)
         if folder is not None:
             collect(_try(fill, folder))
-        agree(None)
-        return
-    begun = False
-
-    def fill_by_all(folder: Path) -> None:
-        nonlocal begun
-        begun = True
-        agree(folder)
-        for error in collect(_try(fill, folder)):
-            if error is not None:
-                raise error
-
-    write(fill_by_all)
-    if not begun:
-        agree(None)
-    agree(None)
+        do_first(lambda: None)
 
 
 def _try(fill: Callable[[Path], None], folder: Path) -> Exception | None:
@@ -128,7 +130,7 @@ def _try(fill: Callable[[Path], None], folder: Path) -> Exception | None:
 
 
 def _get_start(tensor: Any) -> int:
-    """Return the first row of this process's part, by the rule of `torch.chunk`, which FSDP2 follows."""
+    """Return the first row of this process's part on a mesh of one dimension, by `torch.chunk`, as FSDP2 splits."""
     chunk = -(-tensor.shape[0] // tensor.device_mesh.size())
     start: int = min(tensor.device_mesh.get_local_rank() * chunk, tensor.shape[0])
     return start

@@ -16,7 +16,6 @@ from transformers import Trainer, TrainerState
 from greencore.backprop import NotFinite
 from greencore.backprop.importance import label_all
 from greencore.backprop.master_weights import MasterWeights, set_gradient_types
-from greencore.backprop.shards import is_sharded
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.batches.batch_shapes import is_encoder_decoder
 from greencore.training.batches.learned_positions import get_targets
@@ -102,7 +101,7 @@ class CheckpointedTrainer(Trainer):
     def _add_gradients(self, model: torch.nn.Module, step: StepRows) -> torch.Tensor:
         self._token_loss, self._learned_tokens = torch.zeros(()), 0
         batches, processes = self._collator.collate_micro_batches(step.rows), count_processes()
-        set_gradient_types((one for one in model.parameters() if not is_sharded(one)), parts=len(batches))
+        set_gradient_types(model.parameters(), parts=len(batches))
         loss = torch.zeros((), device=self.args.device)
         shares = compute_shares(batches, encoder=is_encoder_decoder(self.model), everywhere=True)
         for batch, share in zip(batches, shares, strict=True):

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
+from greencore.backprop.shards import free_gathered
 from greencore.settings.method_settings import LoraSettings
 from greencore.training.batches.batch_shapes import BatchShapes, StepShape
 from greencore.training.methods.modes import in_mode
@@ -141,7 +142,9 @@ def forward_one_token(model: PreTrainedModel, *, use_cache: bool) -> Any:
     with in_mode(model, training=False), fake:
         token = torch.full((1, 1), visible, device=model.device)
         inputs = {"input_ids": token} | ({"decoder_input_ids": token} if model.config.is_encoder_decoder else {})
-        return model(**inputs, use_cache=use_cache)
+        output = model(**inputs, use_cache=use_cache)
+    free_gathered(model)
+    return output
 
 
 def _get_output_embedding(model: PreTrainedModel) -> nn.Module:

@@ -9,13 +9,14 @@ from transformers import TrainerState, TrainingArguments
 
 from greencore.backprop import BudgetTooSmall, NotFinite, Selection
 from greencore.backprop.importance import importance_of_gradients
+from greencore.backprop.shards import free_gathered
 from greencore.model_names import TensorRoles
 from greencore.settings.method_settings import Metric
 from greencore.training.batches.micro_batches import get_rows_computed_at_once
 from greencore.training.finite_checks import explain_non_finite
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Measurement, Reselection
-from greencore.training.methods.probe import ImportanceProbe, get_loss_scale
+from greencore.training.methods.probe import ImportanceProbe, count_probing_processes, get_loss_scale
 from greencore.training.methods.probe_charge import ProbeCharge
 from greencore.training.methods.selection_callback import (
     STATE_KEY,
@@ -97,6 +98,7 @@ class GreenTrainerCallback(SelectionCallback):
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         ledger = self._current_ledger
         if ledger.measurement is None and ledger.rho < 1 and self._is_reselection_due(state):
+            free_gathered(kwargs["model"])  # by an evaluation
             self._probe_and_select(ledger, args, state, kwargs)
             self._apply_selection(state, kwargs["optimizer"])
         if ledger.measurement is not None:
@@ -227,7 +229,7 @@ class GreenTrainerCallback(SelectionCallback):
             steps_per_epoch=whole,
             trained_share=min(1.0, (state.max_steps - begun) / whole),
             clipped=bool(args.max_grad_norm),
-            processes=args.world_size,
+            processes=count_probing_processes(dataloader, args),
         )
         spent = probe_flops + sum(selection.probe_flops for selection in ledger.selections)
         (spent,) = map(int, sum_over_processes((spent,)))

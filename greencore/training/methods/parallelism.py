@@ -6,7 +6,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from transformers import TrainingArguments
 
-from greencore.backprop.shards import count_sharded_dimensions, free_gathered, is_sharded
+from greencore.backprop.shards import count_sharded_dimensions, is_sharded
 from greencore.training.methods.baselines import forward_one_token
 
 
@@ -24,11 +24,17 @@ def prepare_sharded_model(model: Any, args: TrainingArguments) -> None:
             f"{found} is not supported: tensors are frozen and measured one by one. A model in replicas (DDP) is, and "
             "one that is sharded by FSDP2, as from_pretrained(distributed_config=DistributedConfig(fsdp_size=N)) does"
         )
+    initialise_sharding(model)
+
+
+def initialise_sharding(model: Any) -> None:
+    """Run a first forward pass through a sharded model, in which FSDP2 allocates and learns what it keeps.
+
+    A group that is frozen in it never learns the type that its gradients are reduced in (pytorch #186998), and what is
+    allocated in inference mode cannot be trained in. Every process calls this.
+    """
     if any(isinstance(module, FSDPModule) for module in model.modules()):
-        # A group that is frozen at its first forward pass never learns the type that its gradients are reduced in
-        # (pytorch #186998).
         forward_one_token(model, use_cache=False)
-        free_gathered(model)
 
 
 def _find_unsupported(model: torch.nn.Module, args: TrainingArguments) -> str | None:

@@ -124,9 +124,7 @@ def _draw_rows(
         for _ in range(amount):
             yield next(stream)
         return
-    rows = args.per_device_train_batch_size
-    # a collator of micro-batches takes this process's part of a batch itself
-    processes = 1 if isinstance(dataloader.collate_fn, MicroBatchCollator) else args.world_size
+    rows, processes = args.per_device_train_batch_size, count_probing_processes(dataloader, args)
     generator = torch.Generator().manual_seed(args.seed * 1_000_003 + number)
     drawn = torch.randperm(len(dataset), generator=generator).tolist()
     wanted = amount * processes * rows
@@ -134,6 +132,11 @@ def _draw_rows(
     for start in range(0, len(drawn), processes * rows):
         own = start + (args.process_index * rows if processes > 1 else 0)
         yield [dataset[index] for index in drawn[own : own + rows]]
+
+
+def count_probing_processes(dataloader: Any, args: TrainingArguments) -> int:
+    """Count the processes that each draw a batch: one where the collator takes this process's part of it."""
+    return 1 if isinstance(dataloader.collate_fn, MicroBatchCollator) else args.world_size
 
 
 def _collate(

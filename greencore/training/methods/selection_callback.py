@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.backprop import BudgetTooSmall, TensorCost
 from greencore.backprop.selection.importance_curve import ConcaveCurve
+from greencore.backprop.shards import free_gathered
 from greencore.model_names import TensorRoles
 from greencore.training.batches.batch_shapes import get_step_shape, is_encoder_decoder, measure_batch_shapes
 from greencore.training.finite_checks import check_gradients, check_model
@@ -93,6 +94,7 @@ class SelectionCallback(TrainerCallback, ABC):
         self._ledger = EpochLedger.from_json(saved) if saved else None
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        free_gathered(kwargs["model"])  # by an evaluation
         done = state.epoch or 0.0
         epoch = int(done + 1e-6)
         resumed = self._ledger is not None and self._ledger.epoch == epoch and done - epoch > 1e-6

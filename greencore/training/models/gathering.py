@@ -7,6 +7,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from greencore.backprop.shards import free_gathered
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.models.loading import load_model
 from greencore.training.models.weights import named_tensors, write_tensors
@@ -19,6 +20,7 @@ def add_adapter(model: PreTrainedModel, method: str, hyperparameters: Hyperparam
         return model
     from greencore.training.methods.adapters import with_adapter
 
+    free_gathered(model)  # else copies would be frozen
     return cast(PreTrainedModel, with_adapter(cast(Any, method), model, lora=hyperparameters.lora))
 
 

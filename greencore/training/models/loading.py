@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]  # its client's own
 from safetensors import SafetensorError, safe_open
+from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -100,6 +101,8 @@ def load_model(
         names = sorted(report["missing_keys"])
         raise ModelError(f"{folder} lacks {len(names)} of the model's weights, such as {names[0]}")
     assert isinstance(model, PreTrainedModel)
+    if shards > 1:  # an encoder runs apart from the model that holds its embedding
+        register_fsdp_forward_method(model, "generate")
     return model
 
 

@@ -13,7 +13,7 @@ from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.models.delta import DELTA_FILE_NAME, write_delta
 from greencore.training.models.gathering import gather_model
 from greencore.training.models.weights import find_non_finite_tensor
-from greencore.training.processes import agree
+from greencore.training.processes import do_first
 
 
 def save_result(
@@ -35,15 +35,17 @@ def save_result(
     adapter_only = method == "prefix" or (hyperparameters.lora is not None and hyperparameters.lora.result == "adapter")
     delta_base = base if hyperparameters.result == "delta" and not adapter_only else None
     whole = gather_model(model, base, method, hyperparameters)
-    if whole is not None:
-        if method == "lora" and not adapter_only:
-            from greencore.training.methods.adapters import merge_adapter
-
-            whole = merge_adapter(cast(Any, whole))
-        if (name := find_non_finite_tensor(whole)) is not None:
-            raise NotFinite(f"after training {name} is not finite: training has diverged")
-        _write(whole, tokenizer, destination, delta_base=delta_base, base_name=base_name)
-    return agree(destination)
+    do_first(
+        lambda: _write(
+            cast(PreTrainedModel, whole),
+            tokenizer,
+            destination,
+            merge=method == "lora" and not adapter_only,
+            delta_base=delta_base,
+            base_name=base_name,
+        )
+    )
+    return destination
 
 
 def _write(
@@ -51,9 +53,16 @@ def _write(
     tokenizer: PreTrainedTokenizerBase,
     destination: Path,
     *,
+    merge: bool,
     delta_base: Path | None,
     base_name: str,
 ) -> None:
+    if merge:
+        from greencore.training.methods.adapters import merge_adapter
+
+        model = merge_adapter(cast(Any, model))
+    if (name := find_non_finite_tensor(model)) is not None:
+        raise NotFinite(f"after training {name} is not finite: training has diverged")
     with atomic_directory(destination.with_name(f".{destination.name}")) as working:
         if delta_base is not None:
             write_delta(model, delta_base, working / DELTA_FILE_NAME, base_name=base_name)

@@ -71,7 +71,7 @@ def launch(runs: list[dict[str, Any]], *, processes: int) -> list[Recorder]:
     return found
 
 
-def start(runs: list[dict[str, Any]], processes: int) -> "subprocess.Popen[bytes]":
+def start(runs: list[dict[str, Any]], processes: int, **options: Any) -> "subprocess.Popen[bytes]":
     """Start the runs."""
     return subprocess.Popen(
         [
@@ -79,6 +79,7 @@ def start(runs: list[dict[str, Any]], processes: int) -> "subprocess.Popen[bytes
             *(__file__, json.dumps(runs, default=str)),
         ],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"},
+        **options,
     )
 
 

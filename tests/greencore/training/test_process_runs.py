@@ -2,6 +2,7 @@
 
 import filecmp
 import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ CASES: dict[str, dict[str, Any]] = {
     "greentrainer": {"micro_batch_size": 1, "keep": "best"},
     "lora": {"method": "lora", "lora": {"targets": "all-linear", "dropout": 0.0}},
     "full": {"method": "full", "result": "delta"},
+    "prefix": {"method": "prefix", "optimizer": "sgd", "learning_rate": 0.05},
+    "half": {"precision": "bf16", "micro_batch_size": 1, "adaptive": {"probe_batches": 1}},
+    "t5": {"optimizer": "sgd", "learning_rate": 0.05, "eval_share": 0, "sample_prompt": "w1 w2"},
     "moe": {"optimizer": "sgd", "learning_rate": 0.05},  # Adam turns the rounding of small gradients into signs
 }
 STOP = 8  # within the second epoch
@@ -30,9 +34,11 @@ Recorded = dict[str, tuple[Recorder, Path]]
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of each case's model."""
     root = tmp_path_factory.mktemp("models")
-    small = small_model(root / "small")
-    routed = family_folder("mixtral", root / "routed", num_hidden_layers=2)
-    return {name: routed if name == "moe" else small for name in CASES}
+    others = {
+        "moe": family_folder("mixtral", root / "routed", num_hidden_layers=2),
+        "t5": family_folder("t5", root / "t5", num_layers=2, dropout_rate=0.0),
+    }
+    return dict.fromkeys(CASES, small_model(root / "small")) | others
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +62,17 @@ def together(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 def test_two_processes_end_with_the_result_of_one(alone: Recorded, together: Recorded, name: str) -> None:
     (expected, one), (found, two) = alone[name], together[name]
     assert found.selections == expected.selections
-    assert found.losses == pytest.approx(expected.losses, rel=1e-4)
-    check_results(two, one)
+    half = name == "half"  # micro-batches' gradients are then added in bfloat16
+    assert found.losses == pytest.approx(expected.losses, rel=1e-3 if half else 1e-4)
+    if not half:
+        check_results(two, one)
+
+
+def test_adafactor_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    arguments = {"model_folder": models["full"], "folder": tmp_path / "run", "optimizer": "adafactor"}
+    with start([arguments], 2, stderr=subprocess.PIPE) as torchrun:
+        _, printed = torchrun.communicate(timeout=120)
+    assert "adafactor cannot step tensors of which each process holds a part" in printed.decode()
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(models: dict[str, Path], together: Recorded, tmp_path: Path) -> None:

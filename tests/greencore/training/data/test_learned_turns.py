@@ -149,7 +149,7 @@ def test_a_turn_is_learned_alone_where_an_earlier_one_ends_more_like_its_prompt(
     roles, texts = ("system", "user", "assistant", "user", "assistant"), ("a", "\na", "first", "a", "second")
     messages = tuple(Message(role, text) for role, text in zip(roles, texts, strict=True))
     learned = [
-        tokenizer.decode(example.input_ids[start:end])
+        tokenizer.decode(list(example.input_ids[start:end]))
         for example in tokenise_rows([MessagesRow(messages)], tokenizer, max_length=999).examples
         for start, end in spans(example)
     ]
