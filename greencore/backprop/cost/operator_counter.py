@@ -12,6 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from torch.utils.hooks import RemovableHandle
 
 from greencore.backprop.cost.autograd_graph import Node, is_leaf
 from greencore.backprop.cost.expert_routing import make_grouped_matmul_output
@@ -58,10 +59,18 @@ class OperatorRecorder(TorchDispatchMode):
         self._in_backward = False
         self._weights: frozenset[Node] = frozenset()
         self._paused = False
+        self._hooks: list[RemovableHandle] = []
         self._node: Node | None = None
         # An id identifies a tensor only while the tensor is alive, so each entry keeps its tensor.
         self._origins: dict[int, tuple[torch.Tensor, frozenset[int]]] = {}
         self._gradient_receivers: dict[int, tuple[torch.Tensor, frozenset[Node]]] = {}
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        # A hook refers to its node, and through the recorder to all others: a cycle that is never collected.
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -130,8 +139,7 @@ class OperatorRecorder(TorchDispatchMode):
             self._node = None
             self._origins = {}
 
-        node.register_prehook(before)
-        node.register_hook(after)
+        self._hooks += node.register_prehook(before), node.register_hook(after)
 
     def _record_backward(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         origin: frozenset[int] = frozenset()

@@ -1,11 +1,13 @@
 """Profiles against the operators of a real step."""
 
+import gc
 import random
 import time
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 from transformers.utils.generic import ModelOutput
 
@@ -201,3 +203,13 @@ def test_a_model_that_reads_its_mask_is_traced_without_one(batch: Batch) -> None
 def test_a_model_that_reads_its_input_cannot_be_traced(batch: Batch) -> None:
     with pytest.raises(TraceError, match="Reading cannot be traced on tensors without data"):
         profile(Reading("ids"), batch)
+
+
+def test_a_trace_leaves_nothing_behind(model: PreTrainedModel, batch: Batch) -> None:
+    def count_fakes() -> int:
+        gc.collect()
+        return sum(type(each) is FakeTensor for each in gc.get_objects())
+
+    before = count_fakes()
+    profile(model, batch)
+    assert count_fakes() == before
