@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from greencore.dataset import PromptRow
-from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.run import fine_tune
@@ -19,12 +19,13 @@ RHO = (0.6, 0.8, 0.6)
 
 
 class Recorder(TrainingListener):
-    """Records losses and selections, and stops the run after a step."""
+    """Records losses, selections and a refusal, and stops the run after a step."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after = stop_after
         self.losses: dict[int, float] = {}
         self.selections: dict[int, list[str]] = {}
+        self.refusal: str | None = None  # of a setting, as the run was set up
 
     def on_step_finished(self, *, done: int, steps: int, loss: float) -> None:
         self.losses[done] = loss
@@ -63,15 +64,15 @@ def launch(runs: list[dict[str, Any]], *, processes: int) -> list[Recorder]:
         assert started.wait(300) == 0
     found = []
     for number in range(len(runs)):
-        losses, selections = json.loads((output / str(number)).read_text())
         recorder = Recorder()
+        losses, selections, recorder.refusal = json.loads((output / str(number)).read_text())
         recorder.losses = {int(step): loss for step, loss in losses.items()}
         recorder.selections = {int(epoch): names for epoch, names in selections.items()}
         found.append(recorder)
     return found
 
 
-def start(runs: list[dict[str, Any]], processes: int, **options: Any) -> "subprocess.Popen[bytes]":
+def start(runs: list[dict[str, Any]], processes: int) -> "subprocess.Popen[bytes]":
     """Start the runs."""
     return subprocess.Popen(
         [
@@ -79,16 +80,19 @@ def start(runs: list[dict[str, Any]], processes: int, **options: Any) -> "subpro
             *(__file__, json.dumps(runs, default=str)),
         ],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"},
-        **options,
     )
 
 
 def main() -> None:
     for one in json.loads(sys.argv[1]):
         record = one.pop("record", None)
-        recorder = run(Path(one.pop("model_folder")), Path(one.pop("folder")), **one)
+        recorder = Recorder()
+        try:
+            recorder = run(Path(one.pop("model_folder")), Path(one.pop("folder")), **one)
+        except SettingUnsupported as error:
+            recorder.refusal = str(error)
         if record is not None and os.environ["RANK"] == "0":
-            Path(record).write_text(json.dumps([recorder.losses, recorder.selections]))
+            Path(record).write_text(json.dumps([recorder.losses, recorder.selections, recorder.refusal]))
 
 
 if __name__ == "__main__":

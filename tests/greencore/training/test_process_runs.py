@@ -2,7 +2,6 @@
 
 import filecmp
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -50,12 +49,18 @@ def alone(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def together(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    """Each case's run in two processes; as "stopped" the first one's until it stops, as "resumed" to its end."""
+    """Each case's run in two processes; of the first one also a part, what follows on it, and a refusal."""
     root = tmp_path_factory.mktemp("together")
     runs = {name: {"model_folder": models[name], "folder": root / name, **case} for name, case in CASES.items()}
-    stopped = {**runs["greentrainer"], "folder": root / "stopped", "stop_after": STOP}
-    recorded = launch([*runs.values(), stopped], processes=2)
-    return {name: (record, root / name) for name, record in zip([*runs, "stopped"], recorded, strict=True)}
+    first = runs["greentrainer"]
+    runs |= {
+        "stopped": {**first, "folder": root / "stopped", "stop_after": STOP},
+        "before": {**first, "folder": root / "resumed", "stop_after": STOP},
+        "resumed": {**first, "folder": root / "resumed"},
+        "refused": {**first, "folder": root / "refused", "optimizer": "adafactor"},
+    }
+    recorded = launch(list(runs.values()), processes=2)
+    return {name: (record, Path(one["folder"])) for (name, one), record in zip(runs.items(), recorded, strict=True)}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -68,21 +73,18 @@ def test_two_processes_end_with_the_result_of_one(alone: Recorded, together: Rec
         check_results(two, one)
 
 
-def test_adafactor_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
-    arguments = {"model_folder": models["full"], "folder": tmp_path / "run", "optimizer": "adafactor"}
-    with start([arguments], 2, stderr=subprocess.PIPE) as torchrun:
-        _, printed = torchrun.communicate(timeout=120)
-    assert "adafactor cannot step tensors of which each process holds a part" in printed.decode()
+def test_adafactor_is_refused(together: Recorded) -> None:
+    refused, _ = together["refused"]
+    assert refused.refusal is not None
+    assert "adafactor cannot step tensors of which each process holds a part" in refused.refusal
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(models: dict[str, Path], together: Recorded, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_to_the_same_bits(together: Recorded) -> None:
     whole, folder = together["greentrainer"]
-    before, stopped = together["stopped"]
-    shutil.copytree(stopped, tmp_path / "run")
-    [after] = launch([resumed(models, tmp_path / "run")], processes=2)
+    (before, _), (after, resumed) = together["before"], together["resumed"]
     assert before.losses | after.losses == whole.losses
     assert min(after.losses) == max(before.losses) + 1
-    assert filecmp.cmp(result_file(tmp_path / "run"), result_file(folder), shallow=False)
+    assert filecmp.cmp(result_file(resumed), result_file(folder), shallow=False)
 
 
 def test_a_run_goes_on_in_another_number_of_processes(

@@ -18,36 +18,13 @@ from greencore.training.methods.parallelism import ParallelismUnsupported, prepa
 from greencore.training.models.loading import load_model
 
 
-def test_other_ways_to_distribute_a_model_are_refused_with_the_reason(model_folder: Path, tmp_path: Path) -> None:
-    printed = launch("refusals", model_folder, tmp_path)
-    assert "FSDP1: FSDP1, which keeps a block's tensors in one flat parameter, is not supported" in printed
-    assert "tensor parallel: tensor parallelism is not supported: tensors are frozen and measured one by one" in printed
-    assert printed.count("DistributedConfig(fsdp_size=N)) does\n") == 2
-
-
-def test_an_update_of_a_part_is_refused_where_it_depends_on_the_whole(model_folder: Path, tmp_path: Path) -> None:
-    printed = launch("adafactor", model_folder, tmp_path)
-    assert "dw: optimiser Adafactor is not supported: its step on a part of a sharded tensor is another" in printed
-    assert "grad: 29 tensors" in printed
-
-
-def test_a_group_that_is_frozen_from_the_start_can_be_trained_later(model_folder: Path, tmp_path: Path) -> None:
-    assert "trained later" in launch("frozen_group", model_folder, tmp_path)
-
-
-def test_deepspeed_is_refused(model_folder: Path, tmp_path: Path) -> None:
-    model: Any = load_model(model_folder)
-    next(model.parameters()).ds_id = 0  # what its ZeRO stage 3 gives each parameter
-    with pytest.raises(ParallelismUnsupported, match="DeepSpeed is not supported"):
-        prepare_sharded_model(model, make_arguments(tmp_path))
-
-
-def launch(case: str, model_folder: Path, tmp_path: Path) -> str:
-    """Run a function of this module in two processes, and return what the first one printed."""
+@pytest.fixture(scope="module")
+def printed(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the first of two processes printed that ran every case of this module."""
     return subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *(__file__, case, str(model_folder), str(tmp_path)),
+            *(__file__, str(model_folder), str(tmp_path_factory.mktemp("processes"))),
         ],
         check=True,
         timeout=240,
@@ -55,6 +32,28 @@ def launch(case: str, model_folder: Path, tmp_path: Path) -> str:
         text=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[4]), "OMP_NUM_THREADS": "1"},
     ).stdout
+
+
+def test_other_ways_to_distribute_a_model_are_refused_with_the_reason(printed: str) -> None:
+    assert "FSDP1: FSDP1, which keeps a block's tensors in one flat parameter, is not supported" in printed
+    assert "tensor parallel: tensor parallelism is not supported: tensors are frozen and measured one by one" in printed
+    assert printed.count("DistributedConfig(fsdp_size=N)) does\n") == 2
+
+
+def test_an_update_of_a_part_is_refused_where_it_depends_on_the_whole(printed: str) -> None:
+    assert "dw: optimiser Adafactor is not supported: its step on a part of a sharded tensor is another" in printed
+    assert "grad: 29 tensors" in printed
+
+
+def test_a_group_that_is_frozen_from_the_start_can_be_trained_later(printed: str) -> None:
+    assert "trained later" in printed
+
+
+def test_deepspeed_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    model: Any = load_model(model_folder)
+    next(model.parameters()).ds_id = 0  # what its ZeRO stage 3 gives each parameter
+    with pytest.raises(ParallelismUnsupported, match="DeepSpeed is not supported"):
+        prepare_sharded_model(model, make_arguments(tmp_path))
 
 
 def make_arguments(folder: Path) -> TrainingArguments:
@@ -106,5 +105,6 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     MESH = init_device_mesh("cpu", (2,))
-    globals()[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
+    for case in (refusals, adafactor, frozen_group):
+        case(Path(sys.argv[1]), Path(sys.argv[2]))
     torch.distributed.destroy_process_group()
