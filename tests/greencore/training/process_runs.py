@@ -12,6 +12,7 @@ from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupport
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.run import fine_tune
+from tests.torchrun import start_processes
 
 # Rows of several lengths and a short last step, so that the processes' parts differ.
 ROWS = [PromptRow(f"w{1 + n} w2 w3 w4" + " w5" * (n % 3), " w7 w8 w9" + " w10" * (n % 4)) for n in range(22)]
@@ -72,15 +73,9 @@ def launch(runs: list[dict[str, Any]], *, processes: int) -> list[Recorder]:
     return found
 
 
-def start(runs: list[dict[str, Any]], processes: int) -> "subprocess.Popen[bytes]":
+def start(runs: list[dict[str, Any]], processes: int) -> "subprocess.Popen[str]":
     """Start the runs."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
-            *(__file__, json.dumps(runs, default=str)),
-        ],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"},
-    )
+    return start_processes(__file__, json.dumps(runs, default=str), processes=processes)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from greencore.training.methods.adapters import with_adapter
 from greencore.training.methods.callback import BaselineCallback
 from greencore.training.models.loading import load_model
 from tests.greencore.training.methods.trainers import counting_trainer
+from tests.torchrun import run_processes
 
 ROWS = [PromptRow(f"w{1 + number} w2 w3 w4 w5 w6", " w7 w8 w9 w10") for number in range(40)]
 ROWS_A_STEP, EPOCHS = 4, 4
@@ -94,15 +94,7 @@ def launch(cases: list[tuple[str, Path, str, Layout]], output: Path, *, processe
     """Train the cases (name, model folder, method, layout) one after the other in processes of one torchrun."""
     output.mkdir()
     (output / "cases.json").write_text(json.dumps([[name, str(folder), *rest] for name, folder, *rest in cases]))
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
-            *(__file__, str(output)),
-        ],
-        check=True,
-        timeout=600,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[4]), "OMP_NUM_THREADS": "1"},
-    )
+    run_processes(__file__, str(output), processes=processes, seconds=600)
     return {name: [_read(output / f"{name}-{rank}") for rank in range(processes)] for name, *_ in cases}
 
 

@@ -1,7 +1,5 @@
 """Models distributed in other ways are refused at once, and FSDP2's mixed precision survives frozen groups."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,22 +14,14 @@ from transformers.distributed.configuration_utils import DistributedConfig
 from greencore.backprop.importance import importance_of_gradients
 from greencore.training.methods.parallelism import ParallelismUnsupported, prepare_sharded_model
 from greencore.training.models.loading import load_model
+from tests.torchrun import run_processes
 
 
 @pytest.fixture(scope="module")
 def printed(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the first of two processes printed that ran every case of this module."""
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *(__file__, str(model_folder), str(tmp_path_factory.mktemp("processes"))),
-        ],
-        check=True,
-        timeout=240,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[4]), "OMP_NUM_THREADS": "1"},
-    ).stdout
+    folder = tmp_path_factory.mktemp("processes")
+    return run_processes(__file__, str(model_folder), str(folder), processes=2, seconds=240)
 
 
 def test_other_ways_to_distribute_a_model_are_refused_with_the_reason(printed: str) -> None:
