@@ -193,7 +193,7 @@ class _BatchProbe:
             if self.average is None:
                 return
             # other processes wait for this one's gradients, which are zero
-            batch = label_all(batch)
+            batch = fill_labels(batch, 0)
         loss = getattr(self.model(**batch), "loss", None)
         if loss is None:
             raise ValueError("the model returned no loss: the batch needs labels")
@@ -205,9 +205,9 @@ class _BatchProbe:
                 (loss * (self.loss_scale * share)).backward()
 
 
-def label_all(batch: Batch) -> Batch:
-    """Return a batch in which every token is learned, whose mean loss is a number; it must not count."""
-    return {**batch, **{key: torch.zeros_like(batch[key]) for key in LABELS if key in batch}}
+def fill_labels(batch: Batch, label: int) -> Batch:
+    """Return a batch with one label everywhere: a token's, so that its mean loss is a number, or that of no token."""
+    return {**batch, **{key: torch.full_like(batch[key], label) for key in LABELS if key in batch}}
 
 
 def _check_options(metric: Metric, max_grad_norm: float | None) -> None:

@@ -49,13 +49,12 @@ from greencore.training.listener import (
     is_within_epoch,
     share_decisions,
 )
-from greencore.training.methods.baselines import Baseline
+from greencore.training.methods.baselines import Baseline, add_adapter
 from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.methods.modes import set_use_cache
 from greencore.training.methods.parallelism import initialise_sharding
 from greencore.training.micro_batch_choice import load_or_measure_micro_batch
-from greencore.training.models.gathering import add_adapter
 from greencore.training.models.loading import enable_gradient_checkpointing, load_model, load_tokenizer
 from greencore.training.models.precision import PRECISION_FILE_NAME, choose_device, recall_precision
 from greencore.training.models.result import save_result
@@ -299,7 +298,7 @@ def _train(
     """
     model, config = setup.model, setup.model.config
     use_cache = getattr(config, "use_cache", None)
-    model = add_adapter(model, method, hyperparameters)
+    model = add_adapter(method, model, hyperparameters.lora)
     adaptive: GreenTrainerCallback | BaselineCallback
     if method == "greentrainer":
         adaptive = GreenTrainerCallback(rho, **dict(hyperparameters.adaptive or AdaptiveSettings()))

@@ -18,7 +18,7 @@ from greencore.settings.method_settings import AdaptiveSettings
 from greencore.training.batches.batch_layout import BatchLayout
 from greencore.training.batches.positions import PositionLimits
 from greencore.training.data.tokenisation import round_up_length
-from greencore.training.methods.baselines import BaselineError, list_trained_tensors
+from greencore.training.methods.baselines import BaselineError, add_adapter, list_trained_tensors
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.step_memory import list_largest_selection, predict_step_memory
 from greencore.training.methods.tensor_patterns import match_tensor_patterns
@@ -161,9 +161,7 @@ def load_or_choose_recomputation(
 def _prepare_method(model: PreTrainedModel, method: str, hyperparameters: Hyperparameters) -> tuple[Any, Sequence[str]]:
     """Return the model with the method's adapter, and the names of what it trains."""
     if method in ("lora", "prefix"):
-        from greencore.training.methods.adapters import with_adapter
-
-        adapted: Any = with_adapter(method, model, lora=hyperparameters.lora)  # type: ignore[arg-type]
+        adapted = add_adapter(method, model, hyperparameters.lora)
         return adapted, [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     if method == "full":
         return model, [name for name, _ in model.named_parameters()]

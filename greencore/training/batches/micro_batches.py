@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from greencore.backprop.importance import LABELS
+from greencore.backprop.importance import fill_labels
 from greencore.training.data.tokenisation import IGNORED_LABEL
 from greencore.training.processes import count_processes, get_rank, sum_over_processes
 
@@ -70,7 +70,9 @@ class MicroBatchCollator:
         own = rows[get_rank() :: processes]
         batches = [self.collate(own[start : start + self.size]) for start in range(0, len(own), self.size)]
         wanted = -(-len(rows[::processes]) // self.size)
-        return batches + [_ignore_labels(self.collate(rows[:1])) for _ in range(wanted - len(batches))]
+        return batches + [
+            dict(fill_labels(self.collate(rows[:1]), IGNORED_LABEL)) for _ in range(wanted - len(batches))
+        ]
 
     def run_within_memory(self, compute: Callable[[], Result], *, undo: Callable[[], None] = lambda: None) -> Result:
         """Return what `compute` returns; where memory runs out, halve the micro-batch, `undo`, and call it once more.
@@ -151,11 +153,6 @@ def get_rows_computed_at_once(dataloader: Any, batch_size: int) -> int:
     """Return the rows of a micro-batch of a dataloader's run; without micro-batches those of a batch."""
     collate = dataloader.collate_fn
     return min(collate.size, batch_size) if isinstance(collate, MicroBatchCollator) else batch_size
-
-
-def _ignore_labels(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a batch in which nothing is learned."""
-    return {**batch, **{key: torch.full_like(batch[key], IGNORED_LABEL) for key in LABELS if key in batch}}
 
 
 def count_learned_tokens(batch: Mapping[str, Any], *, encoder: bool) -> int:

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerState
 
 from greencore.backprop import NotFinite
-from greencore.backprop.importance import label_all
+from greencore.backprop.importance import fill_labels
 from greencore.backprop.master_weights import MasterWeights, set_gradient_types
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.batches.batch_shapes import is_encoder_decoder
@@ -109,10 +109,10 @@ class CheckpointedTrainer(Trainer):
             if share > 0:
                 loss += super().training_step(model, batch) / processes
             elif processes > 1:  # the others wait for this one; without a learned token its loss is not a number
-                super().training_step(model, dict(label_all(batch)))
-        sums = sum_over_processes([float(loss), float(self._token_loss), self._learned_tokens]) if processes > 1 else ()
-        if sums:
-            loss, self._token_loss, self._learned_tokens = loss.new_tensor(sums[0]), torch.tensor(sums[1]), int(sums[2])
+                super().training_step(model, dict(fill_labels(batch, 0)))
+        if processes > 1:
+            total, tokens, learned = sum_over_processes([float(loss), float(self._token_loss), self._learned_tokens])
+            loss, self._token_loss, self._learned_tokens = loss.new_tensor(total), torch.tensor(tokens), int(learned)
         return loss
 
     def get_train_dataloader(self) -> Any:

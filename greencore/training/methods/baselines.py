@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
@@ -95,11 +95,19 @@ def count_method_flops(
     """
     if method not in ("lora", "prefix"):
         return full_costs.count_flops(list_trained_tensors(method, model, epoch=0, epochs=1), steps)
-    from greencore.training.methods.adapters import with_adapter
-
-    adapted = with_adapter(method, model, lora=lora)
+    adapted = add_adapter(method, model, lora)
     own = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     return StepCosts(adapted, shapes, names=own).count_flops(own, steps)
+
+
+def add_adapter(method: str, model: PreTrainedModel, lora: LoraSettings | None) -> PreTrainedModel:
+    """Return the model with the adapter that "lora", as the settings say, or "prefix" trains; else the model itself."""
+    if method not in ("lora", "prefix"):
+        return model
+    from greencore.training.methods.adapters import with_adapter
+
+    free_gathered(model)  # else copies would be frozen
+    return cast(PreTrainedModel, with_adapter(cast(Any, method), model, lora=lora))
 
 
 def _list_top_block_parameters(model: PreTrainedModel, *, epoch: int, epochs: int) -> list[nn.Parameter]:

@@ -1,27 +1,16 @@
 """The whole model of a sharded run, for its result."""
 
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from greencore.backprop.shards import free_gathered
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.training.methods.baselines import add_adapter
 from greencore.training.models.loading import load_model
 from greencore.training.models.weights import named_tensors, write_tensors
 from greencore.training.processes import count_processes, get_rank
-
-
-def add_adapter(model: PreTrainedModel, method: str, hyperparameters: Hyperparameters) -> PreTrainedModel:
-    """Return the model with the adapter that the method trains, or the model itself."""
-    if method not in ("lora", "prefix"):
-        return model
-    from greencore.training.methods.adapters import with_adapter
-
-    free_gathered(model)  # else copies would be frozen
-    return cast(PreTrainedModel, with_adapter(cast(Any, method), model, lora=hyperparameters.lora))
 
 
 def gather_model(
@@ -43,6 +32,6 @@ def gather_model(
         return None
     base = load_model(folder, next(iter(model.parameters())).dtype)
     base.generation_config = model.generation_config
-    copy = add_adapter(base, method, hyperparameters)
+    copy = add_adapter(method, base, hyperparameters.lora)
     write_tensors(copy, tensors, named_tensors(copy).keys())
     return copy
