@@ -7,6 +7,7 @@ from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.value_types import PrecisionName
 
 CPU = "cpu"  # the name of the device of a machine without a GPU
+MAX_GPUS = 64  # of one machine, and so of one run
 RunPrecision = Literal["bf16", "mixed", "fp32"]
 
 

@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from greencore.carbon import Basis, Credentials
 from greencore.carbon.specification import spec_basis, static_mean
 from greencore.carbon.static import StaticMean
+from greencore.device import MAX_GPUS
 from runtime.site import SITE_UNKNOWN, UNKNOWN_SITE, UNKNOWN_ZONE, Site, check_zone_name, read_site
 
 STATIC_ZONES = dict.fromkeys(("DE", "FR", "GB", "NO", "PL", "SE", "US"), "static")
@@ -121,6 +122,14 @@ class Settings(BaseSettings):
         default=None,
         description="site of this machine's training worker: a zone such as FR, or a zone and its power usage "
         'effectiveness, {"zone": "FR", "pue": 1.2}; None: unknown, priced at the world\'s mean',
+    )
+
+    gpus: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_GPUS,
+        description="GPUs that this machine's training worker gives to jobs, by default all that CUDA shows; without "
+        "a GPU the processes that train on its processor at once, by default 1",
     )
 
     tick_seconds: _Seconds = Field(default=2.0, description="polling interval of the scheduler, beside NOTIFY")

@@ -19,6 +19,7 @@ from runtime.site import SITE_NOT_SET
 from store.database import Database
 from store.pooling import require_sessions
 from worker.app import PREPARE_QUEUE, app, train_queue, worker_queue
+from worker.device import count_devices
 from worker.forking import preload_before_fork
 from worker.idle_meter import start_idle_meter
 from worker.registration import drain_on_shutdown, start_worker_heartbeat
@@ -59,10 +60,11 @@ def main(arguments: list[str]) -> None:
         start_worker_heartbeat(worker_id, "train", settings)
         start_idle_meter(settings)
         drain_on_shutdown()
+        concurrency = count_devices(settings)
         queues = f"{train_queue(settings.training_site.zone)},{worker_queue(worker_id)}"
     else:
         start_worker_heartbeat(worker_id, "prepare", settings)
-        queues = PREPARE_QUEUE
+        concurrency, queues = 1, PREPARE_QUEUE
     started: list[Any] = []
     worker_init.connect(lambda sender, **_: started.append(sender), weak=False)
     app.worker_main(
@@ -70,6 +72,7 @@ def main(arguments: list[str]) -> None:
             "worker",
             f"--hostname={role}-{worker_id}@%h",
             f"--queues={queues}",
+            f"--concurrency={concurrency}",
             f"--max-tasks-per-child={TASKS_PER_PROCESS[role]}",
             "--without-gossip",
             "--without-mingle",

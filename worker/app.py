@@ -35,7 +35,8 @@ def make_app(settings: Settings) -> Celery:
     """Create a Celery app on the broker of `settings`.
 
     A message is only a hint, acknowledged at once: the row in the database defines the work, and a lease its worker.
-    Each job runs in a separate process, one at a time: only a process's end frees all of a GPU's memory.
+    Each job runs in a separate process, as many at a time as the worker has devices: only a process's end frees all of
+    a GPU's memory.
     """
     app = Celery("greentune", broker=celery_url(settings.redis_url), include=["worker.tasks"])
     app.conf.update(

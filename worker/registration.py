@@ -19,7 +19,7 @@ from store.database import Database
 from store.pooling import TransactionPooling, require_sessions
 from store.repositories.workers import Role, WorkerRepository
 from worker.database_retry import STATEMENT_TIMEOUT_SECONDS
-from worker.device import device_computes_bf16, device_memory, device_name
+from worker.device import count_devices, device_computes_bf16, device_memory, device_name
 from worker.forking import block_forking
 
 log = structlog.get_logger()
@@ -48,8 +48,9 @@ def start_worker_heartbeat(worker_id: str, role: Role, settings: Settings) -> No
                             role=role,
                             site=site,
                             device=device_name(),
-                            memory_bytes=device_memory(),
+                            memory_bytes=device_memory(settings),
                             computes_bf16=device_computes_bf16() if role == "train" else None,
+                            gpus=count_devices(settings) if role == "train" else 1,
                         )
                 except TransactionPooling as error:
                     log.critical("worker.refused", reason=str(error))

@@ -31,12 +31,14 @@ class Gpu:
 class GpuSelection:
     """Indices of the selected GPUs, ascending, and notes on the selection for the measurement method.
 
-    `first` is the index of the GPU that is named first, which a process uses where it asks for none; None of none.
+    `names` are the entries by which CUDA_VISIBLE_DEVICES names each of them, in CUDA's order, the UUIDs where it is
+    unset; the first is the one that a process uses where it asks for none, and `first` its index.
     """
 
     indices: tuple[int, ...]
     notes: tuple[str, ...] = ()
     first: int | None = field(default=None, compare=False)
+    names: tuple[str, ...] = field(default=(), compare=False)
 
 
 def select_visible_gpus(
@@ -57,9 +59,10 @@ def select_visible_gpus(
     )
     listed = next((environment[name] for name in names if name in environment), None)
     if listed is None:
-        everything = tuple(sorted(gpu.index for gpu in gpus))
-        return GpuSelection(everything, first=next(iter(everything), None))
-    seen, indices, notes = set[str](), dict[int, None](), set[str]()
+        ordered = sorted(gpus, key=lambda gpu: gpu.index)
+        everything = tuple(gpu.index for gpu in ordered)
+        return GpuSelection(everything, first=next(iter(everything), None), names=tuple(gpu.uuid for gpu in ordered))
+    seen, indices, notes, entries = set[str](), dict[int, None](), set[str](), list[str]()
     for entry in (entry.strip() for entry in listed.split(",")):
         number = re.match(r"\d+", entry)
         index = _by_index(int(number[0]), gpus) if number else _by_uuid(entry, gpus, mig_parent)
@@ -70,13 +73,16 @@ def select_visible_gpus(
             return GpuSelection(())
         seen.add(key)
         indices[index] = None
+        entries.append(entry)
         if entry.startswith("MIG-"):
             notes.add(WHOLE_GPU)
         if number and not amd and _order_matters(environment, gpus):
             notes.add(ORDER_ASSUMED)
     if len(indices) == len(gpus):
         notes.discard(ORDER_ASSUMED)
-    return GpuSelection(tuple(sorted(indices)), tuple(sorted(notes)), first=next(iter(indices), None))
+    return GpuSelection(
+        tuple(sorted(indices)), tuple(sorted(notes)), first=next(iter(indices), None), names=tuple(entries)
+    )
 
 
 def select_gpus(gpu_ids: Sequence[GpuId], gpus: Sequence[Gpu], *, mig_parent: MigParent) -> GpuSelection:

@@ -1,8 +1,8 @@
 """Allocates the processor and memory energy of a host to the attempts that run on it at the same time.
 
-Every attempt meters the whole host. While several run, each is billed in proportion to its GPUs; an attempt without a
-GPU counts as one with one GPU, so that attempts without any share evenly. Times are seconds of the host's monotonic
-clock, which all its processes share and which never jumps.
+Every attempt meters the whole host. While several run, each is billed in proportion to its devices: its GPUs, or its
+processes where it has none, so that attempts of one process without a GPU share evenly. Times are seconds of the host's
+monotonic clock, which all its processes share and which never jumps.
 
 An attempt joins and leaves under a lock of the host, at the clock's time while it holds the lock. Shares are computed
 under the same lock, so that a later join or leave cannot change an allocation.
@@ -149,7 +149,7 @@ def _take_share(
     part: EnergyInterval, attempt: MeteredAttempt, others: Sequence[MeteredAttempt], *, at: float
 ) -> EnergyInterval:
     there = [other for other in others if other.host_from is not None and _shares(other, at)]
-    weights = {(other.job_id, other.attempt): max(1, len(other.gpus)) for other in there}
+    weights = {(other.job_id, other.attempt): other.devices for other in there}
     own = weights.get((attempt.job_id, attempt.attempt), 0)
     share = own / sum(weights.values()) if own else 0.0
     return replace(part, cpu_kwh=part.cpu_kwh * share, ram_kwh=part.ram_kwh * share)

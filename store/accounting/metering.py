@@ -18,11 +18,11 @@ def begin_sharing(
     session: Session, lease: Lease, *, host: str, gpus: Sequence[str], monotonic: Callable[[], float]
 ) -> None:
     """Start sharing the host's processor and memory energy with the attempt, from now on, unless it has joined."""
-    lock_leased_job(session, lease)
+    job = lock_leased_job(session, lease)
     attempt = _attempt(session, lease)
     if attempt.host_from is None:
         lock_host(session, host)
-        attempt.host, attempt.gpus = host, list(gpus)
+        attempt.host, attempt.gpus, attempt.devices = host, list(gpus), max(job.gpus, len(gpus))
         attempt.host_from = attempt.host_seen = monotonic()
 
 

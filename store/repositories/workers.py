@@ -28,10 +28,12 @@ class WorkerRepository(Repository):
         device: str = "cpu",
         memory_bytes: int | None = None,
         computes_bf16: bool | None = None,
+        gpus: int = 1,
     ) -> None:
         """Record that a process is alive now, by the database's clock, which all share, or at `at`.
 
-        `site` and what is known of the device's memory and arithmetic are stored for a training worker alone.
+        `site` and what is known of the device's memory and arithmetic are stored for a training worker alone, which
+        gives `gpus` devices to jobs.
         """
         now = func.now() if at is None else at
         trains = role == "train"
@@ -41,6 +43,7 @@ class WorkerRepository(Repository):
             "device": device,
             "memory_bytes": memory_bytes if trains else None,
             "computes_bf16": computes_bf16 if trains else None,
+            "gpus": gpus,
             "last_seen_at": now,
         }
         statement = insert(Worker).values(id=worker_id, role=role, started_at=now, **seen)
@@ -51,7 +54,7 @@ class WorkerRepository(Repository):
         self._session.execute(delete(Worker).where(Worker.id == worker_id))
 
     def list_with_jobs(self, *, since: datetime) -> Sequence[tuple[Worker, Job | None]]:
-        """Return processes of every role seen since a time, each with the job that it holds, by id."""
+        """Return processes of every role seen since a time, by id, each once for every job that it holds."""
         query = (
             select(Worker, Job)
             .outerjoin(Job, (Job.worker_id == Worker.id) & Job.status.in_(HELD_BY_A_WORKER))
@@ -59,6 +62,14 @@ class WorkerRepository(Repository):
             .order_by(Worker.id)
         )
         return [(worker, job) for worker, job in self._session.execute(query)]
+
+    def count_free_gpus(self, worker_id: str) -> int:
+        """Return how many of a worker's devices no job holds, with the worker's row locked; 0 where there is none."""
+        worker = self._session.get(Worker, worker_id, with_for_update=True, populate_existing=True)
+        held = select(func.coalesce(func.sum(Job.gpus), 0)).where(
+            Job.worker_id == worker_id, Job.status.in_(HELD_BY_A_WORKER)
+        )
+        return 0 if worker is None else worker.gpus - (self._session.scalar(held) or 0)
 
     def list_live(self, *, within: timedelta, role: Role = "train") -> Sequence[Worker]:
         """Return the processes of a role seen within a duration by the database's clock."""

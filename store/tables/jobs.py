@@ -32,16 +32,17 @@ class Job(Table):
 
     `owner` is None for a job submitted without a key. `method` is "auto" until a job that asked for that is prepared;
     then `method_reason` is why another was chosen, and `hyperparameters_asked` are those that were given, before the
-    choice changed them (None for other jobs). `model` is a name in the catalogue, and `base_job_id` the job whose
-    result of that model is trained further. `revision` grows with every write that a reader can see; other writes set
-    it to itself. Times: `ready_at`, when the job could first have run; `released_at`, when its owner resumed or retried
-    it, from which its gate's longest delay counts; `not_before`, when its gate is evaluated next; `settled_at`, when
-    all its prices became final; `control_at`, when `control` was requested. `task_id` is the claimed message, `gate`
-    the last gate decision, `eta` the last predicted end, `best` the evaluation during training with the lowest loss so
-    far (`step`, `epoch`, `loss`), `utility` the importance by ρ of the newest probe, `tracker_kwh` CodeCarbon's energy
-    total, `micro_batch_size` the rows computed at once, where a worker measured or halved them, `precision` that of its
-    run (`greencore.device.RunPrecision`), None until training starts. `signal` and `emission_factors` are the basis of
-    its intensity.
+    choice changed them (None for other jobs). `gpus` are the GPUs that the job trains on, one process on each;
+    `gpus_asked` those that it asked for, None where preparation chooses the fewest that hold it. `model` is a name in
+    the catalogue, and `base_job_id` the job whose result of that model is trained further. `revision` grows with every
+    write that a reader can see; other writes set it to itself. Times: `ready_at`, when the job could first have run;
+    `released_at`, when its owner resumed or retried it, from which its gate's longest delay counts; `not_before`, when
+    its gate is evaluated next; `settled_at`, when all its prices became final; `control_at`, when `control` was
+    requested. `task_id` is the claimed message, `gate` the last gate decision, `eta` the last predicted end, `best` the
+    evaluation during training with the lowest loss so far (`step`, `epoch`, `loss`), `utility` the importance by ρ of
+    the newest probe, `tracker_kwh` CodeCarbon's energy total, `micro_batch_size` the rows computed at once, where a
+    worker measured or halved them, `precision` that of its run (`greencore.device.RunPrecision`), None until training
+    starts. `signal` and `emission_factors` are the basis of its intensity.
     """
 
     __tablename__ = "jobs"
@@ -101,6 +102,8 @@ class Job(Table):
     priority: Mapped[int]
     hyperparameters: Mapped[Json]
     hyperparameters_asked: Mapped[Json | None]
+    gpus_asked: Mapped[int | None] = mapped_column(default=1, server_default="1")
+    gpus: Mapped[int] = mapped_column(default=1, server_default="1")
     labels: Mapped[Json] = mapped_column("metadata")
 
     created_at: Mapped[datetime]

@@ -11,9 +11,10 @@ from store.tables.table import Json, Table
 class Worker(Table):
     """A live process: `role` is train, prepare or scheduler.
 
-    `memory_bytes` is the memory of its device: a GPU's, or the host's within its container's limit, and
-    `computes_bf16` whether it computes natively in bfloat16. They, `zone` and `pue` (kWh drawn by the site for each kWh
-    that the machine uses) are None unless it is a training worker.
+    `memory_bytes` is the memory of its device: a GPU's, or the host's within its container's limit, and `computes_bf16`
+    whether it computes natively in bfloat16; `gpus` is the number of such devices that it gives to jobs, processes on
+    the processor where it has no GPU. The former two, `zone` and `pue` (kWh drawn by the site for each kWh that the
+    machine uses) are None unless it is a training worker.
     """
 
     __tablename__ = "workers"
@@ -25,6 +26,7 @@ class Worker(Table):
     device: Mapped[str]
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     computes_bf16: Mapped[bool | None]
+    gpus: Mapped[int] = mapped_column(default=1, server_default="1")
     started_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
 
@@ -36,7 +38,8 @@ class MeteredAttempt(Table):
     At `seen_at` the energy of `unstored_seconds` seconds from `unstored_since` on (the worker's clock) was not stored;
     `pue` is that of the worker's site, `assumed_power_w` the operator's figure for its device.
 
-    `host` identifies the machine since its boot, `gpus` holds the UUIDs of the attempt's GPUs. `host_from`, `host_seen`
+    `host` identifies the machine since its boot, `gpus` holds the UUIDs of the attempt's GPUs, and `devices` is their
+    number, or that of its processes without one, by which the host's energy is shared. `host_from`, `host_seen`
     and `host_until` are seconds of the host's monotonic clock: the attempt shares the host's processor and memory in
     [host_from, host_until), until `host_seen` where its worker died. `shared_out_kwh` was metered by this attempt and
     billed to others.
@@ -56,6 +59,7 @@ class MeteredAttempt(Table):
     assumed_power_w: Mapped[float | None]
     host: Mapped[str | None]
     gpus: Mapped[list[str]] = mapped_column(default=list)
+    devices: Mapped[int] = mapped_column(default=1, server_default="1")
     host_from: Mapped[float | None]
     host_seen: Mapped[float | None]
     host_until: Mapped[float | None]

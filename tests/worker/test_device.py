@@ -7,7 +7,7 @@ import pynvml
 import pytest
 
 from greencore.host_memory import read_host_memory
-from worker.device import VisibleGpu, read_visible_gpu
+from worker.device import VisibleGpu, read_visible_gpus
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ INSTANCE = Board(2, "MIG-55", "NVIDIA B300 MIG 1g.34gb", 34 * 10**9, major=10)
 
 
 class Nvml:
-    """Fake of the NVML calls of `read_visible_gpu`, for four boards, of which the third has a MIG instance."""
+    """Fake of the NVML calls of `read_visible_gpus`, for four boards, of which the third has a MIG instance."""
 
     NVMLError = pynvml.NVMLError
 
@@ -94,11 +94,32 @@ class Nvml:
 )
 def test_the_device_is_the_gpu_that_cuda_shows_first(visible: str | None, board: Board | None) -> None:
     nvml, environment = Nvml(), {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    expected = None if board is None else VisibleGpu(board.name, board.memory or 0, board.major >= 8)
-    assert read_visible_gpu(environment, nvml) == expected
+    found = read_visible_gpus(environment, nvml)
+    assert [(gpu.name, gpu.memory_bytes, gpu.computes_bf16) for gpu in found[:1]] == (
+        [] if board is None else [(board.name, board.memory, board.major >= 8)]
+    )
     assert nvml.opened == 0
 
 
+@pytest.mark.parametrize(
+    ("visible", "entries", "names"),
+    [
+        (None, ["GPU-aa11", "GPU-bb22", "GPU-cc33", "GPU-dd44"], [board.name for board in BOARDS]),
+        ("2, 0", ["2", "0"], [BOARDS[2].name, BOARDS[0].name]),
+        ("MIG-55,1,9,0", ["MIG-55", "1"], [INSTANCE.name, BOARDS[1].name]),
+        ("0,0", [], []),
+    ],
+)
+def test_every_visible_gpu_has_the_entry_that_shows_it_alone(
+    visible: str | None, entries: list[str], names: list[str]
+) -> None:
+    found = read_visible_gpus({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}, Nvml())
+    assert [gpu.entry for gpu in found] == entries
+    assert [gpu.name for gpu in found] == names
+    for gpu in found:
+        assert read_visible_gpus({"CUDA_VISIBLE_DEVICES": gpu.entry}, Nvml()) == (gpu,)
+
+
 def test_a_gpu_that_shares_the_hosts_memory_keeps_its_name_and_arithmetic() -> None:
-    found = read_visible_gpu({"CUDA_VISIBLE_DEVICES": "3"}, Nvml())
-    assert found == VisibleGpu("NVIDIA GB10", read_host_memory(), computes_bf16=True)
+    [found] = read_visible_gpus({"CUDA_VISIBLE_DEVICES": "3"}, Nvml())
+    assert found == VisibleGpu("3", "NVIDIA GB10", read_host_memory(), computes_bf16=True)

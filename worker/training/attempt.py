@@ -140,7 +140,7 @@ class TrainingAttempt(TrainingListener):
             model_name=self._job.base_job_id or self._job.model,
             rows=load_stored_rows(rows_in),
             validation_rows=None if validation_in is None else load_stored_rows(validation_in),
-            hyperparameters=_resolve_checkpointing(self._job),
+            hyperparameters=_resolve_checkpointing(self._job, self._settings),
             rho=self.start_epoch,
             highest_rho=self._policy.rho_range[1],
             method=cast(Method, self._job.method),
@@ -361,11 +361,11 @@ def _fit_utility(curve: ConcaveCurve) -> dict[str, Any] | None:
     return UtilityCurve.from_points([*curve.rho, *beyond], [*curve.importance, *further]).to_json()
 
 
-def _resolve_checkpointing(job: Job) -> Hyperparameters:
+def _resolve_checkpointing(job: Job, settings: Settings) -> Hyperparameters:
     """Return a job's hyperparameters, with the `auto` of recomputation as this worker's device needs it.
 
     It stays `auto` where preparation did not trace that: the run does.
     """
     hyperparameters = Hyperparameters.model_validate(job.hyperparameters)
-    device = Device(device_name(), device_memory(), device_computes_bf16())
+    device = Device(device_name(), device_memory(settings), device_computes_bf16())
     return hyperparameters.model_copy(update={"gradient_checkpointing": choose_recomputation(job, device)})

@@ -24,11 +24,14 @@ from worker.database_retry import (
     TRANSIENT_DATABASE_ERRORS,
     retry_while_database_down,
 )
-from worker.device import device_name
+from worker.device import device_name, take_gpus
+from worker.device_locks import DeviceLocks
 from worker.training.heartbeat import LeaseHeartbeat
 from worker.training.leased_writer import LeasedWriter
 
 log = structlog.get_logger()
+
+DEVICE_SECONDS = 10.0  # in which the process of the job before must have ended
 
 
 def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | None = None) -> None:
@@ -40,13 +43,16 @@ def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | N
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     # The handler is installed before the claim, so that SIGTERM never ends a process that holds a lease.
     with database, _handle_sigterm() as sigterm:
-        lease = _claim(database, settings, job_id, task_id)
+        # Not released after it: the memory of a GPU is free only once this process has ended.
+        lease = _claim(database, settings, job_id, task_id, DeviceLocks())
         if lease is not None:
             with structlog.contextvars.bound_contextvars(job=job_id, attempt=lease.attempt):
                 _run_with_lease(lease, database, settings, sigterm)
 
 
-def _claim(database: Database, settings: Settings, job_id: str, task_id: str | None) -> Lease | None:
+def _claim(
+    database: Database, settings: Settings, job_id: str, task_id: str | None, locks: DeviceLocks
+) -> Lease | None:
     worker_id = os.environ.get("GREENTUNE_WORKER_ID", f"{platform.node()}-{os.getpid()}")
 
     def claim_once() -> Lease | None:
@@ -68,7 +74,16 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
                 zone=settings.training_site.zone,
             )
 
+    def count_gpus() -> int:
+        with database.session() as session:
+            job = JobRepository(session).get(job_id)
+            return 1 if job is None else job.gpus
+
     try:
+        count = retry_while_database_down(count_gpus, timeout_seconds=settings.lease_seconds)
+        if not take_gpus(count, settings, locks, wait_seconds=DEVICE_SECONDS):
+            log.info("claim.refused", job=job_id, worker=worker_id, reason=f"fewer than {count} of its GPUs are free")
+            return None
         lease = retry_while_database_down(claim_once, timeout_seconds=settings.lease_seconds)
     except TRANSIENT_DATABASE_ERRORS as error:  # the scheduler sends the job again
         log.warning("claim.given_up", job=job_id, error=str(error.orig))
@@ -78,13 +93,18 @@ def _claim(database: Database, settings: Settings, job_id: str, task_id: str | N
 
 
 def _holds_job(session: Session, settings: Settings, job_id: str, worker_id: str) -> bool:
-    """Return whether this worker is one that the job may be sent to, by the memory of its device."""
+    """Return whether this worker may run the job: by the memory of its devices, and by how many of them are free.
+
+    Locks the worker's row, so that two of its processes do not take the same devices.
+    """
     job, workers = JobRepository(session).get(job_id), WorkerRepository(session)
     zone = settings.training_site.zone
     live = [one for one in workers.list_live(within=timedelta(seconds=settings.lease_seconds)) if one.zone == zone]
     if job is None or worker_id not in {worker.id for worker in live}:  # known from its next heartbeat on
         return True
-    return worker_id in {worker.id for worker in list_fitting_workers(job, live)}
+    if worker_id not in {worker.id for worker in list_fitting_workers(job, live)}:
+        return False
+    return workers.count_free_gpus(worker_id) >= job.gpus
 
 
 def _run_with_lease(lease: Lease, database: Database, settings: Settings, sigterm: "SigtermHandler") -> None:
