@@ -2,8 +2,10 @@
 
 import json
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ Value = TypeVar("Value")
 
 # After which a process that waits fails: longer than the first one writes a result. A dead one torchrun notices itself.
 HANG_SECONDS = 7200.0
+MAX_CAUSES = 8
 
 
 def join_processes() -> None:
@@ -23,6 +26,12 @@ def join_processes() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, timeout=timedelta(seconds=HANG_SECONDS))
+
+
+def leave_processes() -> None:
+    """End this process's part: the group's threads, left to the interpreter's end, may abort it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def count_processes() -> int:
@@ -55,17 +64,44 @@ def collect(value: Value) -> list[Value]:
 
 def do_first(act: Callable[[], None]) -> None:
     """Let the first process act while the others wait; where it raises, all raise its error."""
-    error: Exception | None = None
+    packed = list[bytes]()
     if get_rank() == 0:
         try:
             act()
-        except Exception as found:
+        except Exception as error:
             if count_processes() == 1:
                 raise
-            error = found
-    error = agree(error)
-    if error is not None:
-        raise error
+            packed = pack_error(error)
+    if packed := agree(packed):
+        raise unpack_error(packed)
+
+
+def pack_error(error: BaseException | None) -> list[bytes]:
+    """Pickle an error and its causes for another process; one that cannot be pickled becomes a RuntimeError."""
+    packed = list[bytes]()
+    while error is not None and len(packed) < MAX_CAUSES:
+        try:
+            packed.append(pickle.dumps(error.__reduce__()))
+        except Exception:  # noqa: BLE001  # of whatever the error holds
+            packed.append(pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}").__reduce__()))
+        error = error.__cause__
+    return packed
+
+
+def unpack_error(packed: Sequence[bytes]) -> Exception:
+    """Return a packed error with its causes."""
+    errors = [_load_error(one) for one in packed]
+    for error, cause in pairwise(errors):
+        error.__cause__ = cause
+    return errors[0]
+
+
+def _load_error(pickled: bytes) -> Exception:
+    kind, values, *state = pickle.loads(pickled)  # noqa: S301  # from a process of the same run
+    # Not by its constructor, whose parameters need not be the values that the error holds.
+    error: Exception = kind.__new__(kind, *values)
+    error.__dict__.update(state[0] if state else {})
+    return error
 
 
 def sum_over_processes(values: Sequence[float]) -> list[float]:

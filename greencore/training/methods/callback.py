@@ -25,7 +25,7 @@ from greencore.training.methods.selection_callback import (
     get_callback_states,
 )
 from greencore.training.methods.tensor_patterns import match_tensor_patterns
-from greencore.training.processes import sum_over_processes
+from greencore.training.processes import agree, sum_over_processes
 
 RhoSchedule = float | Callable[[int], float]
 
@@ -118,7 +118,7 @@ class GreenTrainerCallback(SelectionCallback):
     def _open_epoch_ledger(
         self, epoch: int, args: TrainingArguments, state: TrainerState, kwargs: Mapping[str, Any]
     ) -> EpochLedger:
-        rho = self._rho(epoch) if callable(self._rho) else self._rho
+        rho = agree(self._rho(epoch) if callable(self._rho) else self._rho)
         if not 0 < rho <= 1:
             raise ValueError(f"ρ of epoch {epoch} is {rho}: expected more than 0 and at most 1")
         ledger = EpochLedger(epoch, rho)

@@ -1,0 +1,49 @@
+"""What the processes of a run and the one that started them say to each other, through a local socket."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+# Of the socket, and of the key that both sides prove to know, in the environment of the processes.
+ADDRESS_VARIABLE = "GREENTUNE_RUN_SOCKET"
+KEY_VARIABLE = "GREENTUNE_RUN_KEY"
+
+Target = Literal["listener", "checkpoints", "rho"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process is there: its rank, and its id, by which it can be killed."""
+
+    rank: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """The first process calls a method of the run's listener or checkpoints, or its schedule of ρ."""
+
+    target: Target
+    method: str
+    positional: tuple[Any, ...]
+    named: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the call returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The process has done its part; the first one's `result` is the run's."""
+
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The process met an error, packed by `greencore.training.processes.pack_error`."""
+
+    error: list[bytes]
