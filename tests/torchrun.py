@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 def start_processes(script: str, *arguments: str, processes: int, **options: Any) -> "subprocess.Popen[str]":
     """Start a script; `options` are those of `Popen`."""
@@ -23,3 +25,18 @@ def run_processes(script: str, *arguments: str, processes: int, seconds: float) 
             started.terminate()
     assert started.returncode == 0
     return printed
+
+
+def find_processes(starter: int | None = None) -> dict[str, psutil.Process]:
+    """Return `torchrun` ("agent") and the processes, by rank, of a run that this process or `starter` has started."""
+    found = {}
+    for process in psutil.Process(starter).children(recursive=True):
+        try:
+            command, environment = process.cmdline(), process.environ()
+        except psutil.Error:  # it is ending
+            continue
+        if "torch.distributed.run" in command:
+            found["agent"] = process
+        elif "greencore.training.launch.process" in command:
+            found[environment["RANK"]] = process
+    return found

@@ -104,6 +104,11 @@ def _load_error(pickled: bytes) -> Exception:
     return error
 
 
+def is_lost_contact(error: BaseException) -> bool:
+    """Return whether an error says that another process cannot be reached, as where that was killed."""
+    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
 def sum_over_processes(values: Sequence[float]) -> list[float]:
     """Sum each value over all processes."""
     return [sum(column) for column in zip(*collect(list(values)), strict=True)]

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 PROGRAM = "greencore.training.launch.process"
 SILENCE_SECONDS = 3600.0
 POLL_SECONDS = 0.2
+# For the report of a process that another has lost contact with.
+CONTACT_SECONDS = 5.0
 # For processes that have reported their end, until they are killed.
 EXIT_SECONDS = 30.0
 
@@ -141,14 +143,14 @@ class _Processes:
     def follow(self) -> TrainingResult:
         """Answer the processes' calls until they have ended, and return the run's result."""
         heard_at, result = time.monotonic(), None
-        ended = set[Connection]()
+        ended, cut_off = set[Connection](), set[Connection]()
         while len(ended) < self._count:
             agent_ended = self._agent.poll() is not None
             try:
                 connection, message = self._inbox.get(timeout=POLL_SECONDS)
             except Empty:
                 silent = time.monotonic() - heard_at
-                if agent_ended:
+                if agent_ended or (cut_off and silent > CONTACT_SECONDS):
                     raise ProcessesLost("the processes of the run ended before it was finished") from None
                 if silent > self._silence_seconds:
                     raise ProcessesLost(f"the processes of the run have said nothing for {silent:.0f} s") from None
@@ -156,23 +158,26 @@ class _Processes:
             heard_at = time.monotonic()
             if isinstance(message, Started):
                 self._connections[connection] = message
-                self._started.append(psutil.Process(message.pid))
-                connection.send(self._task)
+                with suppress(psutil.NoSuchProcess):
+                    self._started.append(psutil.Process(message.pid))
+                _send(connection, self._task)
             elif isinstance(message, Call):
                 if agent_ended:
                     raise ProcessesLost("torchrun, which keeps the processes of the run, was killed")
-                connection.send(Answer(self._answer(message)))
+                _send(connection, Answer(self._answer(message)))
                 heard_at = time.monotonic()
             elif isinstance(message, Ended):
                 ended.add(connection)
                 result = message.result or result
-            elif isinstance(message, Failed):
+            elif isinstance(message, Failed) and not message.lost_contact:
                 raise unpack_error(message.error)
-            else:
+            elif isinstance(message, Failed):
+                cut_off.add(connection)
+            elif connection not in ended | cut_off:
                 rank = self._connections[connection].rank if connection in self._connections else "unknown"
                 raise ProcessesLost(f"process {rank} of the run was killed")
         for connection in self._connections:
-            connection.send(None)
+            _send(connection, None)
         try:
             self._agent.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -209,3 +214,9 @@ class _Processes:
                 process.kill()
         self._agent.wait()
         psutil.wait_procs(found, timeout=EXIT_SECONDS)
+
+
+def _send(connection: Connection, message: Any) -> None:
+    """Send a message; the end of a process that is not there to receive it is read from its connection."""
+    with suppress(OSError):
+        connection.send(message)

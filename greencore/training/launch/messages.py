@@ -44,6 +44,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """The process met an error, packed by `greencore.training.processes.pack_error`."""
+    """The process met an error, packed by `greencore.training.processes.pack_error`.
+
+    `lost_contact`: it is that another process cannot be reached, whose own end says more.
+    """
 
     error: list[bytes]
+    lost_contact: bool

@@ -22,7 +22,7 @@ from greencore.training.launch.messages import (
     Target,
 )
 from greencore.training.listener import TrainingListener
-from greencore.training.processes import get_rank, join_processes, leave_processes, pack_error
+from greencore.training.processes import get_rank, is_lost_contact, join_processes, leave_processes, pack_error
 from greencore.training.run import fine_tune
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def main() -> None:
             result = _train(caller, caller.receive())
         except Exception as error:
             log.exception("a process of the run failed")
-            connection.send(Failed(pack_error(error)))
+            connection.send(Failed(pack_error(error), is_lost_contact(error)))
             os._exit(1)  # the others may hold what an orderly end would wait for
         connection.send(Ended(result if get_rank() == 0 else None))
         caller.receive()  # the run is over for all

@@ -17,6 +17,7 @@ from greencore.training.batches.micro_batches import HalvedMicroBatch
 from greencore.training.launch.launcher import ProcessesLost, fine_tune_in_processes
 from greencore.training.run import TrainingResult, fine_tune
 from tests.greencore.training.process_runs import ROWS, Recorder
+from tests.torchrun import find_processes
 
 RHO = (0.6, 0.8)
 SETTINGS = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "seed": 0, "micro_batch_size": 1}
@@ -52,21 +53,6 @@ def arguments(model: Path, folder: Path, listener: Recorder, **settings: Any) ->
     }
 
 
-def find_processes(*, of: int | None = None) -> dict[str, psutil.Process]:
-    """Return `torchrun` ("agent") and the processes of a run that this process, or another, has started, by rank."""
-    found = {}
-    for process in psutil.Process(of).children(recursive=True):
-        try:
-            command, environment = process.cmdline(), process.environ()
-        except psutil.Error:  # it is ending
-            continue
-        if "torch.distributed.run" in command:
-            found["agent"] = process
-        elif "greencore.training.launch.process" in command:
-            found[environment["RANK"]] = process
-    return found
-
-
 def test_the_run_is_that_of_one_process_also_stopped_and_resumed(model_folder: Path, tmp_path: Path) -> None:
     alone, first, second = Recorder(), Recorder(stop_after=7), Recorder()
     one = fine_tune(**arguments(model_folder, tmp_path / "one", alone))
@@ -90,7 +76,8 @@ def test_a_killed_process_ends_the_run(victim: str, model_folder: Path, tmp_path
         started.update(find_processes())
         started[victim].kill()
 
-    with pytest.raises(ProcessesLost):
+    reason = "torchrun" if victim == "agent" else f"process {victim} of the run was killed"
+    with pytest.raises(ProcessesLost, match=reason):
         train(model_folder, tmp_path / "run", Actor(kill), epochs=1000)
     assert set(started) == {"0", "1", "agent"}
     assert not any(process.is_running() for process in started.values())
@@ -133,7 +120,7 @@ def test_no_process_outlives_the_one_that_started_it(model_folder: Path, tmp_pat
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4]) as starter:
         assert starter.stdout is not None
         assert starter.stdout.readline() == "at work\n"
-        started = find_processes(of=starter.pid)
+        started = find_processes(starter.pid)
         starter.send_signal(signal.SIGKILL)
     assert len(started) == 3
     _, alive = psutil.wait_procs(started.values(), timeout=60)
