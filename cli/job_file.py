@@ -27,7 +27,7 @@ EXCLUSIVE = (
 )
 
 # What has no meaning without a service.
-SERVICE_KEYS = ("name", "zone", "deadline", "priority", "metadata")
+SERVICE_KEYS = ("name", "zone", "deadline", "priority", "resources", "metadata")
 DEFAULT_RHO = 0.6
 
 ConfigOption = Annotated[
@@ -117,6 +117,7 @@ def to_job_body(job: "Job", *, stored_policy: Mapping[str, Any] | None) -> dict[
         "zone": job.zone_requested,
         "deadline": None if job.deadline is None else job.deadline.isoformat(),
         "priority": job.priority,
+        "resources": None if job.resources.gpus == 1 else {"gpus": job.resources.gpus},
         SETTINGS: job.hyperparameters if job.hyperparameters_requested is None else job.hyperparameters_requested,
         "metadata": job.metadata,
     }
@@ -131,7 +132,7 @@ def _check_keys(body: Mapping[str, Any], path: Path) -> None:
     for key in TEXT_KEYS:
         if not isinstance(body.get(key, ""), str):
             raise SettingError(f"{path}: {key}: expected a text")
-    for key in (SETTINGS, "metadata", "columns"):
+    for key in (SETTINGS, "metadata", "resources", "columns"):
         if not isinstance(body.get(key, {}), dict):
             raise SettingError(f"{path}: {key}: expected keys with values")
     settings = [field.path for field in list_settings(Hyperparameters)]

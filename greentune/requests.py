@@ -24,6 +24,8 @@ class RunOptions(TypedDict, total=False):
     """Latest end of the run, with an offset from UTC"""
     priority: int | None
     """From -100 to 100: jobs of a higher priority start first"""
+    resources: Mapping[str, Any] | None
+    """GPUs of one machine that it trains on: {"gpus": 4}, or "auto" for the fewest that hold it"""
     hyperparameters: Mapping[str, Any] | None
     metadata: Mapping[str, str] | None
 

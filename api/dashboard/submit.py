@@ -132,6 +132,7 @@ def _copy(job: Job, session: Session) -> dict[str, Any]:
         "policy-json": inline,
         "zone": job.zone_asked,
         "priority": job.priority,
+        "resources.gpus": None if job.gpus_asked == 1 else job.gpus_asked or "auto",
         **dict(_flatten(_get_given_hyperparameters(job), SETTINGS)),
     }
     texts = {name: format_value(value) for name, value in values.items()}

@@ -16,10 +16,10 @@ router = APIRouter()
 
 @router.get("/dashboard/workers")
 def workers_page(page: PageDep) -> HTMLResponse:
-    """Render live workers and those lost within the last hour, each with its job."""
+    """Render live workers and those lost within the last hour, each with its jobs."""
     seen = load_workers(page.principal, page.context, page.session, page.now)
     workers = [worker for worker, _ in seen]
-    held = [job for _, job in seen if job is not None and page.principal.can_read(job.owner)]
+    held = [job for _, jobs in seen for job in jobs if page.principal.can_read(job.owner)]
     page.check_etag([worker.model_dump(mode="json") for worker in workers], [(job.id, job.revision) for job in held])
     workers.sort(key=lambda worker: (ROLE_ORDER[worker.role], STATE_ORDER[worker.state], worker.id))
     return page.render(

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from api.http.pagination import LONGEST_ID
 from api.http.times import UtcDatetime
 from api.policies.schemas import PolicyChoice
+from greencore.device import MAX_GPUS
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.text import DisplayName, StorableText
 
@@ -20,6 +21,23 @@ LONGEST_METADATA = 512
 Name = Annotated[StorableText, Field(max_length=LONGEST_ID)]
 MetadataKey = Annotated[StorableText, Field(min_length=1, max_length=64)]
 MetadataValue = Annotated[StorableText, Field(max_length=LONGEST_METADATA)]
+
+
+class Resources(BaseModel):
+    """What a job trains on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    gpus: Annotated[int, Field(ge=1, le=MAX_GPUS)] | Literal["auto"] = Field(
+        default=1,
+        description="GPUs of one machine that the model is divided among, one process on each; `auto`: the fewest that "
+        "hold it, by the prediction of its memory. On a machine without a GPU, processes on its processor",
+    )
+
+    @property
+    def asked(self) -> int | None:
+        """The number that was asked for; None for `auto`."""
+        return None if self.gpus == "auto" else self.gpus
 
 
 class JobRequest(BaseModel):
@@ -70,6 +88,7 @@ class JobRequest(BaseModel):
     zone: Name | None = Field(default=None, description="Zone to run in; null: any zone with a worker")
     deadline: UtcDatetime | None = Field(default=None, description="Time by which the run has to end")
     priority: int = Field(default=0, ge=-100, le=100, description="Jobs of a higher priority start first")
+    resources: Resources = Resources()
     hyperparameters: Hyperparameters = Hyperparameters()
     metadata: dict[MetadataKey, MetadataValue] = Field(
         default={}, max_length=MAX_METADATA, description="Labels for the client's own use"

@@ -74,6 +74,12 @@ class EtaOut(BaseModel):
     )
 
 
+class ResourcesOut(BaseModel):
+    """What a job asked to train on."""
+
+    gpus: int | Literal["auto"] = Field(description="GPUs of one machine; `auto`: the fewest that hold the model")
+
+
 class JobLinks(BaseModel):
     """Paths of the job's other resources."""
 
@@ -174,6 +180,8 @@ class JobOut(RowModel):
     zone_requested: str | None = Field(description="Zone of the submission; null: any")
     deadline: datetime | None
     priority: int
+    resources: ResourcesOut = Field(description="What the submission asked for")
+    gpus: int | None = Field(description="GPUs that it trains on; null until a job that asked for `auto` is prepared")
     hyperparameters: dict[str, Any]
     hyperparameters_requested: dict[str, Any] | None = Field(
         description="Those that were given with the method `auto`, before its choice set others; null for other jobs"
@@ -250,6 +258,8 @@ class JobOut(RowModel):
             hyperparameters_requested=job.hyperparameters_asked,
             base_job=job.base_job_id,
             validation_dataset=job.validation_dataset_id,
+            resources=ResourcesOut(gpus=job.gpus_asked or "auto"),
+            gpus=None if job.gpus_asked is None and job.status is JobStatus.VALIDATING else job.gpus,
             metadata=job.labels,
             gate=job.gate and GateOut.of(job.gate),
             progress=Progress.from_row(job, share=1.0 if job.status is JobStatus.SUCCEEDED else min(1.0, done / of)),

@@ -14,7 +14,7 @@ from api.jobs.request import JobRequest
 from api.policies.schemas import resolve_policy
 from greencore.model_names import ModelNames
 from greencore.policy import Policy
-from greencore.settings.checks import check_evaluation, check_method
+from greencore.settings.checks import check_evaluation, check_method, check_processes
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.settings.method_choice import AUTO
 from greencore.settings.method_settings import AdaptiveSettings
@@ -45,6 +45,7 @@ def validate_submission(
     for check in (
         partial(check_method, settings, request.method),
         partial(check_evaluation, settings, has_validation=request.validation_dataset is not None),
+        partial(check_processes, settings, request.resources.asked or 1),
     ):
         try:
             check()
@@ -74,6 +75,8 @@ def validate_submission(
         zone=request.zone,
         deadline=request.deadline,
         priority=request.priority,
+        gpus_asked=request.resources.asked,
+        gpus=request.resources.asked or 1,
         hyperparameters=resolved.model_dump(mode="json"),
         hyperparameters_asked=resolved.model_dump(mode="json", exclude_unset=True) if request.method == AUTO else None,
         labels=request.metadata,

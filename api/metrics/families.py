@@ -148,6 +148,17 @@ def _processes(figures: ServiceMetrics, zones: Collection[str]) -> Iterator[Metr
         "Seconds since the heartbeat of the process that has been silent longest",
         labels=labels,
     )
+    gpus = GaugeMetricFamily("greentune_gpus", "Devices that live training workers give to jobs", labels=["zone"])
+    busy = GaugeMetricFamily("greentune_gpus_busy", "Devices that jobs hold", labels=["zone"])
+    there, taken = dict.fromkeys(zones, 0), dict.fromkeys(zones, 0)
+    for found in figures.processes:
+        if found.role == "train":
+            there[found.zone] = found.gpus
+    for jobs in figures.open_jobs:
+        taken[jobs.zone] = taken.get(jobs.zone, 0) + jobs.gpus
+    for family, numbers in ((gpus, there), (busy, {zone: number for zone, number in taken.items() if zone})):
+        for zone, number in sorted(numbers.items()):
+            family.add_metric([zone], number)
     expected = [*((zone, "train") for zone in zones), ("", "prepare"), ("", "scheduler")]
     counts = dict.fromkeys(expected, (0, 0))
     for found in figures.processes:
@@ -156,4 +167,4 @@ def _processes(figures: ServiceMetrics, zones: Collection[str]) -> Iterator[Metr
     for (zone, role), (living, lost) in sorted(counts.items()):
         alive.add_metric([zone, role], living)
         silent.add_metric([zone, role], lost)
-    yield from (alive, silent, silence)
+    yield from (alive, silent, silence, gpus, busy)

@@ -37,7 +37,8 @@ class OpenJobs:
     """The open jobs of a zone at a status, by the database's clock.
 
     `oldest_seconds` is how long the oldest has waited since it was submitted or last queued; `rho` the mean ρ, None
-    where none has one; `lease_seconds_left` of the lease that runs out first, below 0 once it has.
+    where none has one; `lease_seconds_left` of the lease that runs out first, below 0 once it has; `gpus` the devices
+    that they hold.
     """
 
     zone: str
@@ -45,6 +46,7 @@ class OpenJobs:
     oldest_seconds: float
     rho: float | None
     lease_seconds_left: float | None
+    gpus: int
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,17 @@ class NewestIntensity:
 
 @dataclass(frozen=True)
 class ProcessCount:
-    """The processes of a role in a zone (empty: of no zone): those alive, those silent, and the longest silence."""
+    """The processes of a role in a zone (empty: of no zone): those alive, those silent, and the longest silence.
+
+    `gpus` are the devices that the living ones give to jobs.
+    """
 
     zone: str
     role: str
     alive: int
     silent: int
     longest_silence_seconds: float
+    gpus: int
 
 
 @dataclass(frozen=True)
@@ -132,13 +138,14 @@ class MetricsRepository:
                 _seconds(func.now() - func.min(func.coalesce(since, Job.created_at))),
                 func.avg(Job.rho),
                 _seconds(func.min(Job.lease_expires_at) - func.now()),
+                func.sum(Job.gpus),
             )
             .where(Job.status.in_(OPEN_STATUSES))
             .group_by(_zone(), Job.status)
         )
         return [
-            OpenJobs(zone, status, max(0.0, oldest), rho, left if status in HELD_BY_A_WORKER else None)
-            for zone, status, oldest, rho, left in self._session.execute(query)
+            OpenJobs(zone, status, max(0.0, oldest), rho, *((left, gpus) if status in HELD_BY_A_WORKER else (None, 0)))
+            for zone, status, oldest, rho, left, gpus in self._session.execute(query)
         ]
 
     def _intensities(self, zones: Collection[str]) -> Sequence[NewestIntensity]:
@@ -167,19 +174,20 @@ class MetricsRepository:
 
     def _processes(self, lease_seconds: float) -> Sequence[ProcessCount]:
         silence = _seconds(func.now() - Worker.last_seen_at)
-        query = select(Worker.role, Worker.zone, silence)
-        seen: dict[tuple[str, str], list[float]] = {}
-        for role, zone, seconds in self._session.execute(query):
-            seen.setdefault((zone or "", role), []).append(max(0.0, seconds))
+        query = select(Worker.role, Worker.zone, silence, Worker.gpus)
+        seen: dict[tuple[str, str], list[tuple[float, int]]] = {}
+        for role, zone, seconds, gpus in self._session.execute(query):
+            seen.setdefault((zone or "", role), []).append((max(0.0, seconds), gpus))
         return [
             ProcessCount(
                 zone,
                 role,
-                alive=sum(seconds <= lease_seconds for seconds in silences),
-                silent=sum(seconds > lease_seconds for seconds in silences),
-                longest_silence_seconds=max(silences),
+                alive=sum(seconds <= lease_seconds for seconds, _ in processes),
+                silent=sum(seconds > lease_seconds for seconds, _ in processes),
+                longest_silence_seconds=max(seconds for seconds, _ in processes),
+                gpus=sum(gpus for seconds, gpus in processes if seconds <= lease_seconds),
             )
-            for (zone, role), silences in sorted(seen.items())
+            for (zone, role), processes in sorted(seen.items())
         ]
 
     def unserved_zones(self, *, lease_seconds: float) -> Mapping[str, int]:

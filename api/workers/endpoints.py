@@ -1,6 +1,6 @@
 """`/workers`: the service's processes and their state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/workers", tags=["workers"])
 
 
 class WorkerOut(RowModel):
-    """One process. `job` is the job that it holds, visible only to those who may read it."""
+    """One process. `jobs` are those that it holds, each visible only to those who may read it."""
 
     id: str
     role: Role
@@ -43,10 +43,15 @@ class WorkerOut(RowModel):
         description="Whether a training worker's device computes natively in bfloat16, by which `precision` = `auto` "
         "chooses"
     )
+    gpus: int | None = Field(
+        description="Devices that a training worker gives to jobs: its GPUs, or processes where it has none"
+    )
+    gpus_free: int | None = Field(description="Those of them that no job holds")
     state: Literal["idle", "busy", "running", "lost"] = Field(
         description="A training worker is idle or busy, any other process running; lost: no heartbeat for too long"
     )
-    job: str | None
+    jobs: list[str] = Field(description="Jobs that it holds, without those of others")
+    job: str | None = Field(description="The first of `jobs`", deprecated=True)
     started_at: datetime
     last_seen_at: datetime
 
@@ -54,32 +59,37 @@ class WorkerOut(RowModel):
     def of(
         cls,
         worker: Worker,
-        job: Job | None,
+        jobs: Sequence[Job],
         *,
         principal: Principal,
         alive_since: datetime,
         idle_kwh: Mapping[str, float],
     ) -> "WorkerOut":
         """Build from a worker as visible to `principal`; `idle_kwh` is the idle energy of each zone."""
-        state = "running" if worker.role != "train" else "idle" if job is None else "busy"
+        state = "running" if worker.role != "train" else "busy" if jobs else "idle"
+        trains, held = worker.role == "train", sum(job.gpus for job in jobs)
+        visible = [job.id for job in jobs if principal.can_read(job.owner)]
         return cls.from_row(
             worker,
+            gpus=worker.gpus if trains else None,
+            gpus_free=max(0, worker.gpus - held) if trains else None,
             site_idle_kwh=None if worker.zone is None else idle_kwh.get(worker.zone, 0.0),
             zones=[] if worker.zone is None else [worker.zone],
             state="lost" if worker.last_seen_at < alive_since else state,
-            job=job.id if job is not None and principal.can_read(job.owner) else None,
+            jobs=visible,
+            job=next(iter(visible), None),
         )
 
 
 def load_workers(
     principal: Principal, context: AppContext, session: Session, now: datetime
-) -> list[tuple[WorkerOut, Job | None]]:
-    """Return the workers that are alive or were lost within the last hour, each with the job that it holds."""
+) -> list[tuple[WorkerOut, list[Job]]]:
+    """Return the workers that are alive or were lost within the last hour, each with the jobs that it holds."""
     alive_since = now - timedelta(seconds=context.settings.lease_seconds)
     idle_kwh = idle_energy_by_zone(session)
     return [
-        (WorkerOut.of(worker, job, principal=principal, alive_since=alive_since, idle_kwh=idle_kwh), job)
-        for worker, job in WorkerRepository(session).list_with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
+        (WorkerOut.of(worker, jobs, principal=principal, alive_since=alive_since, idle_kwh=idle_kwh), jobs)
+        for worker, jobs in WorkerRepository(session).list_with_jobs(since=alive_since - LOST_WORKER_SHOWN_FOR)
     ]
 
 

@@ -32,7 +32,8 @@ WORKER_COLUMNS: "Columns[Worker]" = {
     "memory (GB)": lambda worker: UNKNOWN if worker.memory_bytes is None else format_number(worker.memory_bytes / 1e9),
     "zone": lambda worker: worker.zone or UNKNOWN,
     "PUE": lambda worker: format_number(worker.pue),
-    "job": lambda worker: worker.job or UNKNOWN,
+    "GPUs free": lambda worker: UNKNOWN if worker.gpus is None else f"{worker.gpus_free} of {worker.gpus}",
+    "jobs": lambda worker: ", ".join(worker.jobs) or UNKNOWN,
     "last seen (UTC)": lambda worker: format_short_time(worker.last_seen_at),
 }
 
@@ -47,5 +48,5 @@ def models(client: "Client", as_json: AsJson = False) -> None:
 @app.command()
 @with_client
 def workers(client: "Client", as_json: AsJson = False) -> None:
-    """Show the service's processes with their zone, device, its memory and job."""
+    """Show the service's processes with their zone, devices, their memory and jobs."""
     show_list(client.workers(), WORKER_COLUMNS, empty="no workers", as_json=as_json)

@@ -164,6 +164,7 @@ def _list_request(job: "Job") -> list[tuple[str, str]]:
         "validation dataset": job.validation_dataset,
         "policy": job.policy_name or job.policy["kind"],
         "zone": job.zone,
+        "GPUs": str(job.resources.gpus if job.gpus is None else job.gpus),
         "deadline": deadline,
     }
     return [(name, text or UNKNOWN) for name, text in texts.items()]

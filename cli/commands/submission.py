@@ -185,6 +185,9 @@ def _parse_run_options(
         ),
     ] = None,
     priority: Annotated[int | None, typer.Option(help="From -100 to 100: higher ones start first.")] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="GPUs of one machine, or auto: the fewest that hold the model; else 1.")
+    ] = None,
     metadata: Metadata = None,
     hyperparameters: HyperparameterOptions = None,
 ) -> RunOptions:
@@ -197,6 +200,7 @@ def _parse_run_options(
         zone=zone,
         deadline=None if deadline is None else _parse_deadline(deadline, now=datetime.now(UTC)),
         priority=priority,
+        resources=None if gpus is None else {"gpus": int(gpus) if gpus.isdecimal() else gpus},
         hyperparameters=hyperparameters or None,
         metadata=parse_metadata(metadata or ()) or None,
     )

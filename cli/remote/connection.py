@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA_DIR = "var"
 HYPERPARAMETERS = "hyperparameters."
+RESOURCES = "resources."
 STATUSES_BY_EXIT_CODE = {
     ExitCode.USAGE: (400, 413, 415, 422),
     ExitCode.NOT_ALLOWED: (401, 403),
@@ -67,7 +68,7 @@ def field_to_option(field: str) -> str:
     """Return a field's option: `--batch-size` for `hyperparameters.batch_size`, `--policy: rho` for `policy.rho`."""
     if field.startswith(HYPERPARAMETERS) and (option := option_of(field.removeprefix(HYPERPARAMETERS))):
         return option
-    name, _, within = field.removeprefix(HYPERPARAMETERS).partition(".")
+    name, _, within = field.removeprefix(HYPERPARAMETERS).removeprefix(RESOURCES).partition(".")
     return f"--{name.replace('_', '-')}" + (f": {within}" if within else "")
 
 

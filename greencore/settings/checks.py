@@ -1,4 +1,4 @@
-"""Checks of hyperparameters against the rest of a job: its method, and whether rows are held out."""
+"""Checks of hyperparameters against the rest of a job: its method, its processes, and whether rows are held out."""
 
 from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 
@@ -32,3 +32,13 @@ def check_evaluation(hyperparameters: Hyperparameters, *, has_validation: bool) 
         if is_given:
             message = "needs evaluations, and no row is held out: give a validation dataset, or an eval_share above 0"
             raise SettingUnsupported(field, message)
+
+
+def check_processes(hyperparameters: Hyperparameters, processes: int) -> None:
+    """Raise `SettingUnsupported` for a setting that a run in several processes, one on each GPU, does not support."""
+    if processes == 1:
+        return
+    if hyperparameters.optimizer == "adafactor":
+        raise SettingUnsupported("optimizer", "adafactor cannot step tensors of which each process holds a part")
+    if hyperparameters.micro_batch_size == "auto":  # where memory runs out in one, the others would wait for it
+        raise SettingUnsupported("micro_batch_size", "auto is measured in a run of one process: give a number of rows")

@@ -11,10 +11,10 @@ import torch
 from greencore.backprop.master_weights import set_gradient_types
 from greencore.device import count_bytes_per_weight
 from greencore.host_memory import get_available_memory
-from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.batches.micro_batches import StepTooLarge, is_out_of_memory
 from greencore.training.data.tokenisation import IGNORED_LABEL, Example
-from greencore.training.processes import count_processes, recall
+from greencore.training.processes import recall
 
 FILE_NAME = "micro_batch_choice.json"  # of the choice, in the run's folder
 FREE_SHARE = 0.05  # of a device's memory that is left to what no measurement shows: other kernels, fragments
@@ -41,11 +41,9 @@ def load_or_measure_micro_batch(
     """Return the run's choice from its folder; where there is none for this device, measure and store it.
 
     `compute` returns the loss of a micro-batch of examples as a step computes it. Tried are the batch size and its
-    halves, with every trainable tensor selected. Raises `SettingUnsupported` in a run of several processes, and
-    `StepTooLarge` where a single row does not fit into the memory of a host, which would end the process.
+    halves, with every trainable tensor selected. Raises `StepTooLarge` where a single row does
+    not fit into the memory of a host, which would end the process.
     """
-    if count_processes() > 1:  # where memory runs out in one, the others would wait for it
-        raise SettingUnsupported("micro_batch_size", "auto is measured in a run of one process: give a number of rows")
     device = next(model.parameters()).device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 

@@ -9,10 +9,9 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Adafactor, TrainingArguments
 
-from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.run_length import count_warmup_steps
 from greencore.training.models.precision import choose_device
-from greencore.training.processes import count_processes
 
 STABLE_SHARE = 0.8  # of the steps, after which "warmup-stable-decay" falls
 # The types of device whose AdamW has a kernel that steps all tensors at once, without copies of them.
@@ -64,8 +63,6 @@ def build_optimizer_settings(
     if hyperparameters.optimizer == "sgd":
         return torch.optim.SGD, {**rate, "momentum": hyperparameters.sgd_momentum}
     if hyperparameters.optimizer == "adafactor":
-        if count_processes() > 1:
-            raise SettingUnsupported("optimizer", "adafactor cannot step tensors of which each process holds a part")
         return Adafactor, {**rate, "scale_parameter": False, "relative_step": False}
     betas = (hyperparameters.adam_beta1, hyperparameters.adam_beta2)
     fused = _supports_fused(model.parameters())

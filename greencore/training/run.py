@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from greencore.dataset import Row
+from greencore.settings.checks import check_processes
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings
 from greencore.training.batches.batch_layout import OrderedSampler, choose_layout
@@ -130,16 +131,16 @@ def fine_tune(
     another model, `DiskFull` where the result cannot be written.
     """
     join_processes()
+    check_processes(hyperparameters, count_processes())
     listener, checkpoints = share_decisions(listener or TrainingListener()), checkpoints or CheckpointFolder(folder)
-    if highest_rho is None:
-        highest_rho = rho if isinstance(rho, int | float) else 1.0
+    constant_rho = rho if isinstance(rho, int | float) else 1.0
     setup = _set_up(
         model_folder,
         rows,
         validation_rows,
         hyperparameters,
         method=method,
-        highest_rho=highest_rho,
+        highest_rho=constant_rho if highest_rho is None else highest_rho,
         folder=folder,
         resumes=agree(checkpoints.find_newest()) is not None,
     )

@@ -42,7 +42,7 @@ class Reading(Answer):
 
 
 class Worker(Answer):
-    """One process. `job` is the job that it holds, visible only to those who may read it."""
+    """One process. `jobs` are those that it holds, each visible only to those who may read it."""
 
     id: str
     role: Literal['train', 'prepare', 'scheduler']
@@ -59,9 +59,16 @@ class Worker(Answer):
     """Memory of a training worker's device: a GPU's, or the host's within its container's limit"""
     computes_bf16: bool | None
     """Whether a training worker's device computes natively in bfloat16, by which `precision` = `auto` chooses"""
+    gpus: int | None
+    """Devices that a training worker gives to jobs: its GPUs, or processes where it has none"""
+    gpus_free: int | None
+    """Those of them that no job holds"""
     state: Literal['idle', 'busy', 'running', 'lost']
     """A training worker is idle or busy, any other process running; lost: no heartbeat for too long"""
+    jobs: list[str]
+    """Jobs that it holds, without those of others"""
     job: str | None
+    """The first of `jobs`; deprecated"""
     started_at: datetime
     last_seen_at: datetime
 
@@ -356,6 +363,13 @@ class Gate(Answer):
     """Time of the decision"""
     basis: str | None
     """Basis of the expected duration"""
+
+
+class Resources(Answer):
+    """What a job asked to train on."""
+
+    gpus: int | Literal['auto']
+    """GPUs of one machine; `auto`: the fewest that hold the model"""
 
 
 class Intensity(Answer):
@@ -831,6 +845,10 @@ class Job(Answer):
     """Zone of the submission; None: any"""
     deadline: datetime | None
     priority: int
+    resources: Resources
+    """What the submission asked for"""
+    gpus: int | None
+    """GPUs that it trains on; None until a job that asked for `auto` is prepared"""
     hyperparameters: dict[str, Any]
     hyperparameters_requested: dict[str, Any] | None
     """Those that were given with the method `auto`, before its choice set others; None for other jobs"""

@@ -70,6 +70,8 @@ class NewJob:
     name: str | None = None
     base_job_id: str | None = None
     hyperparameters_asked: Mapping[str, Any] | None = None
+    gpus_asked: int | None = 1
+    gpus: int = 1
 
 
 class JobFilter(TypedDict, total=False):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Literal
 
 from sqlalchemy import delete, func, select
@@ -53,15 +54,16 @@ class WorkerRepository(Repository):
         """Delete the row of a worker that has stopped."""
         self._session.execute(delete(Worker).where(Worker.id == worker_id))
 
-    def list_with_jobs(self, *, since: datetime) -> Sequence[tuple[Worker, Job | None]]:
-        """Return processes of every role seen since a time, by id, each once for every job that it holds."""
+    def list_with_jobs(self, *, since: datetime) -> Sequence[tuple[Worker, list[Job]]]:
+        """Return processes of every role seen since a time, each with the jobs that it holds, both by id."""
         query = (
             select(Worker, Job)
             .outerjoin(Job, (Job.worker_id == Worker.id) & Job.status.in_(HELD_BY_A_WORKER))
             .where(Worker.last_seen_at >= since)
-            .order_by(Worker.id)
+            .order_by(Worker.id, Job.id)
         )
-        return [(worker, job) for worker, job in self._session.execute(query)]
+        by_worker = groupby(self._session.execute(query), key=lambda row: row[0])
+        return [(worker, [job for _, job in rows if job is not None]) for worker, rows in by_worker]
 
     def count_free_gpus(self, worker_id: str) -> int:
         """Return how many of a worker's devices no job holds, with the worker's row locked; 0 where there is none."""

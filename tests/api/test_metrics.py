@@ -124,7 +124,7 @@ def test_the_grid_its_sources_and_the_workers_have_metrics(client: TestClient, d
             ProviderRepository(session).record_failure("FR", "uk", at=now, error="timed out")
         ProviderRepository(session).record_success("FR", "uk", at=now)
         workers = WorkerRepository(session)
-        workers.record_heartbeat("worker_1", site=Site(zone="FR"))
+        workers.record_heartbeat("worker_1", site=Site(zone="FR"), gpus=4)
         workers.record_heartbeat("worker_2", site=Site(zone="FR"))
         workers.record_heartbeat("worker_3", site=Site(zone="DE"))
         workers.record_heartbeat("scheduler_1", role="scheduler")
@@ -143,6 +143,8 @@ def test_the_grid_its_sources_and_the_workers_have_metrics(client: TestClient, d
     assert read["greentune_workers"][label_set(zone="", role="scheduler")] == 1
     assert read["greentune_workers"][label_set(zone="", role="prepare")] == 0
     assert read["greentune_workers_silent"][label_set(zone="FR", role="train")] == 1
+    assert [read["greentune_gpus"][label_set(zone=zone)] for zone in ("DE", "FR", "GB")] == [1, 4, 0]
+    assert read["greentune_gpus_busy"][label_set(zone="FR")] == 0
     silence = read["greentune_worker_heartbeat_age_seconds"]
     assert silence[label_set(zone="FR", role="train")] == pytest.approx(300, abs=9)
     assert silence[label_set(zone="DE", role="train")] == pytest.approx(0, abs=9)

@@ -48,12 +48,12 @@ def every_sample() -> dict[str, set[str]]:
     figures = ServiceMetrics(
         at=now,
         counts=[JobCount("FR", JobStatus.RUNNING, 1, 1.0)],
-        open_jobs=[OpenJobs("FR", JobStatus.RUNNING, 1.0, 0.5, 30.0)],
+        open_jobs=[OpenJobs("FR", JobStatus.RUNNING, 1.0, 0.5, 30.0, 2)],
         intensities=[NewestIntensity("FR", "average", "static", 50.0, 60.0)],
         energy=[EnergyTotal(zone="FR", component="cpu", kwh=1.0)],
         idle_energy=[IdleEnergy(zone="FR", component="cpu", kwh=1.0)],
         providers=[provider],
-        processes=[ProcessCount("FR", "train", 1, 0, 1.0)],
+        processes=[ProcessCount("FR", "train", 1, 0, 1.0, 4)],
         unpriced_kwh={"FR": 1.0},
     )
     requests = RequestMetrics(CollectorRegistry())

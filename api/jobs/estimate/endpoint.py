@@ -65,7 +65,8 @@ def estimate_job(
     policy = adapt_policy_to_method(new.method, new.policy, share=workload.share)
     placement, epoch = predict_placement(session, context.settings, new, policy, workload, at=now)
     queue = load_queue_backlog(session, placement.zone, priority=new.priority)
-    wait = queue.wait_hours(epoch.epoch_hours / workload.epoch_flops, placement.live_workers)
+    hours_per_flop = new.gpus * epoch.epoch_hours / workload.epoch_flops
+    wait = queue.wait_hours(hours_per_flop, of_gpus=placement.gpus, wanted=new.gpus)
     start = now + min(wait, MAX_PROJECTED_HOURS) * HOUR
     gated = policy.gate.mode != "none"
     ungated = policy.model_copy(update={"gate": Gate()})
@@ -207,7 +208,10 @@ def _notes(
     if dropped_rows:
         notes.append(f"nothing is learned of {dropped_rows} of the dataset's rows: they are left out")
     if placement.live_workers == 0:
-        notes.append(f"no worker is alive in {placement.zone}: until one is, the job waits")
+        which = "no worker" if new.gpus == 1 else f"no worker with {new.gpus} GPUs"
+        notes.append(f"{which} is alive in {placement.zone}: until one is, the job waits")
+    if new.gpus_asked is None:
+        notes.append("how many GPUs hold it is found as it is prepared: until then these are the figures of one")
     if not gated:
         notes.append("the policy has no gate and starts at once: the best window shows what a gate would save")
     if isinstance(policy, Budget):

@@ -40,6 +40,7 @@ class ExpectedPlacement:
     reason: str
     signal: Signal
     live_workers: int
+    gpus: int
     device: str | None
     pue: float
     in_force: ResolvedIntensity | None
@@ -75,7 +76,7 @@ def predict_placement(
     live = WorkerRepository(session).list_seen_since(since=at - timedelta(seconds=settings.lease_seconds))
     workers = list_possible_workers(
         session,
-        [worker for worker in live if new.zone in (None, worker.zone)],
+        [worker for worker in live if new.zone in (None, worker.zone) and worker.gpus >= new.gpus],
         session.get_one(Dataset, new.dataset_id),
         JobSettings.of(new.model, new.method, policy, hyperparameters),
     )
@@ -99,6 +100,7 @@ def predict_placement(
             epoch_flops=epoch_workload.epoch_flops,
             device=device,
             evaluations=evaluations,
+            gpus=new.gpus,
         )
 
     if new.zone is not None:
@@ -125,6 +127,7 @@ def predict_placement(
         reason=reason,
         signal=basis.signal,
         live_workers=len(serving),
+        gpus=sum(worker.gpus for worker in serving),
         device=device,
         pue=serving[0].pue or 1.0 if serving else 1.0,
         in_force=in_force,

@@ -24,6 +24,8 @@ export function bodyOf(form, pairs) {
   // To the minute, in UTC.
   else if (deadline.value) body.deadline = `${deadline.value.slice(0, 16)}:00Z`;
   if (value("priority") || form.elements.priority.validity.badInput) body.priority = numberOf(form.elements.priority);
+  const gpus = form.elements["resources.gpus"];
+  if (gpus.value.trim()) body.resources = { gpus: gpus.value.trim() === "auto" ? "auto" : numberOf(gpus) };
   body.hyperparameters = settingsOf(form);
   const metadata = metadataOf(pairs, errors);
   if (Object.keys(metadata).length) body.metadata = metadata;
