@@ -30,14 +30,14 @@ class MemoryNeed:
 
 
 def list_fitting_workers(job: Job, workers: Sequence[Worker]) -> list[Worker]:
-    """List the workers whose device holds the job's steps and computes its attention, as far as is known.
+    """List the workers with the job's GPUs, which hold its steps and compute its attention, as far as is known.
 
     The job's zone is not looked at.
     """
     settings, needs = Hyperparameters.model_validate(job.hyperparameters), _read_needs(job)
     fitting = list[Worker]()
     for worker in workers:
-        if not computes_attention(worker, settings.attention):
+        if worker.gpus < job.gpus or not computes_attention(worker, settings.attention):
             continue
         device = get_device(worker)
         need = None if device is None else needs.get(_choose_precision(job, settings, device))
@@ -48,11 +48,15 @@ def list_fitting_workers(job: Job, workers: Sequence[Worker]) -> list[Worker]:
 
 def explain_unfit_devices(job: Job, workers: Sequence[Worker]) -> str:
     """Return the reason of a job that none of these workers' devices can run: how far the closest of them is off."""
+    most = max(worker.gpus for worker in workers)
+    if most < job.gpus:
+        return f"waits for a worker with {job.gpus} GPUs: the largest that is alive has {most}"
     settings, needs = Hyperparameters.model_validate(job.hyperparameters), _read_needs(job)
     lacking = [
         (need.least - device.memory_bytes, need.least, device)
         for worker in workers
-        if computes_attention(worker, settings.attention)
+        if worker.gpus >= job.gpus
+        and computes_attention(worker, settings.attention)
         and (device := get_device(worker)) is not None
         and (need := needs.get(_choose_precision(job, settings, device))) is not None
     ]

@@ -76,7 +76,7 @@ class EpochSample:
 
 
 def estimate_epoch(session: Session, job: Job, settings: Settings, *, device: str | None) -> EpochEstimate | None:
-    """Estimate an epoch of a job on a device ("cpu" or a GPU's name; None where it is not known yet).
+    """Estimate an epoch of a job on its number of a device ("cpu" or a GPU's name; None where it is not known yet).
 
     From the job's own finished epochs; else from the newest epochs of the same model on that device, or of any model,
     by FLOPs; else from assumptions. None before the job is prepared, since its FLOPs are unknown.
@@ -94,6 +94,7 @@ def estimate_epoch(session: Session, job: Job, settings: Settings, *, device: st
         device=device or job.device,
         startup_hours=startup,
         own=own,
+        gpus=job.gpus,
     )
 
 
@@ -107,13 +108,24 @@ def estimate_epoch_from_flops(
     startup_hours: float = ASSUMED_STARTUP_HOURS,
     own: EpochSample | None = None,
     evaluations: EvaluationWork | None = None,
+    gpus: int = 1,
 ) -> EpochEstimate:
-    """Estimate an epoch of `epoch_flops` (every tensor trained); `own` are the job's own epochs, if it exists.
+    """Estimate an epoch of `epoch_flops` (every tensor trained) on `gpus` of the device.
+
+    `own` are the job's own epochs, if it exists. Without epochs on as many, those on another number count, with the
+    same work of each device.
 
     `evaluations` are those of the whole run during training.
     """
     found = _estimate_epoch_alone(
-        session, settings, model=model, epoch_flops=epoch_flops, device=device, startup_hours=startup_hours, own=own
+        session,
+        settings,
+        model=model,
+        epoch_flops=epoch_flops,
+        device=device,
+        startup_hours=startup_hours,
+        own=own,
+        gpus=gpus,
     )
     if evaluations is None or not evaluations.number:
         return found
@@ -135,22 +147,33 @@ def _estimate_epoch_alone(
     device: str | None,
     startup_hours: float,
     own: EpochSample | None,
+    gpus: int,
 ) -> EpochEstimate:
     samples = [own] if own is not None else []
     if device is not None:
-        on_it = Job.device == device
-        samples.append(EpochSample("recent epochs of its model on this device", [Job.model == model, on_it], 1.1, 1.5))
-        samples.append(EpochSample("recent epochs of other models on this device", [on_it], 2.0, 3.0))
+        on_it, as_many = Job.device == device, Job.gpus == gpus
+        of_model, of_others = (
+            "recent epochs of its model on this device",
+            "recent epochs of other models on this device",
+        )
+        scaled = f"scaled to {gpus} from another number"
+        samples += [
+            EpochSample(of_model, [Job.model == model, on_it, as_many], 1.1, 1.5),
+            EpochSample(f"{of_model}, {scaled}", [Job.model == model, on_it], 1.5, 2.0),
+            EpochSample(of_others, [on_it, as_many], 2.0, 3.0),
+            EpochSample(f"{of_others}, {scaled}", [on_it], 2.5, 4.0),
+        ]
     for sample in samples:
-        measured = _measured(session, sample)
+        measured = _measured(session, sample, gpus=gpus)
         if measured is not None:
             hours_per_flop, kwh_per_flop, spread = measured
             hours, kwh = epoch_flops * hours_per_flop, epoch_flops * kwh_per_flop
             outside = _measure_overhead(session, model, device) or (startup_hours, startup_hours * kwh / hours)
             return EpochEstimate(hours, kwh, startup_hours, sample.basis, False, spread, *outside)
     kind = "cpu" if device in (None, "cpu") else "gpu"
-    tflops = settings.assumed_tflops or ASSUMED_TFLOPS[kind]
-    power_w = settings.assumed_power_w or ASSUMED_POWER_W[kind]
+    number = gpus if kind == "gpu" else 1  # processes share their host's processor
+    tflops = number * (settings.assumed_tflops or ASSUMED_TFLOPS[kind])
+    power_w = number * (settings.assumed_power_w or ASSUMED_POWER_W[kind])
     hours = epoch_flops / (tflops * 1e12) / 3600
     return EpochEstimate(
         hours,
@@ -180,15 +203,19 @@ def _count_job_evaluations(job: Job) -> EvaluationWork | None:
 
 
 def list_metered_epochs(
-    session: Session, *conditions: ColumnElement[bool], with_evaluations: bool = False
+    session: Session, *conditions: ColumnElement[bool], gpus: int, with_evaluations: bool = False
 ) -> list[tuple[float, float, float]]:
     """List (FLOPs, seconds, kWh) of the newest `RECENT_EPOCHS` finished epochs; a pause does not count as time.
+
+    The seconds of a job on another number of devices are those that `gpus` would take for the same work of each.
 
     Time and energy are those of the steps, or, `with_evaluations`, of evaluations within the epochs as well.
     """
     counted = [] if with_evaluations else [EnergyInterval.evaluation.is_(False)]
     recent = (
-        select(Epoch.job_id, Epoch.number, (Epoch.flops + func.coalesce(Epoch.probe_flops, 0.0)).label("flops"))
+        select(
+            Epoch.job_id, Epoch.number, (Epoch.flops + func.coalesce(Epoch.probe_flops, 0.0)).label("flops"), Job.gpus
+        )
         .join(Job, Job.id == Epoch.job_id)
         .where(Epoch.finished_at.is_not(None), Epoch.flops > 0, *conditions)
         .order_by(Epoch.finished_at.desc())
@@ -196,12 +223,12 @@ def list_metered_epochs(
         .subquery()
     )
     metered = (
-        select(recent.c.flops, func.sum(METERED_SECONDS), func.sum(EnergyInterval.energy_kwh))
+        select(recent.c.flops, func.sum(METERED_SECONDS), func.sum(EnergyInterval.energy_kwh), recent.c.gpus)
         .join(EnergyInterval, (EnergyInterval.job_id == recent.c.job_id) & (EnergyInterval.epoch == recent.c.number))
         .where(*counted)
-        .group_by(recent.c.job_id, recent.c.number, recent.c.flops)
+        .group_by(recent.c.job_id, recent.c.number, recent.c.flops, recent.c.gpus)
     )
-    return [(flops, float(seconds), kwh) for flops, seconds, kwh in session.execute(metered)]
+    return [(flops, float(seconds) * of / gpus, kwh) for flops, seconds, kwh, of in session.execute(metered)]
 
 
 def list_startup_hours(session: Session, job: Job, *, events: int | None = None) -> list[float]:
@@ -219,9 +246,9 @@ def list_startup_hours(session: Session, job: Job, *, events: int | None = None)
     ]
 
 
-def _measured(session: Session, sample: EpochSample) -> tuple[float, float, float] | None:
+def _measured(session: Session, sample: EpochSample, *, gpus: int) -> tuple[float, float, float] | None:
     """Return hours and kWh per FLOP of the sample's epochs, and their spread; None without any."""
-    epochs = list_metered_epochs(session, *sample.conditions)
+    epochs = list_metered_epochs(session, *sample.conditions, gpus=gpus)
     total_flops, total_seconds, total_kwh = (
         (sum(values) for values in zip(*epochs, strict=True)) if epochs else (0, 0, 0)
     )

@@ -58,17 +58,20 @@ class Eta:
 
 @dataclass(frozen=True)
 class QueueBacklog:
-    """Jobs that a zone's workers run (`running`) or have queued (`ahead`) before a job, and their remaining FLOPs."""
+    """Jobs that a zone's workers run (`running`) or have queued (`ahead`) before a job.
+
+    `flops` are those that remain of them, `gpus` the devices that they take.
+    """
 
     running: int
     ahead: int
     flops: float
+    gpus: int
 
-    def wait_hours(self, hours_per_flop: float, workers: int) -> float:
-        """Hours until one of `workers` is free; 0 where one is free now."""
-        if self.running + self.ahead < max(workers, 1):
-            return 0.0
-        return self.flops * hours_per_flop / max(workers, 1)
+    def wait_hours(self, hours_per_flop: float, *, of_gpus: int, wanted: int = 1) -> float:
+        """Hours until `wanted` of the zone's devices are free, by a device's hours for a FLOP; 0 where they are now."""
+        there = max(of_gpus, wanted)
+        return 0.0 if self.gpus + wanted <= there else self.flops * hours_per_flop / there
 
 
 def update_eta(job: Job, found: Eta | None) -> None:
@@ -136,16 +139,19 @@ def compute_running_eta(session: Session, job: Job, *, at: datetime) -> Eta | No
 
 
 def compute_waiting_eta(
-    session: Session, job: Job, epoch_estimate: EpochEstimate | None, *, workers: int, at: datetime
+    session: Session, job: Job, epoch_estimate: EpochEstimate | None, *, gpus: int, at: datetime
 ) -> Eta | None:
-    """Compute the ETA of a queued or deferred job from its gate's plan, the queue and its estimate, if it has one."""
+    """Compute the ETA of a queued or deferred job from its gate's plan, the queue and its estimate, if it has one.
+
+    The workers of its zone have `gpus` devices.
+    """
     if epoch_estimate is None or not job.estimate:
         return None
     gate = job.gate or {}
     opens = _time(gate.get("until")) if not gate.get("opens", True) else None
     queue = load_queue_backlog(session, job.zone, priority=job.priority, job_id=job.id)
     hours_per_flop = epoch_estimate.epoch_hours / (job.estimate["full_flops"] / whole_epochs(job))
-    wait = queue.wait_hours(hours_per_flop, workers)
+    wait = queue.wait_hours(hours_per_flop * job.gpus, of_gpus=gpus, wanted=job.gpus)
     low, high = get_job_policy(job).rho_range
     done = job.steps_done / job.steps if job.steps else 0.0
     whole = whole_epochs(job) * epoch_estimate.epoch_hours * (1 - done)
@@ -153,7 +159,8 @@ def compute_waiting_eta(
     start = max(at + _hours(wait), opens or at)
     basis = [epoch_estimate.basis]
     if queue.running + queue.ahead:
-        basis.append(f"{queue.running} running and {queue.ahead} queued jobs before it, on {workers} workers")
+        before = f"{queue.running} running and {queue.ahead} queued jobs before it"
+        basis.append(f"{before}, on {gpus} device{'s' if gpus != 1 else ''}")
     if opens is not None:
         basis.append("the plan of its gate")
     latest = start + _hours(wait * (epoch_estimate.spread - 1) + (whole * high + outside) * epoch_estimate.spread)
@@ -184,14 +191,14 @@ def load_queue_backlog(session: Session, zone: str | None, *, priority: int, job
         func.count().filter(held),
         func.count().filter(waits),
         func.coalesce(func.sum(left), 0.0),
+        func.coalesce(func.sum(Job.gpus), 0),
     ).where(
         or_(
             and_(held, Job.zone == zone),
             and_(waits, before, or_(Job.zone == zone, Job.zone.is_(None))),
         )
     )
-    running, ahead, flops = session.execute(query).one()
-    return QueueBacklog(running, ahead, flops)
+    return QueueBacklog(*session.execute(query).one())
 
 
 def _has_changed(before: Eta, found: Eta) -> bool:

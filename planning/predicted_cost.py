@@ -46,7 +46,12 @@ def predict_cost(session: Session, job: Job, *, pue: float) -> PredictedCost | N
     metered = select(func.sum(METERED_SECONDS)).where(EnergyInterval.job_id == job.id, EnergyInterval.epoch > 0)
     for basis, conditions in (("its model", [Job.model == job.model]), ("other models", [])):
         epochs = list_metered_epochs(
-            session, Epoch.finished_at <= first.started_at, Job.device == job.device, *conditions, with_evaluations=True
+            session,
+            Epoch.finished_at <= first.started_at,
+            Job.device == job.device,
+            *conditions,
+            gpus=job.gpus,
+            with_evaluations=True,
         )
         if epochs:
             kwh, intensity = [(flops, kwh) for flops, _, kwh in epochs], first.intensity_gco2e_per_kwh

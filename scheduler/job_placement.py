@@ -101,6 +101,6 @@ def evaluate_waiting_job(
     decision = GateDecision(True, None, 0.0, False, False, False, why)
     if is_gated(job):
         decision = evaluate_job_gate(session, job, estimate, settings, zone=zone, computing=False, at=at)
-    there = sum(worker.zone == zone for worker in fleet.workers)
-    update_eta(job, compute_waiting_eta(session, job, estimate, workers=there, at=at))
+    gpus = sum(worker.gpus for worker in fleet.workers if worker.zone == zone)
+    update_eta(job, compute_waiting_eta(session, job, estimate, gpus=gpus, at=at))
     return decision

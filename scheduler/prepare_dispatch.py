@@ -36,7 +36,7 @@ def dispatch_new_jobs(database: Database, broker: Broker, settings: Settings, *,
         free = MESSAGES_PER_PREPARE_WORKER * max(len(workers), 1) - len(sent)
         if free <= 0:
             return
-        jobs_per_owner = Counter(owner for _, owner, _ in sent)
+        jobs_per_owner = Counter(job.owner for job in sent)
         messages: dict[str, tuple[str, str]] = {}
         for job in fair_order(
             queue.list_waiting(JobStatus.VALIDATING, at=at, redispatch_after=redispatch_after), jobs_per_owner

@@ -6,17 +6,14 @@ from datetime import datetime, timedelta
 
 import structlog
 from kombu.exceptions import OperationalError as BrokerDown
-from sqlalchemy.orm import Session
 
 from runtime.settings import Settings
 from scheduler.broker import Broker
 from store.accounting.host_shares import lock_hosts
 from store.database import Database
+from store.lifecycle.progress import return_lost_job
 from store.lifecycle.queue import QueueRepository
-from store.lifecycle.status import JobStatus
-from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
-from store.tables import Job
 
 log = structlog.get_logger()
 
@@ -56,8 +53,14 @@ def reclaim_lost_jobs(database: Database, settings: Settings, *, at: datetime) -
         lock_hosts(session, lost)
         for job in lost:
             worker = job.worker_id
-            job.lost_attempts += 1
-            _reclaim_job(session, job, settings, at=at)
+            return_lost_job(
+                session,
+                job,
+                at=at,
+                reason=f"worker {worker} fell silent",
+                lost="its worker fell silent",
+                max_attempts=settings.max_attempts,
+            )
             log.warning("job.reclaimed", job=job.id, worker=worker, lost_attempts=job.lost_attempts, now=job.status)
 
 
@@ -87,20 +90,3 @@ def kill_unresponsive_jobs(database: Database, broker: Broker, settings: Setting
             broker.terminate(task)
     except BrokerDown as error:
         log.warning("broker.unreachable", tasks=len(tasks), error=str(error))
-
-
-def _reclaim_job(session: Session, job: Job, settings: Settings, *, at: datetime) -> None:
-    silent = f"worker {job.worker_id} fell silent"
-    if job.status is JobStatus.CANCELLING:
-        transition(session, job, JobStatus.CANCELLED, at=at, reason=silent, lost=job.lost_attempts)
-    elif job.status is JobStatus.PAUSING:
-        transition(session, job, JobStatus.PAUSED, at=at, reason=silent, lost=job.lost_attempts)
-    elif job.lost_attempts >= settings.max_attempts:
-        times = f"{job.lost_attempts} times" if job.lost_attempts > 1 else "once"
-        detail = (
-            f"its worker fell silent {times}, the limit of GREENTUNE_MAX_ATTEMPTS: it may need more memory than "
-            "there is; a retry resumes from its last checkpoint"
-        )
-        JobRepository(session).fail(job, at=at, error={"title": "The workers of this job keep dying", "detail": detail})
-    else:
-        transition(session, job, JobStatus.QUEUED, at=at, reason=silent, lost=job.lost_attempts)

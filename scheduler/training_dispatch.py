@@ -1,5 +1,6 @@
-"""Dispatches queued jobs to training workers: one for each free worker, in fair order, where the gate is open."""
+"""Dispatches queued jobs to the free devices of training workers, in fair order, where the gate is open."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from planning.device_fit import list_fitting_workers
 from planning.live_devices import get_device
 from runtime.settings import Settings
 from scheduler.broker import Broker
+from scheduler.free_gpus import FreeGpus
 from scheduler.job_gate import is_gated
 from scheduler.job_placement import GATE_NOT_EVALUATED, Fleet, evaluate_or_skip_job, evaluate_waiting_job
 from scheduler.prepare_dispatch import send_job_messages
@@ -51,9 +53,10 @@ class TrainingDispatcher:
     def dispatch(self, fleet: Fleet, *, at: datetime) -> None:
         """Send jobs in fair order to free workers, and defer those whose gate is closed.
 
-        A free worker is alive, has no job, and no message in flight: one that was not taken up within
-        `redispatch_seconds` counts as lost. A job that not every device of its zone can run is sent to one worker that
-        can. Jobs that stay in the queue get a reason.
+        A free device is one of a live worker, without a job, and without a message in flight: one that was not taken up
+        within `redispatch_seconds` counts as lost. A job that not every worker of its zone can run is sent to one that
+        can, and so is each where workers have several devices. The first job that waits for more devices than are free
+        keeps those that are. Jobs that stay in the queue get a reason.
         """
         messages: dict[str, tuple[str, str]] = {}
         served = fleet.zones()
@@ -67,23 +70,24 @@ class TrainingDispatcher:
             if not waiting:
                 return
             in_flight = queue.list_dispatched(JobStatus.QUEUED, at=at, redispatch_after=self._redispatch_after)
-            sent = {job_id for job_id, _, _ in in_flight}
+            sent = {job.id for job in in_flight}
             self._sent_to = {job_id: worker for job_id, worker in self._sent_to.items() if job_id in sent}
-            taken = queue.busy_workers()
-            free = Counter(worker.zone for worker in fleet.workers if worker.id not in taken)
-            # A message may be in flight to a worker that has died: the subtraction drops what is below zero.
-            free -= Counter(zone for _, _, zone in in_flight)
-            taken.update(self._sent_to.values())
-            idle = {worker.id: worker for worker in fleet.workers if worker.id not in taken}
-            jobs_per_owner = queue.held_by_owner() + Counter(owner for _, owner, _ in in_flight)
+            free = FreeGpus(fleet.workers, queue.held_by_worker())
+            gpus_per_owner = queue.held_by_owner()
+            for each in in_flight:
+                free.take(each.gpus, zone=each.zone, worker_id=self._sent_to.get(each.id))
+                gpus_per_owner[each.owner] += each.gpus
             left: list[WaitingJob] = []
             evaluations_left = MAX_EVALUATIONS_PER_TICK
-            for job in fair_order(waiting, jobs_per_owner):
+            for job in fair_order(waiting, gpus_per_owner):
                 if job.reason == GATE_NOT_EVALUATED and not self._is_due(job, at):
                     continue
                 zones = [job.zone] if job.zone in served else served
                 fitting = self._fitting.get(job.id)
-                if not any(free[zone] for zone in zones) or (fitting is not None and fitting.isdisjoint(idle)):
+                able = None if fitting is None else [worker for worker in fleet.workers if worker.id in fitting]
+                if not _has_room(job, zones, able, free):
+                    if able is not None and job.gpus > 1:
+                        free.reserve(able)
                     evaluations_left -= 1 if self._is_due(job, at) else 0
                     if evaluations_left < 0 or not self._is_due(job, at):
                         if fitting != frozenset():  # a job that was not placed keeps the reason
@@ -97,34 +101,38 @@ class TrainingDispatcher:
                     self._fitting[row.id] = frozenset()
                     continue
                 assert row.zone is not None
-                queue_name = self._choose_queue(row, fleet, idle) if free[row.zone] else None
+                queue_name = self._choose_queue(row, fleet, free)
                 if queue_name is None:
                     left.append(replace(job, zone=row.zone))
                     continue
-                free[row.zone] -= 1
                 _mark_sent(session, row, decision, at=at)
                 messages[job.id] = (TRAIN_TASK, queue_name)
-                jobs_per_owner[job.owner] += 1
+                gpus_per_owner[job.owner] += job.gpus
             session.flush()
-            queue.set_waiting_reasons(_describe_waits(left, jobs_per_owner))
+            queue.set_waiting_reasons(_describe_waits(left, gpus_per_owner))
         send_job_messages(self._database, self._broker, messages)
 
-    def _choose_queue(self, job: Job, fleet: Fleet, idle: dict[str, Worker]) -> str | None:
-        """Return the queue that a placed job is sent to; None where every worker that can run it is taken.
+    def _choose_queue(self, job: Job, fleet: Fleet, free: FreeGpus) -> str | None:
+        """Return the queue that a placed job is sent to, with its devices taken from `free`; None where too few are.
 
-        It is the zone's where all its workers can run the job, else the own queue of the smallest idle one that can,
-        which is removed from `idle`.
+        It is the zone's where each of its workers has one device and can run the job, else the own queue of the worker
+        with the least memory that can, and of these that with the fewest free devices.
         """
         assert job.zone is not None
         there = [worker for worker in fleet.workers if worker.zone == job.zone]
         able = list_fitting_workers(job, there)
         self._fitting[job.id] = frozenset(worker.id for worker in able)
-        possible = [worker for worker in able if worker.id in idle]
-        if not possible:
+        possible = [worker for worker in able if free.of_worker(worker.id) >= job.gpus]
+        if not possible or free.in_zone(job.zone) < job.gpus:
+            if job.gpus > 1:
+                free.reserve(able)
             return None
-        if len(able) == len(there) or (chosen := _choose_smallest(possible)) is None:
+        single = all(worker.gpus == 1 for worker in there)
+        if single and (len(able) == len(there) or not any(get_device(worker) for worker in possible)):
+            free.take(1, zone=job.zone, worker_id=None)
             return train_queue(job.zone)
-        del idle[chosen.id]
+        chosen = min(possible, key=lambda worker: (_known_memory(worker), free.of_worker(worker.id)))
+        free.take(job.gpus, zone=job.zone, worker_id=chosen.id)
         self._sent_to[job.id] = chosen.id
         return worker_queue(chosen.id)
 
@@ -156,10 +164,17 @@ class TrainingDispatcher:
         return decision
 
 
-def _choose_smallest(workers: Sequence[Worker]) -> Worker | None:
-    """Return the worker with the least memory; None where none is known, as of an earlier version's workers."""
-    known = [worker for worker in workers if get_device(worker) is not None]
-    return min(known, key=lambda worker: worker.memory_bytes or 0, default=None)
+def _has_room(job: WaitingJob, zones: Sequence[str], able: Sequence[Worker] | None, free: FreeGpus) -> bool:
+    """Return whether a zone has the devices that a job wants, and one of `able`, the workers that it fits, if known."""
+    if not any(free.in_zone(zone) >= job.gpus for zone in zones):
+        return False
+    return able is None or any(free.of_worker(worker.id) >= job.gpus for worker in able)
+
+
+def _known_memory(worker: Worker) -> float:
+    """Return a worker's bytes, infinite where they are not known, as of an earlier version's workers."""
+    device = get_device(worker)
+    return math.inf if device is None else device.memory_bytes
 
 
 def _mark_sent(session: Session, job: Job, decision: GateDecision, *, at: datetime) -> None:
@@ -170,16 +185,17 @@ def _mark_sent(session: Session, job: Job, decision: GateDecision, *, at: dateti
     )
 
 
-def _describe_waits(left: Sequence[WaitingJob], jobs_per_owner: Counter[str | None]) -> dict[str, str]:
+def _describe_waits(left: Sequence[WaitingJob], gpus_per_owner: Counter[str | None]) -> dict[str, str]:
     """Return the new reason of each job that stays in the queue, where it changed.
 
     The jobs ahead of it are those that the workers of the same zone serve first.
     """
-    jobs_per_owner, before = jobs_per_owner.copy(), Counter[str | None]()
+    gpus_per_owner, before = gpus_per_owner.copy(), Counter[str | None]()
     reasons = {}
-    for job in fair_order(left, jobs_per_owner):
-        jobs_per_owner[job.owner] += 1
-        reason = f"waits for a free worker: {_describe_position(before[job.zone])}"
+    for job in fair_order(left, gpus_per_owner):
+        gpus_per_owner[job.owner] += job.gpus
+        wanted = "a free worker" if job.gpus == 1 else f"a worker with {job.gpus} free GPUs"
+        reason = f"waits for {wanted}: {_describe_position(before[job.zone])}"
         before[job.zone] += 1
         if job.reason != reason:
             reasons[job.id] = reason

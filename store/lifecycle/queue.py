@@ -1,4 +1,4 @@
-"""The job queue: waiting jobs in fair order, busy workers, due gates, and jobs to reclaim."""
+"""The job queue: waiting jobs in fair order, held devices, due gates, and jobs to reclaim."""
 
 import heapq
 from collections import Counter, deque
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from runtime.site import explain_missing_worker
 from store.database import Repository, lock_row
@@ -35,13 +36,24 @@ class WaitingJob:
     zone: str | None
     signal: str | None
     reason: str | None
+    gpus: int = 1
+
+
+@dataclass(frozen=True)
+class DispatchedJob:
+    """A job whose message is on its way to a worker of its zone."""
+
+    id: str
+    owner: str | None
+    zone: str | None
+    gpus: int
 
 
 def fair_order(waiting: Iterable[WaitingJob], held: Mapping[str | None, int]) -> Iterator[WaitingJob]:
-    """Yield waiting jobs by priority, then by workers held by the owner (fewest first), then by age.
+    """Yield waiting jobs by priority, then by devices held by the owner (fewest first), then by age.
 
-    `held` counts the workers that each owner's jobs hold. A caller that dispatches a job increments it before taking
-    the next one, so that the owner's further jobs move behind those of owners who hold fewer.
+    `held` counts the devices that each owner's jobs hold. A caller that dispatches a job adds its own before taking the
+    next one, so that the owner's further jobs move behind those of owners who hold fewer.
     """
     ranked = sorted(waiting, key=lambda job: (-job.priority, job.id))
     for _, rank in groupby(ranked, key=lambda job: job.priority):
@@ -71,7 +83,7 @@ class QueueRepository(Repository):
     ) -> Sequence[WaitingJob]:
         """Return the jobs of a status not dispatched within `redispatch_after`; with `zones`, those that request
         none or one of these."""
-        columns = Job.id, Job.owner, Job.priority, Job.zone_asked, Job.zone, Job.signal, Job.reason
+        columns = Job.id, Job.owner, Job.priority, Job.zone_asked, Job.zone, Job.signal, Job.reason, Job.gpus
         query = select(*columns).where(Job.status == status, ~_recently_dispatched(at, redispatch_after))
         if zones is not None:
             query = query.where(or_(Job.zone_asked.is_(None), Job.zone_asked.in_(zones)))
@@ -79,23 +91,25 @@ class QueueRepository(Repository):
 
     def list_dispatched(
         self, status: JobStatus, *, at: datetime, redispatch_after: timedelta
-    ) -> Sequence[tuple[str, str | None, str | None]]:
-        """Return id, owner and zone of each job of a status dispatched within `redispatch_after`, not yet claimed."""
+    ) -> Sequence[DispatchedJob]:
+        """Return each job of a status dispatched within `redispatch_after`, and not yet claimed."""
         query = (
-            select(Job.id, Job.owner, Job.zone)
+            select(Job.id, Job.owner, Job.zone, Job.gpus)
             .where(Job.status == status, _recently_dispatched(at, redispatch_after))
             .order_by(Job.id)
         )
-        return [(job_id, owner, zone) for job_id, owner, zone in self._session.execute(query)]
+        return [DispatchedJob(*row) for row in self._session.execute(query)]
 
-    def busy_workers(self) -> set[str]:
-        """Return the ids of the workers that hold a job."""
-        query = select(Job.worker_id).where(Job.status.in_(HELD_BY_A_WORKER), Job.worker_id.is_not(None))
-        return {worker_id for worker_id in self._session.scalars(query) if worker_id is not None}
+    def held_by_worker(self) -> Counter[str | None]:
+        """Return the number of devices of each worker that jobs hold."""
+        return self._count_held(Job.worker_id)
 
     def held_by_owner(self) -> Counter[str | None]:
-        """Return the number of workers that each owner's jobs hold."""
-        query = select(Job.owner, func.count()).where(Job.status.in_(HELD_BY_A_WORKER)).group_by(Job.owner)
+        """Return the number of devices that each owner's jobs hold."""
+        return self._count_held(Job.owner)
+
+    def _count_held(self, column: InstrumentedAttribute[str | None]) -> Counter[str | None]:
+        query = select(column, func.sum(Job.gpus)).where(Job.status.in_(HELD_BY_A_WORKER)).group_by(column)
         return Counter(dict(iter(self._session.execute(query))))
 
     def lock(self, job_id: str, status: JobStatus) -> Job | None:

@@ -153,7 +153,7 @@ def test_a_waiting_jobs_eta_includes_the_queue_before_it(database: Database) -> 
         job = JobRepository(session).lock(mine)
         assert job is not None
         queue = load_queue_backlog(session, "FR", priority=0, job_id=mine)
-        found = compute_waiting_eta(session, job, epoch_estimate, workers=2, at=START)
+        found = compute_waiting_eta(session, job, epoch_estimate, gpus=2, at=START)
     assert (queue.running, queue.ahead) == (1, 1)
     assert found is not None
     assert (found.finishes_at - START) / HOUR == pytest.approx(3 + 0.6)
@@ -166,14 +166,20 @@ def test_a_paused_jobs_eta_has_the_evaluations_of_the_steps_left(database: Datab
     job_id = add_job(database, zone="FR", hours=1.0, steps=10, steps_done=5)
     found = EpochEstimate(1.0, 0.06, 0.1, "its own epochs", outside_hours=0.2).with_evaluations(2.0, 0.1)
     with database.session() as session:
-        eta = compute_waiting_eta(session, session.get_one(Job, job_id), found, workers=1, at=START)
+        eta = compute_waiting_eta(session, session.get_one(Job, job_id), found, gpus=1, at=START)
     assert eta is not None
     assert (eta.finishes_at - START) / HOUR == pytest.approx(0.5 * 0.6 + 0.2 + 1.0)
 
 
 def test_a_free_worker_means_no_waiting_time() -> None:
-    assert QueueBacklog(running=1, ahead=0, flops=1e15).wait_hours(1e-15, workers=2) == 0
-    assert QueueBacklog(running=1, ahead=1, flops=1e15).wait_hours(1e-15, workers=2) == 0.5
+    assert QueueBacklog(running=1, ahead=0, flops=1e15, gpus=1).wait_hours(1e-15, of_gpus=2) == 0
+    assert QueueBacklog(running=1, ahead=1, flops=1e15, gpus=2).wait_hours(1e-15, of_gpus=2) == 0.5
+
+
+def test_a_job_on_two_devices_waits_until_both_are_free() -> None:
+    one_runs = QueueBacklog(running=1, ahead=0, flops=1e15, gpus=1)
+    assert one_runs.wait_hours(1e-15, of_gpus=3, wanted=2) == 0
+    assert one_runs.wait_hours(1e-15, of_gpus=2, wanted=2) == 0.5
 
 
 def test_a_finished_job_has_no_eta(database: Database) -> None:
