@@ -139,6 +139,11 @@ class Settings(BaseSettings):
         default=15.0, description="time after which an unclaimed job is dispatched again"
     )
     max_attempts: PositiveInt = 3
+    hang_seconds: _Seconds = Field(
+        default=3600.0,
+        description="silence after which a job on several GPUs counts as hung, and starts again from its checkpoint; "
+        "more than it takes to load its model, to tokenise its rows, or to save its result",
+    )
     cancel_grace_seconds: _Seconds = Field(
         default=60.0, description="time to stop after a cancel request, before the job is terminated"
     )

@@ -104,6 +104,7 @@ def _power(session: Session, attempt: MeteredAttempt, device: str | None) -> _Po
         return _Power(dict(zip(("cpu", "gpu", "ram"), watts, strict=True)), MEAN_POWER)
     kind = "cpu" if device in (None, "cpu") else "gpu"
     assumed_w = ASSUMED_POWER_W[kind] if attempt.assumed_power_w is None else attempt.assumed_power_w
+    assumed_w *= attempt.devices if kind == "gpu" else 1
     return _Power({"cpu": 0.0, "gpu": 0.0, "ram": 0.0, kind: assumed_w}, ASSUMED_POWER)
 
 
@@ -124,7 +125,7 @@ def _add_unclaimed_share_to_idle(session: Session, job: Job, attempt: MeteredAtt
         return
     power = _power(session, attempt, job.device)
     if power.basis == MEAN_POWER:
-        weights = [max(1, len(other.gpus)) for other in others]
+        weights = [other.devices for other in others]
         since = attempt.host_seen or 0.0
         stored = [min(max(0.0, _stored_until(session, other) - since), silent.total_seconds()) for other in others]
         seconds = sum(weight * each for weight, each in zip(weights, stored, strict=True)) / sum(weights)

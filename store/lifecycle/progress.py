@@ -247,6 +247,34 @@ def release_job(session: Session, lease: Lease, *, at: datetime) -> JobStatus:
     return to
 
 
+def lose_attempt(session: Session, lease: Lease, *, at: datetime, reason: str, max_attempts: int) -> None:
+    """End an attempt of which a process was lost: the job goes on from its checkpoint, unless it was the last one."""
+    job = lock_leased_job(session, lease)
+    return_lost_job(session, job, at=at, reason=reason, lost="its processes were lost", max_attempts=max_attempts)
+    wake_scheduler(session)
+
+
+def return_lost_job(session: Session, job: Job, *, at: datetime, reason: str, lost: str, max_attempts: int) -> None:
+    """Move a locked job whose attempt was lost to the status that its worker would have set, or back to the queue.
+
+    With `max_attempts` lost attempts it fails; `lost` says what they had in common.
+    """
+    job.lost_attempts += 1
+    if job.status is JobStatus.CANCELLING:
+        transition(session, job, JobStatus.CANCELLED, at=at, reason=reason, lost=job.lost_attempts)
+    elif job.status is JobStatus.PAUSING:
+        transition(session, job, JobStatus.PAUSED, at=at, reason=reason, lost=job.lost_attempts)
+    elif job.lost_attempts >= max_attempts:
+        times = f"{job.lost_attempts} times" if job.lost_attempts > 1 else "once"
+        detail = (
+            f"{lost} {times}, the limit of GREENTUNE_MAX_ATTEMPTS: it may need more memory than there is; a retry "
+            "resumes from its last checkpoint"
+        )
+        JobRepository(session).fail(job, at=at, error={"title": "The workers of this job keep dying", "detail": detail})
+    else:
+        transition(session, job, JobStatus.QUEUED, at=at, reason=reason, lost=job.lost_attempts)
+
+
 def cancel_killed_job(session: Session, lease: Lease, *, at: datetime, after_seconds: float) -> None:
     """Cancel a job whose process was terminated because it did not stop."""
     reason = f"did not stop within {after_seconds:g} s, and was terminated"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -22,6 +23,7 @@ from greencore.policy.rho.utility import DEFAULT_UTILITY, UtilityCurve
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.batches.micro_batches import HalvedMicroBatch
 from greencore.training.evaluation.ledger import EvaluationReport
+from greencore.training.launch.launcher import fine_tune_in_processes
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.run import Method, TrainingResult, fine_tune
@@ -96,7 +98,8 @@ class TrainingAttempt(TrainingListener):
             interval_seconds=self._settings.energy_interval_seconds,
             cpu_power_w=self._settings.cpu_power_w,
             ram_power_w=self._settings.ram_power_w,
-            assumed_gpu_power_w=get_assumed_gpu_power(self._job.device, self._settings.assumed_power_w),
+            assumed_gpu_power_w=self._job.gpus
+            * get_assumed_gpu_power(self._job.device, self._settings.assumed_power_w),
         )
         try:
             with meter as self._meter, self._share_host_energy():
@@ -135,7 +138,9 @@ class TrainingAttempt(TrainingListener):
             )
         )
         self._writer.check_lease()
-        return fine_tune(
+        gpus, silence = self._job.gpus, self._settings.hang_seconds
+        run = fine_tune if gpus == 1 else partial(fine_tune_in_processes, gpus, silence_seconds=silence)
+        return run(
             model_folder=fetch_base_model(self._job, bases, self._settings),
             model_name=self._job.base_job_id or self._job.model,
             rows=load_stored_rows(rows_in),

@@ -121,6 +121,7 @@ def _run_with_lease(lease: Lease, database: Database, settings: Settings, sigter
 
 def _run(writer: LeasedWriter, settings: Settings) -> None:
     """Train, and fail the job on errors. Raises `LeaseLost` and `TRANSIENT_DATABASE_ERRORS`."""
+    from greencore.training.launch.launcher import ProcessesLost
     from worker.failure_reports import explain_error
     from worker.training.attempt import TrainingAttempt
 
@@ -131,6 +132,9 @@ def _run(writer: LeasedWriter, settings: Settings) -> None:
             attempt.run()
     except (LeaseLost, *TRANSIENT_DATABASE_ERRORS):
         raise
+    except ProcessesLost as lost:
+        log.warning("attempt.lost", reason=str(lost))
+        writer.write(progress.lose_attempt, at=utc_now(), reason=str(lost), max_attempts=settings.max_attempts)
     except Exception as fault:
         log.exception("attempt.failed")
         error = explain_error(fault, reference=f"job={writer.lease.job_id} attempt={writer.lease.attempt}")
