@@ -22,11 +22,12 @@ def resolve_precision(wanted: PrecisionName, *, bf16: bool) -> RunPrecision:
 
 @dataclass(frozen=True)
 class Device:
-    """A device's name, the bytes of its memory, and whether it computes natively in bfloat16."""
+    """A device's name, the bytes of its memory, whether it computes in bfloat16, and how many a machine has."""
 
     name: str
     memory_bytes: int
     computes_bf16: bool = False
+    gpus: int = 1
 
     def choose_precision(self, hyperparameters: Hyperparameters) -> RunPrecision:
         """Return the precision that a run takes there."""

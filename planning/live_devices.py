@@ -36,7 +36,7 @@ def get_device(worker: Worker) -> Device | None:
     """Return a training worker's device; None where its memory or arithmetic is unknown, as of an earlier version's."""
     if not worker.memory_bytes or worker.computes_bf16 is None:
         return None
-    return Device(worker.device, worker.memory_bytes, worker.computes_bf16)
+    return Device(worker.device, worker.memory_bytes, worker.computes_bf16, worker.gpus)
 
 
 def find_largest_device(devices: Sequence[Device | None]) -> Device | None:

@@ -27,17 +27,25 @@ OWN_ROWS = "of the same rows"
 
 @dataclass(frozen=True)
 class JobSettings:
-    """What a job's memory follows from: its method, the highest ρ of its policy, and its hyperparameters."""
+    """What a job's memory follows from: its method, the highest ρ of its policy, its hyperparameters and GPUs."""
 
     model: str
     method: str
     highest_rho: float
     hyperparameters: Hyperparameters
+    gpus: int = 1
 
     @classmethod
-    def of(cls, model: str, method: str, policy: Policy, hyperparameters: Hyperparameters) -> "JobSettings":
+    def of(
+        cls, model: str, method: str, policy: Policy, hyperparameters: Hyperparameters, gpus: int = 1
+    ) -> "JobSettings":
         """Build from a submission's values."""
-        return cls(model, method, policy.rho_range[1] if method == "greentrainer" else 1.0, hyperparameters)
+        return cls(model, method, policy.rho_range[1] if method == "greentrainer" else 1.0, hyperparameters, gpus)
+
+    def count_rows(self, training_rows: int) -> int:
+        """Count the rows that one process computes at once."""
+        part = -(-self.hyperparameters.batch_size // self.gpus)
+        return min(self.hyperparameters.rows_at_once, part, training_rows)
 
     @property
     def trains_every_tensor(self) -> bool:
@@ -192,7 +200,7 @@ def _count_least_bytes(session: Session, wanted: JobSettings, precision: RunPrec
         return None
     each = count_bytes_per_weight(wanted.hyperparameters, precision)
     trained = each.gradient + each.state if wanted.trains_every_tensor else 0
-    return model.parameters * (each.weight + trained)
+    return -(-model.parameters * (each.weight + trained) // wanted.gpus)
 
 
 def _count_needed_bytes(session: Session, dataset: Dataset, wanted: JobSettings, precision: RunPrecision) -> int | None:
@@ -222,7 +230,7 @@ def _predict_peak(
         if not 1 / MAX_LENGTH_RATIO <= longest.tokens / job.traced.tokens <= MAX_LENGTH_RATIO:
             continue
         rows = job.training_examples if longest.source == OWN_ROWS else dataset.rows
-        rows = min(wanted.hyperparameters.rows_at_once, rows)
+        rows = wanted.count_rows(rows)
         peak = job.traced.predict(
             job.given, wanted.hyperparameters, rows=rows, tokens=longest.tokens, learned=longest.learned
         )
@@ -256,7 +264,7 @@ def _list_similar_jobs(session: Session, wanted: JobSettings, precisions: Set[Ru
             Dataset.blob,
         )
         .join(Dataset, Dataset.id == Job.dataset_id)
-        .where(Job.model == wanted.model, Job.method == wanted.method)
+        .where(Job.model == wanted.model, Job.method == wanted.method, Job.gpus == wanted.gpus)
         .where(step["precision"].astext.in_(precisions))  # null where it was not predicted
         .order_by(Job.id.desc())
         .limit(MAX_COMPARED_JOBS)

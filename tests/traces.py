@@ -37,7 +37,7 @@ def _profile_once(
 def _predict_once(
     model: torch.nn.Module, shapes: BatchShapes, hyperparameters: Hyperparameters, **given: Any
 ) -> PeakMemory:
-    settings = tuple((name, value if isinstance(value, str) else tuple(value)) for name, value in given.items())
+    settings = tuple((name, value if isinstance(value, str | int) else tuple(value)) for name, value in given.items())
     key = ("memory", describe_model(model), repr(shapes), hyperparameters.model_dump_json(), settings)
     found: PeakMemory = _trace_once(key, lambda: predict_step_memory(model, shapes, hyperparameters, **given))
     return found

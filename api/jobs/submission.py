@@ -199,7 +199,11 @@ def _device_errors(
     within = timedelta(seconds=context.settings.lease_seconds)
     list_devices = partial(list_live_devices, session, zone=request.zone, within=within)
     devices = list_devices(attention=request.hyperparameters.attention)
-    wanted = JobSettings.of(name, method, policy, request.hyperparameters)
+    most = max((device.gpus for device in devices if device is not None), default=1)
+    gpus = request.resources.asked or most
+    if gpus > 1:
+        devices = [device for device in devices if device is not None and device.gpus >= gpus]
+    wanted = JobSettings.of(name, method, policy, request.hyperparameters, gpus)
     reason = explain_impossible_job(session, devices, wanted)
     if reason is not None:
         yield FieldProblem(field="model", message=f"given {name!r}: {reason}")

@@ -255,7 +255,7 @@ def _set_up(
     )
     recomputes = hyperparameters.gradient_checkpointing
     if recomputes == "auto":
-        memory = RunMemory(model_folder, method, highest_rho, lengths, positions, layout)
+        memory = RunMemory(model_folder, method, highest_rho, lengths, positions, layout, count_processes())
         recomputes = load_or_choose_recomputation(folder, memory, model, hyperparameters, precision)
     if recomputes:
         enable_gradient_checkpointing(model)

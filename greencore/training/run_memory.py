@@ -34,7 +34,10 @@ BOUND_BYTES_PER_WIDTH = 64
 
 @dataclass(frozen=True)
 class RunMemory:
-    """Predicts the peak memory of a run's steps under changed settings, each once. `rho` is any epoch's highest."""
+    """Predicts the peak memory of a run's steps under changed settings, each once. `rho` is any epoch's highest.
+
+    Of a run in several `processes` it is that of each.
+    """
 
     folder: Path
     method: str
@@ -42,6 +45,7 @@ class RunMemory:
     lengths: Sequence[Lengths]
     limits: PositionLimits
     layout: BatchLayout
+    processes: int = 1
     _predicted: dict[tuple[str, RunPrecision, str], PeakMemory | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -57,8 +61,9 @@ class RunMemory:
         return round_up_length(max(row[1] for row in self.lengths)) if self.layout.learned_only else 0
 
     def count_rows(self, hyperparameters: Hyperparameters) -> int:
-        """Count the rows of a micro-batch."""
-        return min(hyperparameters.rows_at_once, len(self.lengths))
+        """Count the rows of a micro-batch, of a process's part of a step."""
+        part = -(-hyperparameters.batch_size // self.processes)
+        return min(hyperparameters.rows_at_once, part, len(self.lengths))
 
     def predict(
         self, hyperparameters: Hyperparameters, precision: RunPrecision, method: str | None = None
@@ -119,7 +124,15 @@ class RunMemory:
                     probed = costs.list_affordable_tensors(self.rho)
             else:
                 model, names = _prepare_method(model, method, hyperparameters)
-            return predict_step_memory(model, shapes, hyperparameters, names=names, probed=probed, precision=precision)
+            return predict_step_memory(
+                model,
+                shapes,
+                hyperparameters,
+                names=names,
+                probed=probed,
+                precision=precision,
+                processes=self.processes,
+            )
         except (TraceError, BudgetTooSmall, BaselineError) as error:
             log.warning("the memory of a step is not predicted: %s", error)
             return None

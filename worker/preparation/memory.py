@@ -1,10 +1,11 @@
 """Peak memory of a job's steps on the live devices, and what a job that fits none of them could change."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from greencore.device import Device, PeakMemory, RunPrecision
-from greencore.settings.hyperparameters import Hyperparameters
+from greencore.settings.checks import check_processes
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from greencore.training.micro_batch_choice import list_sizes
 from greencore.training.run_memory import RunMemory
 from planning.device_fit import MemoryNeed
@@ -32,6 +33,37 @@ class MemoryEstimate:
     recomputes: bool
     device: Device | None
     needs: Mapping[RunPrecision, MemoryNeed] = field(default_factory=dict)
+
+
+def fit_gpus(
+    memory: RunMemory, hyperparameters: Hyperparameters, devices: Sequence[Device | None], *, asked: int | None
+) -> tuple[int, MemoryEstimate]:
+    """Return the GPUs of a job, those asked for or else the fewest that hold it, and its memory on each of them.
+
+    Only devices of workers with that many count. Raises as `fit_memory` where the most that there are do not hold it.
+    """
+    numbers = list_gpu_numbers(hyperparameters, devices) if asked is None else [asked]
+    for gpus in numbers:
+        with_as_many = [one for one in devices if gpus == 1 or (one is not None and one.gpus >= gpus)]
+        try:
+            return gpus, fit_memory(replace(memory, processes=gpus), hyperparameters, with_as_many)
+        except DeviceTooSmall:
+            if gpus == numbers[-1]:
+                raise
+    raise AssertionError("there is a number to try")
+
+
+def list_gpu_numbers(hyperparameters: Hyperparameters, devices: Sequence[Device | None]) -> list[int]:
+    """List the numbers of GPUs that `auto` may come to: 1, 2, 4 and so on, up to the most that a live worker has.
+
+    With more than rows of a step some would have none.
+    """
+    try:
+        check_processes(hyperparameters, 2)
+    except SettingUnsupported:
+        return [1]
+    most = min(max((one.gpus for one in devices if one is not None), default=1), hyperparameters.batch_size)
+    return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
 
 
 def fit_memory(memory: RunMemory, hyperparameters: Hyperparameters, devices: Sequence[Device | None]) -> MemoryEstimate:
@@ -62,10 +94,11 @@ def fit_memory(memory: RunMemory, hyperparameters: Hyperparameters, devices: Seq
     if None in devices:
         return MemoryEstimate(traced.peak, traced, recomputes, chosen, needs)
     changes = list(_list_fitting_changes(memory, hyperparameters, chosen))
+    of_each = f" in each of {memory.processes} processes" if memory.processes > 1 else ""
     advice = f"it would fit with {' or '.join(changes)}" if changes else "a smaller max_length or model takes less"
     raise DeviceTooSmall(
-        f"a step needs {traced.peak / GIGABYTE:.3g} of {chosen.memory_bytes / GIGABYTE:.3g} GB on the largest device of"
-        f" a live worker ({chosen.name}): {advice}"
+        f"a step needs{of_each} {traced.peak / GIGABYTE:.3g} of {chosen.memory_bytes / GIGABYTE:.3g} GB on the largest "
+        f"device of a live worker ({chosen.name}): {advice}"
     )
 
 
@@ -97,7 +130,7 @@ def _trace(memory: RunMemory, hyperparameters: Hyperparameters, precision: RunPr
         rows=memory.count_rows(hyperparameters),
         tokens=memory.longest_row,
         learned=memory.most_learned,
-        several=hyperparameters.batch_size > hyperparameters.rows_at_once,
+        several=hyperparameters.batch_size > hyperparameters.rows_at_once * memory.processes,
     )
 
 
@@ -118,3 +151,9 @@ def _list_fitting_changes(memory: RunMemory, hyperparameters: Hyperparameters, d
                 break
     if memory.method not in ("lora", "prefix") and fits(hyperparameters, "lora"):
         yield "the method lora"
+    for gpus in list_gpu_numbers(hyperparameters, [device]):
+        if gpus > memory.processes:
+            found = replace(memory, processes=gpus).predict(hyperparameters, device.choose_precision(hyperparameters))
+            if found is not None and found.peak <= device.memory_bytes:
+                yield f"resources.gpus {gpus}"
+                break

@@ -50,7 +50,7 @@ from worker.base_model import fetch_model_folder, fetch_nearest_model
 from worker.database_retry import TRANSIENT_DATABASE_ERRORS
 from worker.failure_reports import explain_error
 from worker.preparation.budget_check import check_budget
-from worker.preparation.memory import DeviceTooSmall, fit_memory
+from worker.preparation.memory import DeviceTooSmall, fit_gpus
 from worker.preparation.model_costs import choose_reference_shapes, compute_lowest_floor, compute_row_costs
 from worker.preparation.rho_floor import check_rho_floor
 
@@ -72,7 +72,7 @@ class JobEstimate:
     `dropped_lines` are the line numbers of the first of them. `step_memory` has the parts of the peak memory, from
     which that of similar jobs is predicted, and `memory_needs` what the job needs in each precision that it would take
     on a live device, by which it is placed. `logits`: the positions whose logits the model computes, all where it does
-    not take positions. `layout`: how its rows become batches.
+    not take positions. `layout`: how its rows become batches. The figures of memory are those of each of its `gpus`.
     """
 
     training_rows: int
@@ -100,6 +100,7 @@ class JobEstimate:
     memory_needs: Mapping[RunPrecision, MemoryNeed] = field(default_factory=dict)
     logits: LogitPositions = "all"
     layout: LayoutName = "padded"
+    gpus: int = 1
 
 
 def prepare_job(job_id: str) -> None:
@@ -152,6 +153,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             wake_scheduler(session)
             return
         locked.estimate, locked.steps, locked.epochs = job.estimate, estimate.steps, estimate.epochs
+        locked.gpus = estimate.gpus
         if choice is not None:
             jobs.set_method(
                 locked, choice.method, hyperparameters=job.hyperparameters, reason=choice.reason, at=utc_now()
@@ -218,7 +220,7 @@ def estimate_run(
     shapes = layout.measure_extremes(lengths, positions)
     _, highest = parse_stored_policy(job.policy).rho_range
     run_memory = RunMemory(inputs.folder, job.method, highest, lengths, positions, layout)
-    memory = fit_memory(run_memory, hyperparameters, devices)
+    gpus, memory = fit_gpus(run_memory, hyperparameters, devices, asked=job.gpus_asked)
     if memory.recomputes:
         enable_gradient_checkpointing(meta_model)
     adaptive = hyperparameters.adaptive or AdaptiveSettings()
@@ -273,6 +275,7 @@ def estimate_run(
         layout=layout.name,
         step_memory=memory.traced,
         memory_needs=memory.needs,
+        gpus=gpus,
     )
 
 

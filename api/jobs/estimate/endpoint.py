@@ -122,9 +122,11 @@ def estimate_job(
 
 def _memory_out(session: Session, context: AppContext, new: NewJob, policy: Policy) -> MemoryOut:
     hyperparameters = Hyperparameters.model_validate(new.hyperparameters)
-    wanted = JobSettings.of(new.model, new.method, policy, hyperparameters)
+    wanted = JobSettings.of(new.model, new.method, policy, hyperparameters, new.gpus)
     within = timedelta(seconds=context.settings.lease_seconds)
     devices = list_live_devices(session, zone=new.zone, within=within, attention=hyperparameters.attention)
+    if new.gpus > 1:
+        devices = [device for device in devices if device is not None and device.gpus >= new.gpus]
     return MemoryOut.from_row(predict_memory(session, devices, session.get_one(Dataset, new.dataset_id), wanted))
 
 

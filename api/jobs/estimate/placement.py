@@ -78,7 +78,7 @@ def predict_placement(
         session,
         [worker for worker in live if new.zone in (None, worker.zone) and worker.gpus >= new.gpus],
         session.get_one(Dataset, new.dataset_id),
-        JobSettings.of(new.model, new.method, policy, hyperparameters),
+        JobSettings.of(new.model, new.method, policy, hyperparameters, new.gpus),
     )
     grid = GridRepository(session)
 

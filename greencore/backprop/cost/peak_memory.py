@@ -76,6 +76,8 @@ def predict_peak_memory(
     micro_batches: int = 1,
     autocast: bool = False,
     dtype: torch.dtype | None = None,
+    processes: int = 1,
+    gathered: tuple[int, int] = (0, 0),
 ) -> PeakMemory:
     """Predict the peak memory of an optimiser step that trains the named parameters, on any but the first step.
 
@@ -83,7 +85,11 @@ def predict_peak_memory(
     kernels of a CPU. An importance probe of the `probed` parameters runs in addition, while the optimiser holds its
     state: its gradients are measured by `metric`, for most of them by dry runs of the optimiser, and freed as they
     arrive. Where the step itself measures the `measured` parameters, their gradients are all there until its end. With
-    `dtype` the weights have another type than the model's. The model, which may be on the meta device, runs
+    `dtype` the weights have another type than the model's.
+
+    In one of several `processes` (FSDP2), each of which has its part of every tensor, `gathered` are the weights that
+    are whole at once, and the most of one gathering, whose gradients are whole before each process has its part of
+    them; `batch` is its own. The model, which may be on the meta device, runs
     in its current mode and is left unchanged. Raises `greencore.backprop.TraceError` for a step that cannot run on
     tensors without data.
     """
@@ -100,6 +106,8 @@ def predict_peak_memory(
             micro_batches,
             autocast,
             dtype,
+            processes,
+            gathered,
         )
     except Exception as error:
         raise TraceError(f"the memory of {type(model).__name__} cannot be predicted: {error}") from error
@@ -117,6 +125,8 @@ def _predict(
     micro_batches: int,
     autocast: bool,
     dtype: torch.dtype | None,
+    processes: int,
+    gathered: tuple[int, int],
 ) -> PeakMemory:
     parameters = dict(model.named_parameters())
     with FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as stack:
@@ -153,18 +163,22 @@ def _predict(
             tensors = [fakes[name] for name in probed]
             _run_probe(stepper, metric, trained, tensors, run_pass, several=micro_batches > 1)
         _train_instead(others if measured else (), ())
-        for _ in range(min(micro_batches, 2)):  # from the second on, all have the same peak
-            run_pass()
+        with _keep_parts([*trained, *(others if measured else ())], processes):
+            for _ in range(min(micro_batches, 2)):  # from the second on, all have the same peak
+                run_pass()
+            passes = tracker.peak
         before = tracker.alive
         if measured:
             _measure_step(stepper, metric, trained, [fakes[name] for name in measured])
         for tensor in others:
             tensor.grad = None
         dropped = before - tracker.alive
-        passes, tracker.peak = tracker.peak, tracker.alive
+        if processes == 1:  # measuring the importance of parts takes less than what else a pass does
+            passes = tracker.peak
+        tracker.peak = tracker.alive
         stepper.step()
         kept = weights + state
-        return PeakMemory(
+        whole = PeakMemory(
             weights,
             gradients,
             state,
@@ -172,6 +186,49 @@ def _predict(
             step=tracker.peak - kept,
             measured_gradients=gradients + dropped if measured else 0,
         )
+    of_weight = weights / max(1, sum(map(torch.Tensor.numel, parameters.values())))
+    of_gradient = gradients / max(1, sum(map(torch.Tensor.numel, trained)))
+    return whole if processes == 1 else _divide(whole, processes, gathered, of_weight, of_gradient)
+
+
+@contextmanager
+def _keep_parts(tensors: Collection[torch.Tensor], processes: int) -> Iterator[None]:
+    """Keep a part of each gradient as it arrives in the block, as one of several processes does, and at its end all."""
+    if processes == 1:
+        yield
+        return
+    parts: dict[torch.Tensor, torch.Tensor] = {}
+
+    def keep_part(tensor: torch.Tensor) -> None:
+        assert tensor.grad is not None
+        parts[tensor] = torch.empty(-(-tensor.numel() // processes), dtype=tensor.grad.dtype)
+        tensor.grad = None
+
+    hooks = [tensor.register_post_accumulate_grad_hook(keep_part) for tensor in tensors]
+    yield
+    for hook in hooks:
+        hook.remove()
+    for tensor in parts:
+        tensor.grad = torch.empty_like(tensor, dtype=tensor.grad_dtype)
+
+
+def _divide(
+    whole: PeakMemory, processes: int, gathered: tuple[int, int], of_weight: float, of_gradient: float
+) -> PeakMemory:
+    """Return the memory of one of several processes, whose passes have kept only parts of the gradients."""
+    at_once, largest = gathered
+
+    def part(size: int) -> int:
+        return -(-size // processes)
+
+    return PeakMemory(
+        part(whole.weights) + round(at_once * of_weight),
+        part(whole.gradients),
+        part(whole.optimizer_state),
+        passes=whole.passes + round(largest * of_gradient),
+        step=part(whole.step),
+        measured_gradients=part(whole.measured_gradients),
+    )
 
 
 def _run_probe(

@@ -15,6 +15,7 @@ from greencore.training.batches.batch_shapes import BatchShapes, is_encoder_deco
 from greencore.training.batches.learned_positions import get_targets
 from greencore.training.methods.modes import in_mode
 from greencore.training.methods.step_costs import StepCosts, make_batch
+from greencore.training.models.sharding import count_gathered
 from greencore.training.recipe import build_optimizer_settings
 
 
@@ -26,12 +27,13 @@ def predict_step_memory(
     names: Collection[str],
     probed: Collection[str] = (),
     precision: RunPrecision = "fp32",
+    processes: int = 1,
 ) -> PeakMemory:
     """Predict the peak memory of a step on the longest micro-batch, with the hyperparameters' optimiser.
 
     `names` are trained, and the importance of `probed` is measured before an epoch or in its first step, as the
-    hyperparameters say. Includes the logits, their loss and its gradients as the Trainer of a run computes them. Raises
-    `TraceError`.
+    hyperparameters say. Of several `processes` it is that of one. Includes the logits, their loss and its gradients as
+    the Trainer of a run computes them. Raises `TraceError`.
     """
     adaptive = hyperparameters.adaptive or AdaptiveSettings()
     in_step = adaptive.probe_batches is None
@@ -64,9 +66,11 @@ def predict_step_memory(
             probed=() if in_step else probed,
             measured=probed if in_step else (),
             metric=adaptive.metric,
-            micro_batches=-(-hyperparameters.batch_size // hyperparameters.rows_at_once),
+            micro_batches=-(-hyperparameters.batch_size // (processes * hyperparameters.rows_at_once)),
             autocast=precision == "mixed",
             dtype=torch.bfloat16 if precision == "bf16" else None,
+            processes=processes,
+            gathered=count_gathered(model),
         )
 
 

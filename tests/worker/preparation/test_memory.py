@@ -37,11 +37,16 @@ def prepare(worker_settings: Settings, tmp_path: Path) -> Prepare:
     rows.write_text(ROWS)
 
     def run(
-        *devices: Device | int | None, method: str = "full", rho: float = 0.6, **hyperparameters: Any
+        *devices: Device | int | None,
+        method: str = "full",
+        rho: float = 0.6,
+        gpus: int | None = 1,
+        **hyperparameters: Any,
     ) -> JobEstimate:
         live = [Device("cpu", device) if isinstance(device, int) else device for device in devices]
         given = {"batch_size": 16, "precision": "fp32", **hyperparameters}
-        job = Job(model="small", method=method, policy={"kind": "constant", "rho": rho}, hyperparameters=given)
+        policy = {"kind": "constant", "rho": rho}
+        job = Job(model="small", method=method, policy=policy, hyperparameters=given, gpus_asked=gpus)
         return estimate_job(job, rows, settings, devices=live)
 
     return run
@@ -247,3 +252,57 @@ def test_the_hosts_memory_is_at_most_its_containers(tmp_path: Path) -> None:
     none.write_text("max\n")
     assert read_host_memory([limit]) == 1_000_000
     assert read_host_memory([none, tmp_path / "absent"]) == read_host_memory([])
+
+
+@pytest.mark.parametrize("method", ["full", "greentrainer", "lora"])
+def test_each_of_two_processes_takes_less_than_one_and_more_than_half(prepare: Prepare, method: str) -> None:
+    one, two = (prepare(method=method, gpus=gpus).step_memory for gpus in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert two.rows == one.rows // 2
+    assert one.peak / 2 < two.peak < one.peak
+    assert (two.gradients, two.optimizer_state) == (-(-one.gradients // 2), -(-one.optimizer_state // 2))
+
+
+def test_auto_takes_the_fewest_gpus_that_hold_the_job(prepare: Prepare) -> None:
+    peaks = {gpus: prepare(gpus=gpus, gradient_checkpointing=False).peak_memory_bytes for gpus in (1, 2, 4)}
+    alone, two, four = (peak for peak in peaks.values() if peak is not None)
+    assert alone > two > four
+
+    def choose(memory_bytes: int, gpus: int, **settings: Any) -> JobEstimate:
+        device = Device("GPU", memory_bytes, gpus=gpus)
+        return prepare(device, gpus=None, gradient_checkpointing=False, **settings)
+
+    assert choose(alone, 8).gpus == 1
+    found = choose(two, 8)
+    assert (found.gpus, found.peak_memory_bytes, found.memory_needs["fp32"].kept) == (2, two, two)
+    assert choose(four, 4).gpus == 4
+    with pytest.raises(DeviceTooSmall, match="a step needs in each of 2 processes"):
+        choose(four, 2)
+    with pytest.raises(DeviceTooSmall):  # adafactor does not run in several processes
+        choose(two, 8, optimizer="adafactor", batch_size=64)
+    with pytest.raises(DeviceTooSmall, match=r"or resources\.gpus 2"):
+        prepare(Device("GPU", two, gpus=8), gpus=1, gradient_checkpointing=False)
+
+
+def test_a_job_that_leaves_its_gpus_open_has_their_number_once_it_is_prepared(
+    database: Database, worker_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepare: Prepare
+) -> None:
+    settings = holding(worker_settings, small_model(tmp_path / "own", layers=3))
+    monkeypatch.setattr("worker.preparation.prepare.get_settings", lambda: settings)
+    settings.datasets_dir.mkdir(parents=True, exist_ok=True)
+    settings.dataset_file("rows").write_text(ROWS)
+    two = prepare(gpus=2, gradient_checkpointing=False).peak_memory_bytes
+    add_worker(database, "FR", gpus=8, device="GPU", memory_bytes=two, computes_bf16=False)
+    job_id = add_job(
+        database,
+        JobStatus.VALIDATING,
+        model="small",
+        method="full",
+        hyperparameters={"batch_size": 16, "precision": "fp32", "gradient_checkpointing": False},
+        dataset={"rows": 20, "blob": "rows"},
+        gpus_asked=None,
+    )
+    prepare_job(job_id)
+    job = read_job(database, job_id)
+    assert (job.status, job.gpus_asked, job.gpus) == (JobStatus.QUEUED, None, 2), job.error
