@@ -28,7 +28,7 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    gpus: Annotated[int, Field(ge=1, le=MAX_GPUS)] | Literal["auto"] = Field(
+    gpus: Annotated[int, Field(ge=1, le=MAX_GPUS, strict=True)] | Literal["auto"] = Field(
         default=1,
         description="GPUs of one machine that the model is divided among, one process on each; `auto`: the fewest that "
         "hold it, by the prediction of its memory. On a machine without a GPU, processes on its processor",

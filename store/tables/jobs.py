@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     event,
     func,
     text,
@@ -102,7 +103,7 @@ class Job(Table):
     priority: Mapped[int]
     hyperparameters: Mapped[Json]
     hyperparameters_asked: Mapped[Json | None]
-    gpus_asked: Mapped[int | None] = mapped_column(default=1, server_default="1")
+    gpus_asked: Mapped[int | None] = mapped_column(Integer().evaluates_none(), default=1, server_default="1")
     gpus: Mapped[int] = mapped_column(default=1, server_default="1")
     labels: Mapped[Json] = mapped_column("metadata")
 

@@ -1,0 +1,49 @@
+"""`POST /jobs`: the GPUs that a job asks for."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from store.database import Database
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
+from store.repositories.jobs import JobRepository
+from tests.api.conftest import NOW
+from tests.api.jobs.submission.submissions import error_fields, error_message
+
+
+@pytest.mark.parametrize(("asked", "stored", "shown"), [(None, (1, 1), 1), (4, (4, 4), 4), ("auto", (None, 1), None)])
+def test_a_job_keeps_what_it_asked_for(
+    submit: Any, client: TestClient, database: Database, asked: Any, stored: tuple[int | None, int], shown: int | None
+) -> None:
+    answer = submit(**({} if asked is None else {"resources": {"gpus": asked}}))
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["resources"], answer.json()["gpus"]) == ({"gpus": asked or 1}, shown)
+    with database.session() as session:
+        job = JobRepository(session).lock(answer.json()["id"])
+        assert job is not None
+        assert (job.gpus_asked, job.gpus) == stored
+        job.gpus = 2
+        transition(session, job, JobStatus.QUEUED, at=NOW)
+    assert client.get(f"/jobs/{answer.json()['id']}").json()["gpus"] == 2
+
+
+@pytest.mark.parametrize("gpus", [0, 65, -1, 1.5, "two", True, None, [2]])
+def test_a_number_of_gpus_that_no_machine_has_is_refused(submit: Any, gpus: Any) -> None:
+    answer = submit(resources={"gpus": gpus})
+    assert answer.status_code == 422
+    assert {field.partition("[")[0] for field in error_fields(answer)} == {"resources.gpus"}
+
+
+def test_other_resources_are_refused(submit: Any) -> None:
+    assert error_fields(submit(resources={"gpu": 2})) == ["resources.gpu"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("optimizer", "adafactor"), ("micro_batch_size", "auto")])
+def test_what_several_processes_do_not_support_is_refused_on_several_gpus(submit: Any, name: str, value: str) -> None:
+    refused = submit(resources={"gpus": 2}, hyperparameters={name: value})
+    assert error_fields(refused) == [f"hyperparameters.{name}"]
+    assert error_message(refused)
+    for gpus in (1, "auto"):
+        assert submit(resources={"gpus": gpus}, hyperparameters={name: value}).status_code == 201
