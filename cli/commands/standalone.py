@@ -57,11 +57,12 @@ def train(
         str | None,
         typer.Option(help="greentrainer, a baseline that the paper compares with, or auto; default greentrainer."),
     ] = None,
+    gpus: Annotated[int, typer.Option(help="Processes that the model is divided among, one on each GPU.", min=1)] = 1,
     config: ConfigOption = None,
     data_dir: DataDir = None,
     hyperparameters: HyperparameterOptions = None,
 ) -> None:
-    """Fine-tune in this process, without a service; of a constant policy in the file its ρ is used."""
+    """Fine-tune on this machine, without a service; of a constant policy in the file its ρ is used."""
     file = read_job_file(config)
     given = {
         "model": model,
@@ -86,11 +87,15 @@ def train(
     chosen = validate_hyperparameters(body.get("hyperparameters", {}), where)
     if "validation_dataset" in body and body.get("hyperparameters", {}).get("eval_share"):
         raise SettingError(f"{where('eval_share')}: given beside --validation-dataset: expected one of them")
-    from greencore.settings.checks import check_evaluation, check_method
+    from greencore.device import MAX_GPUS
+    from greencore.settings.checks import check_evaluation, check_method, check_processes
     from greencore.settings.hyperparameters import SettingUnsupported
 
+    if gpus > MAX_GPUS:
+        raise SettingError(f"--gpus: {gpus} is more than {MAX_GPUS}")
     try:
         check_method(chosen, chosen_method)
+        check_processes(chosen, gpus)
         check_evaluation(chosen, has_validation="validation_dataset" in body)
     except SettingUnsupported as error:
         raise SettingError(f"{where(error.field)}: {error}") from error
@@ -111,6 +116,7 @@ def train(
         output,
         read_settings(data_dir=data_dir),
         method=chosen_method,
+        gpus=gpus,
         validation_dataset=Path(body["validation_dataset"]) if "validation_dataset" in body else None,
         columns=columns,
     )

@@ -4,6 +4,7 @@ import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast, get_args
 
@@ -44,6 +45,7 @@ from greencore.training.data.held_out_rows import ValidationRowsUnusable
 from greencore.training.data.tokenisation import MAX_NAMED_LINES
 from greencore.training.evaluation.ledger import EvaluationReport
 from greencore.training.inputs import prepare_inputs
+from greencore.training.launch.launcher import ProcessesLost, fine_tune_in_processes
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.baselines import Baseline, BaselineError
 from greencore.training.methods.epoch_ledger import EpochReport
@@ -63,13 +65,14 @@ def train(
     settings: Settings,
     *,
     method: str,
+    gpus: int = 1,
     validation_dataset: Path | None = None,
     columns: ColumnMapping = AS_THEY_ARE,
 ) -> None:
     """Fine-tune `model` on the rows of `dataset`, in which `columns` are mapped, and save it in `output`.
 
-    It is evaluated on the rows of `validation_dataset`, by default on a share of those of `dataset`. `model` is a
-    catalogue name, a folder, a GGUF file or hub:NAME@COMMIT.
+    The model is divided among `gpus` processes, one on each GPU. It is evaluated on the rows of `validation_dataset`,
+    by default on a share of those of `dataset`. `model` is a catalogue name, a folder, a GGUF file or hub:NAME@COMMIT.
 
     Raises `SettingError` with the option at fault, and `CommandError` where training diverges; `output` is then
     removed, so that a corrected command can use it.
@@ -106,7 +109,8 @@ def train(
                 choice = _choose_method(folder, rows, validation_rows, hyperparameters, rho)
                 method, hyperparameters = choice.method, choice.hyperparameters
                 console.print(f"method {method}: {choice.reason}", soft_wrap=True, highlight=False, markup=False)
-            result = fine_tune(
+            run = fine_tune if gpus == 1 else partial(fine_tune_in_processes, gpus)
+            result = run(
                 model_folder=folder,
                 model_name=model,
                 rows=rows,
@@ -117,7 +121,7 @@ def train(
                 folder=output,
                 listener=display,
             )
-    except (NotFinite, StepTooLarge) as error:
+    except (NotFinite, StepTooLarge, ProcessesLost) as error:
         shutil.rmtree(output, ignore_errors=True)
         raise CommandError(str(error)) from error
     except tuple(blamed) as error:

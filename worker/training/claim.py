@@ -43,16 +43,13 @@ def train_job(job_id: str, *, task_id: str | None = None, settings: Settings | N
     database = Database(settings.database_url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     # The handler is installed before the claim, so that SIGTERM never ends a process that holds a lease.
     with database, _handle_sigterm() as sigterm:
-        # Not released after it: the memory of a GPU is free only once this process has ended.
-        lease = _claim(database, settings, job_id, task_id, DeviceLocks())
+        lease = _claim(database, settings, job_id, task_id)
         if lease is not None:
             with structlog.contextvars.bound_contextvars(job=job_id, attempt=lease.attempt):
                 _run_with_lease(lease, database, settings, sigterm)
 
 
-def _claim(
-    database: Database, settings: Settings, job_id: str, task_id: str | None, locks: DeviceLocks
-) -> Lease | None:
+def _claim(database: Database, settings: Settings, job_id: str, task_id: str | None) -> Lease | None:
     worker_id = os.environ.get("GREENTUNE_WORKER_ID", f"{platform.node()}-{os.getpid()}")
 
     def claim_once() -> Lease | None:
@@ -81,7 +78,8 @@ def _claim(
 
     try:
         count = retry_while_database_down(count_gpus, timeout_seconds=settings.lease_seconds)
-        if not take_gpus(count, settings, locks, wait_seconds=DEVICE_SECONDS):
+        # Locked to the end of this process, with which alone a GPU's memory is free.
+        if not take_gpus(count, settings, DeviceLocks(), wait_seconds=DEVICE_SECONDS):
             log.info("claim.refused", job=job_id, worker=worker_id, reason=f"fewer than {count} of its GPUs are free")
             return None
         lease = retry_while_database_down(claim_once, timeout_seconds=settings.lease_seconds)

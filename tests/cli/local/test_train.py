@@ -64,9 +64,12 @@ def run(
     )
 
 
-def test_a_run_shows_a_table_and_saves_a_model(greentune: "Run", model: Path, dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_run_shows_a_table_and_saves_a_model(
+    greentune: "Run", model: Path, dataset: Path, tmp_path: Path, gpus: int
+) -> None:
     options = {"--model": model, "--dataset": dataset, "--rho": 0.6, "--epochs": 2, "--output": tmp_path / "out"}
-    command = greentune("train", *(str(part) for option in options.items() for part in option))
+    command = greentune("train", *(str(part) for option in options.items() for part in option), f"--gpus={gpus}")
     assert command.finish() == 0, command.output
     epochs = [line.split("│")[1:3] for line in command.lines if "0.60" in line]
     assert [[cell.strip() for cell in cells] for cells in epochs] == [["1", "0.60"], ["2", "0.60"]]

@@ -35,7 +35,7 @@ def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(
             "--result",
             "delta",
         ),
-        *("--validation-dataset", str(rows)),
+        *("--validation-dataset", str(rows), "--gpus", "4"),
     )
     assert result.exit_code == 0, result.output
     job = client.job(result.stdout.strip())
@@ -43,6 +43,7 @@ def test_a_file_is_uploaded_and_a_run_submitted_with_every_option(
     assert job.validation_dataset not in (None, job.dataset)
     assert (job.method, job.zone, job.priority, job.policy["rho"]) == ("full", "FR", 7, 0.5)
     assert job.name == "Tickets, 3rd try"
+    assert (job.resources.gpus, job.gpus) == (4, 4)
     assert job.deadline == datetime(2026, 12, 1, 11, tzinfo=UTC)
     assert job.metadata == {"team": "speech", "note": "a=b"}
     assert job.hyperparameters.items() >= {"epochs": 2, "learning_rate": 1e-4, "result": "delta"}.items()
@@ -98,6 +99,8 @@ def test_each_wrong_option_is_named(greentune: CommandRunner, job: Job, tmp_path
         ("--deadline", "2020-01-01", "--deadline: "),
         ("--metadata", "team", "--metadata: 'team': expected KEY=VALUE"),
         ("--priority", "1000", "--priority: "),
+        ("--gpus", "0", "--gpus: "),
+        ("--gpus", "many", "--gpus: "),
         ("--name", "two\nlines", "--name: holds U+000A"),
         ("--epochs", "0", "--epochs: "),
         ("--batch-size", "0", "--batch-size: "),
