@@ -69,3 +69,24 @@ def test_the_page_shows_the_memory_of_a_workers_device(client: TestClient, datab
     with database.session() as session:
         WorkerRepository(session).record_heartbeat("gpu", site=Site(zone="FR"), memory_bytes=139 * 10**9, at=now)
     assert "139 GB of memory" in client.get("/dashboard/workers").text
+
+
+def test_a_worker_with_several_gpus_shows_all_its_jobs_and_how_many_are_free(
+    client: TestClient, submit: Any, database: Database, now: datetime
+) -> None:
+    jobs = sorted(submit(resources={"gpus": gpus}).json()["id"] for gpus in (1, 2))
+    with database.session() as session:
+        workers = WorkerRepository(session)
+        workers.record_heartbeat("worker_a", site=Site(zone="FR"), device="NVIDIA H100", gpus=4, at=now)
+        workers.record_heartbeat("worker_b", role="prepare", at=now)
+        for job_id in jobs:
+            job = session.get_one(Job, job_id)
+            job.status, job.worker_id, job.zone = JobStatus.RUNNING, "worker_a", "FR"
+    trains, prepares = client.get("/workers").json()["data"]
+    assert (trains["gpus"], trains["gpus_free"], trains["jobs"], trains["job"]) == (4, 1, jobs, jobs[0])
+    assert (prepares["gpus"], prepares["gpus_free"], prepares["jobs"]) == (None, None, [])
+    page = client.get("/dashboard/workers").text
+    assert all(f"/dashboard/jobs/{job_id}" in page for job_id in jobs)
+    assert "3 busy" in page
+    assert "on 2 GPUs" in page
+    assert 'greentune_gpus_busy{zone="FR"} 3.0' in client.get("/metrics").text

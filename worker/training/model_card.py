@@ -137,7 +137,7 @@ def _front_matter(
             "source": f"GreenTune: energy metered with CodeCarbon, priced interval by interval{unpriced}",
             "training_type": "fine-tuning",
             "geographical_location": to_one_line(job.zone or "unknown"),
-            "hardware_used": to_one_line(job.device or "unknown"),
+            "hardware_used": to_one_line((f"{job.gpus} x " if job.gpus > 1 else "") + (job.device or "unknown")),
         },
         license=licence.lower() if is_identifier else "other",
         license_name=None if is_identifier else licence,

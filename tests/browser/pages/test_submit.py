@@ -50,6 +50,8 @@ def test_the_form_is_completed_and_submitted_by_keyboard_alone(page: Page, dashb
     page.keyboard.type("GB")
     tab_to(page, "[data-hours='12']")
     page.keyboard.press("Space")
+    tab_to(page, "#resources-gpus")
+    page.keyboard.type("2")
     tab_to(page, "#hyperparameters-epochs")
     type_over(page, "5")
     tab_to(page, "details:has([aria-label='Run']) > summary")
@@ -68,6 +70,7 @@ def test_the_form_is_completed_and_submitted_by_keyboard_alone(page: Page, dashb
     job = submitted(page, dashboard.database)
     assert (job.dataset_id, job.policy_name, job.zone_asked, job.epochs) == (dataset, "night-shift", "GB", 5)
     assert job.labels == {"by": "hand"}
+    assert (job.gpus_asked, job.gpus) == (2, 2)
     assert job.deadline is not None
 
 

@@ -44,8 +44,8 @@ class Host:
         self._database, self._name = database, name
         self.seconds = 0.0
 
-    def start(self, *gpus: str) -> Lease:
-        job_id = add_job(self._database)
+    def start(self, *gpus: str, processes: int = 1) -> Lease:
+        job_id = add_job(self._database, gpus=processes)
         with self._database.session() as session:
             lease = claim(session, job_id, worker_id="w", device="cpu", at=self.now, lease_seconds=60)
             assert lease is not None
@@ -167,6 +167,15 @@ def test_a_host_is_shared_by_number_of_gpus_and_each_job_is_billed_its_own_gpus(
     assert [billed(database, lease, "gpu") for lease in leases] == pytest.approx(
         [len(gpus) * GPU_W * 60 for gpus in held]
     )
+
+
+def test_a_job_of_several_processes_without_a_gpu_has_a_share_for_each(database: Database) -> None:
+    host = Host(database)
+    leases = [host.start(), host.start(processes=3)]
+    host.seconds = 60
+    for lease in leases:
+        host.meter(lease, 0)
+    assert [billed(database, lease) / (CPU_W * 60) for lease in leases] == pytest.approx([0.25, 0.75])
 
 
 def test_jobs_on_other_hosts_share_nothing(database: Database) -> None:
