@@ -16,7 +16,7 @@ from tests.chaos.site import JOB, ServiceUnderTest, wait_until
 from tests.torchrun import find_processes
 
 SEED = int(os.environ.get("CHAOS_SEED", "5"))
-ON_TWO = {"resources": {"gpus": 2}, "hyperparameters": {**JOB["hyperparameters"], "epochs": 2}}
+ON_TWO = {"resources": {"gpus": 2}, "hyperparameters": {**JOB["hyperparameters"], "epochs": 2, "batch_size": 8}}
 CPU_W, RAM_W = 90.0, 10.0
 LATEST_SECONDS = 20.0
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback
 
 from greencore.backprop.shards import get_shard
 from greencore.dataset import PromptRow
@@ -33,13 +34,24 @@ Layout = Literal["replicated", "sharded"]
 class Run:
     """A run's losses by step, the report of each epoch, and its weights; FLOPs and importance are of all processes.
 
-    `held_bytes` are those of weights and optimiser state in this process.
+    `held_bytes` are those of weights, gradients and optimiser state in this process.
     """
 
     losses: list[float]
     reports: list[dict[str, Any]]
     held_bytes: int
     weights: Mapping[str, torch.Tensor]
+
+
+class GradientBytes(TrainerCallback):
+    """Counts the bytes of this process's gradients at a step, at most."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+    def on_pre_optimizer_step(self, *_: Any, **given: Any) -> None:
+        gradients = (parameter.grad for parameter in given["model"].parameters())
+        self.most = max(self.most, sum(get_shard(one).nbytes for one in gradients if one is not None))
 
 
 def train(folder: Path, output: Path, method: str, layout: Layout) -> Run:
@@ -49,9 +61,11 @@ def train(folder: Path, output: Path, method: str, layout: Layout) -> Run:
     model: Any = load_model(folder, shards=processes if layout == "sharded" else 1)
     callback: Any
     options: dict[str, Any] = {"optim": "sgd", "learning_rate": 0.05}  # Adam's first steps turn rounding into signs
-    if method in ("greentrainer", "probe", "adamw"):
+    if method in ("greentrainer", "probe", "adamw", "gt-0.5"):
         callback = GreenTrainerCallback(
-            RHO.__getitem__, reselect_every=6, probe_batches=2 if method == "probe" else None
+            0.5 if method == "gt-0.5" else RHO.__getitem__,
+            reselect_every=6,
+            probe_batches=2 if method == "probe" else None,
         )
     else:
         model = with_adapter("lora", model, lora=LoraSettings(dropout=0.0)) if method == "lora" else model
@@ -72,6 +86,7 @@ def train(folder: Path, output: Path, method: str, layout: Layout) -> Run:
         average_tokens_across_devices=not model.config.is_encoder_decoder,
         **options,
     )
+    trainer.add_callback(gradients := GradientBytes())
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     reports = [
@@ -85,7 +100,8 @@ def train(folder: Path, output: Path, method: str, layout: Layout) -> Run:
     ]
     assert trainer.optimizer is not None
     state = [value for entries in trainer.optimizer.state.values() for value in entries.values()]
-    held = sum(get_shard(tensor).nbytes for tensor in (*model.parameters(), *state) if isinstance(tensor, torch.Tensor))
+    tensors = [tensor for tensor in (*model.parameters(), *state) if isinstance(tensor, torch.Tensor)]
+    held = gradients.most + sum(get_shard(tensor).nbytes for tensor in tensors)
     weights = {name: _gather(parameter) for name, parameter in model.named_parameters()}
     return Run(losses, json.loads(json.dumps(reports)), held, weights)
 

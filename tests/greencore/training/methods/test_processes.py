@@ -18,7 +18,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "t5": {"num_layers": 2, "d_ff": 192, "dropout_rate": 0.0},
     "mixtral": {"num_hidden_layers": 2},
 }
-METHODS = ("probe", "adamw", "full", "lora")
+METHODS = ("probe", "adamw", "full", "lora", "gt-0.5")
 CASES = [("tied", "greentrainer"), *((name, "greentrainer") for name in FAMILIES), *(("tied", m) for m in METHODS)]
 
 Runs = dict[str, list[Run]]
@@ -51,11 +51,14 @@ def together(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 def test_two_processes_select_the_same_and_end_with_the_weights_of_one(
     alone: dict[str, Run], together: Runs, family: str, method: str, layout: Layout
 ) -> None:
-    check_same(together[f"{family}-{method}-{layout}"], alone[f"{family}-{method}"])
+    per_batch = 2e-4 if method == "gt-0.5" else 1e-4
+    check_same(together[f"{family}-{method}-{layout}"], alone[f"{family}-{method}"], per_batch=per_batch)
 
 
 @pytest.mark.parametrize("method", ["adamw", "full"])
-def test_each_process_holds_its_part_of_weights_and_state(alone: dict[str, Run], together: Runs, method: str) -> None:
+def test_each_process_holds_its_part_of_weights_gradients_and_state(
+    alone: dict[str, Run], together: Runs, method: str
+) -> None:
     runs = together[f"tied-{method}-sharded"]
     assert max(run.held_bytes for run in runs) <= 1.1 / len(runs) * alone[f"tied-{method}"].held_bytes
 
@@ -66,7 +69,7 @@ def test_four_processes_do_too(folders: dict[str, Path], alone: dict[str, Run], 
     check_same(runs["tied"], alone["tied-greentrainer"])
 
 
-def check_same(runs: list[Run], expected: Run) -> None:
+def check_same(runs: list[Run], expected: Run, *, per_batch: float = 1e-4) -> None:
     """Check that the processes' runs are the same, and the one expected to rounding."""
     first, *others = runs
     for other in others:
@@ -75,7 +78,8 @@ def check_same(runs: list[Run], expected: Run) -> None:
     assert first.losses == pytest.approx(expected.losses, rel=1e-4)
     for ours, theirs in zip(first.reports, expected.reports, strict=True):
         assert (ours["tensors"], ours["selections"]) == (theirs["tensors"], theirs["selections"])
-        assert ours["flops"] == pytest.approx(theirs["flops"], rel=1e-4)  # some costs are per batch
+        # Some costs are per batch, of which two processes have twice as many.
+        assert ours["flops"] == pytest.approx(theirs["flops"], rel=per_batch)
         assert ours["importance"] == pytest.approx(theirs["importance"], rel=1e-3, abs=1e-9)
     for name, value in expected.weights.items():
         torch.testing.assert_close(first.weights[name], value, msg=name)
