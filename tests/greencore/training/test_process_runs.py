@@ -1,19 +1,20 @@
-"""Runs in several processes, each with a part of every tensor: the run of one process, stopped, killed and resumed."""
+"""Runs in several processes, each with a part of every tensor: the run of one process, stopped and resumed.
+
+Killed ones go on to the same bits in `tests/chaos/test_gpus.py`.
+"""
 
 import filecmp
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from tests.greencore.training.conftest import small_model
 from tests.greencore.training.families import family_folder
-from tests.greencore.training.process_runs import Recorder, launch, run, start
+from tests.greencore.training.process_runs import Recorder, launch, run
 
 CASES: dict[str, dict[str, Any]] = {
     "greentrainer": {"micro_batch_size": 1, "keep": "best"},
@@ -103,22 +104,6 @@ def test_a_run_goes_on_in_another_number_of_processes(
     check_results(tmp_path / "run", folder)
 
 
-def test_a_run_whose_process_is_killed_ends_at_once_and_goes_on_to_the_same_bits(
-    models: dict[str, Path], together: Recorded, tmp_path: Path
-) -> None:
-    arguments = resumed(models, tmp_path / "run")
-    with start([arguments], 2) as torchrun:
-        wait_for(lambda: any((tmp_path / "run").glob("checkpoint-*")))
-        processes = [
-            one for one in psutil.Process(torchrun.pid).children(recursive=True) if "process_runs" in str(one.cmdline())
-        ]
-        processes[-1].kill()
-        assert torchrun.wait(60) != 0
-    assert not any(one.is_running() for one in processes)
-    launch([arguments], processes=2)
-    assert filecmp.cmp(result_file(tmp_path / "run"), result_file(together["greentrainer"][1]), shallow=False)
-
-
 def resumed(models: dict[str, Path], folder: Path) -> dict[str, Any]:
     """Arguments of the first case's run that goes on in a folder."""
     return {"model_folder": models["greentrainer"], "folder": folder, **CASES["greentrainer"]}
@@ -134,10 +119,3 @@ def check_results(found: Path, expected: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         assert_close(ours[name], tensor, msg=name)
-
-
-def wait_for(condition: Any, *, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
