@@ -55,8 +55,8 @@ class TrainingDispatcher:
 
         A free device is one of a live worker, without a job, and without a message in flight: one that was not taken up
         within `redispatch_seconds` counts as lost. A job that not every worker of its zone can run is sent to one that
-        can, and so is each where workers have several devices. The first job that waits for more devices than are free
-        keeps those that are. Jobs that stay in the queue get a reason.
+        can, and so is each where workers have several devices. A job that waits for more devices than are free keeps
+        those of one worker from the jobs behind it. Jobs that stay in the queue get a reason.
         """
         messages: dict[str, tuple[str, str]] = {}
         served = fleet.zones()
@@ -83,14 +83,13 @@ class TrainingDispatcher:
                 if job.reason == GATE_NOT_EVALUATED and not self._is_due(job, at):
                     continue
                 zones = [job.zone] if job.zone in served else served
-                fitting = self._fitting.get(job.id)
-                able = None if fitting is None else [worker for worker in fleet.workers if worker.id in fitting]
+                able = self._list_able(job, zones, fleet)
                 if not _has_room(job, zones, able, free):
-                    if able is not None and job.gpus > 1:
-                        free.reserve(able)
                     evaluations_left -= 1 if self._is_due(job, at) else 0
                     if evaluations_left < 0 or not self._is_due(job, at):
-                        if fitting != frozenset():  # a job that was not placed keeps the reason
+                        if job.gpus > 1:
+                            free.reserve(able or [])
+                        if able != []:  # a job that was not placed keeps the reason
                             left.append(job)
                         continue
                 row = queue.lock(job.id, JobStatus.QUEUED)
@@ -111,6 +110,15 @@ class TrainingDispatcher:
             session.flush()
             queue.set_waiting_reasons(_describe_waits(left, gpus_per_owner))
         send_job_messages(self._database, self._broker, messages)
+
+    def _list_able(self, job: WaitingJob, zones: Sequence[str], fleet: Fleet) -> list[Worker] | None:
+        """List the workers that can run a job as last evaluated; before that those with its devices, None for one."""
+        fitting = self._fitting.get(job.id)
+        if fitting is not None:
+            return [worker for worker in fleet.workers if worker.id in fitting]
+        if job.gpus == 1:
+            return None
+        return [worker for worker in fleet.workers if worker.zone in zones and worker.gpus >= job.gpus]
 
     def _choose_queue(self, job: Job, fleet: Fleet, free: FreeGpus) -> str | None:
         """Return the queue that a placed job is sent to, with its devices taken from `free`; None where too few are.

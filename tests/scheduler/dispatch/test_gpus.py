@@ -10,6 +10,7 @@ import redis
 
 from runtime.settings import Settings
 from scheduler import Scheduler
+from scheduler.training_dispatch import REEVALUATION_INTERVAL
 from store.database import Database
 from store.lifecycle.leases import claim
 from store.repositories.workers import WorkerRepository
@@ -19,9 +20,13 @@ from tests.scheduler.stage import START, add_job, add_worker, claim_as_worker, r
 
 
 @pytest.fixture
-def start(empty_broker: Settings, clock: ManualClock, tmp_path: Path, database: Database) -> Iterator[Scheduler]:
-    settings = empty_broker.model_copy(update={"zones": {"X": write_trace(tmp_path, [100.0] * 48)}})
-    with closing(Scheduler(settings, clock=clock)) as scheduler:
+def one_zone(empty_broker: Settings, tmp_path: Path) -> Settings:
+    return empty_broker.model_copy(update={"zones": {"X": write_trace(tmp_path, [100.0] * 48)}})
+
+
+@pytest.fixture
+def start(one_zone: Settings, clock: ManualClock, database: Database) -> Iterator[Scheduler]:
+    with closing(Scheduler(one_zone, clock=clock)) as scheduler:
         yield scheduler
 
 
@@ -86,31 +91,77 @@ def test_one_gpu_jobs_do_not_starve_a_job_on_two(
     assert sum(read_job(database, job).dispatched_at is not None for job in small) == 1
 
 
+def test_a_worker_that_joins_does_not_end_a_reservation(
+    start: Scheduler, clock: ManualClock, database: Database, broker: redis.Redis
+) -> None:
+    add_workers(database, two=2)
+    claim_as_worker(database, add_job(database, zone="X"), at=START, worker="two")
+    add_job(database, zone="X", gpus=2)
+    start.tick()
+    add_job(database, zone="X")
+    add_workers(database, one=1)
+    claim_as_worker(database, add_job(database, zone="X"), at=START, worker="one")
+    clock.now += timedelta(seconds=1)
+    start.tick()
+    assert sent_to(broker, "two", "one") == {"two": 0, "one": 0}
+
+
+def test_a_job_that_is_evaluated_again_reserves_one_worker_only(
+    start: Scheduler, clock: ManualClock, database: Database, broker: redis.Redis
+) -> None:
+    add_workers(database, first=2, second=2)
+    for worker in ("first", "second"):
+        claim_as_worker(database, add_job(database, zone="X"), at=START, worker=worker)
+    add_job(database, zone="X", gpus=2)
+    start.tick()
+    for _ in range(2):
+        add_job(database, zone="X")
+    clock.now += REEVALUATION_INTERVAL
+    start.tick()
+    assert sent_to(broker, "first", "second") == {"first": 0, "second": 1}
+
+
 def test_a_job_that_no_worker_has_the_gpus_for_waits_and_says_so(start: Scheduler, database: Database) -> None:
     add_workers(database, two=2, one=1)
     job = add_job(database, zone="X", gpus=4)
     start.tick()
+    add_workers(database, more=2)
+    start.tick()
     assert read_job(database, job).reason == "waits for a worker with 4 GPUs: the largest that is alive has 2"
     assert read_job(database, job).dispatched_at is None
+    add_workers(database, four=4)
+    start.tick()
+    assert read_job(database, job).dispatched_at is not None
 
 
 def test_a_restarted_scheduler_counts_the_messages_of_the_one_before(
-    start: Scheduler,
-    empty_broker: Settings,
-    clock: ManualClock,
-    database: Database,
-    broker: redis.Redis,
-    tmp_path: Path,
+    start: Scheduler, one_zone: Settings, clock: ManualClock, database: Database, broker: redis.Redis
 ) -> None:
     add_workers(database, two=2)
     for _ in range(3):
         add_job(database, zone="X")
     start.tick()
     start.close()
-    settings = empty_broker.model_copy(update={"zones": {"X": f"trace:{tmp_path / 'grid.csv'}"}})
-    with closing(Scheduler(settings, clock=clock)) as successor:
+    with closing(Scheduler(one_zone, clock=clock)) as successor:
         successor.tick()
     assert sent_to(broker, "two", "X") == {"two": 2, "X": 0}
+
+
+def test_a_restarted_scheduler_waits_for_a_message_whose_worker_it_does_not_know(
+    start: Scheduler, one_zone: Settings, clock: ManualClock, database: Database, broker: redis.Redis
+) -> None:
+    add_workers(database, first=2, second=2)
+    before = add_job(database, zone="X", gpus=2)
+    start.tick()
+    start.close()
+    job = add_job(database, zone="X", gpus=2)
+    with closing(Scheduler(one_zone, clock=clock)) as successor:
+        successor.tick()
+        assert sent_to(broker, "first", "second") == {"first": 1, "second": 0}
+        assert read_job(database, job).reason == "waits for a worker with 2 free GPUs: it is next"
+        claim_as_worker(database, before, at=START, worker="first")
+        successor.tick()
+    assert sent_to(broker, "first", "second") == {"first": 1, "second": 1}
 
 
 def test_a_worker_claims_as_many_jobs_as_it_has_devices(database: Database) -> None:
