@@ -11,6 +11,7 @@ from celery.signals import worker_init
 from celery.worker import state
 from sqlalchemy.exc import OperationalError
 
+from greencore.device import CPU
 from runtime.ids import new_id
 from runtime.logs import configure_logs
 from runtime.private_files import restrict_data_folder, set_private_umask
@@ -19,7 +20,7 @@ from runtime.site import SITE_NOT_SET
 from store.database import Database
 from store.pooling import require_sessions
 from worker.app import PREPARE_QUEUE, app, train_queue, worker_queue
-from worker.device import count_devices
+from worker.device import count_devices, device_name
 from worker.forking import preload_before_fork
 from worker.idle_meter import start_idle_meter
 from worker.registration import drain_on_shutdown, start_worker_heartbeat
@@ -56,11 +57,13 @@ def main(arguments: list[str]) -> None:
     if role == "train":
         if settings.site is None:
             log.warning("site.unknown", consequence=SITE_NOT_SET)
+        concurrency = count_devices(settings)
+        if device_name() == CPU and concurrency > 1:  # before torch is loaded
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // concurrency)))
         preload_before_fork()
         start_worker_heartbeat(worker_id, "train", settings)
         start_idle_meter(settings)
         drain_on_shutdown()
-        concurrency = count_devices(settings)
         queues = f"{train_queue(settings.training_site.zone)},{worker_queue(worker_id)}"
     else:
         start_worker_heartbeat(worker_id, "prepare", settings)

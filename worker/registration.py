@@ -67,7 +67,8 @@ def start_worker_heartbeat(worker_id: str, role: Role, settings: Settings) -> No
     def ready(**_: object) -> None:
         presence.start()
         zone = site.zone if role == "train" else None
-        log.info("worker.ready", worker=worker_id, role=role, zone=zone, device=device_name())
+        gpus = count_devices(settings) if role == "train" else None
+        log.info("worker.ready", worker=worker_id, role=role, zone=zone, device=device_name(), gpus=gpus)
 
     @worker_shutdown.connect(weak=False)
     def shutdown(**_: object) -> None:
