@@ -27,7 +27,7 @@ EXCLUSIVE = (
 )
 
 # What has no meaning without a service.
-SERVICE_KEYS = ("name", "zone", "deadline", "priority", "resources", "metadata")
+SERVICE_KEYS = ("name", "zone", "deadline", "priority", "metadata")
 DEFAULT_RHO = 0.6
 
 ConfigOption = Annotated[
@@ -100,6 +100,14 @@ def read_constant_rho(file: JobFile) -> float:
     if not isinstance(rho, int | float) or isinstance(rho, bool):
         raise SettingError(f"{file.path}: policy: only a constant policy has a ρ without a grid: expected --rho")
     return float(rho)
+
+
+def read_gpus(file: JobFile) -> int:
+    """Return the GPUs that a file asks for, 1 without any. Raises `SettingError` for `auto`, which needs a service."""
+    gpus = file.body.get("resources", {}).get("gpus", 1)
+    if not isinstance(gpus, int) or isinstance(gpus, bool):
+        raise SettingError(f"{file.path}: resources.gpus: {gpus!r}: without a service a number is expected, or --gpus")
+    return gpus
 
 
 def to_job_body(job: "Job", *, stored_policy: Mapping[str, Any] | None) -> dict[str, Any]:

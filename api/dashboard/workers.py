@@ -28,6 +28,7 @@ def workers_page(page: PageDep) -> HTMLResponse:
         here="workers",
         workers=workers,
         jobs={job.id: job for job in jobs_out(page.session, held)},
+        hidden={worker.id: len(jobs) - len(worker.jobs) for worker, jobs in seen},
         trains=any(worker.role == "train" and worker.state != "lost" for worker in workers),
         poll_seconds=POLL_SECONDS,
     )

@@ -259,7 +259,7 @@ class JobOut(RowModel):
             base_job=job.base_job_id,
             validation_dataset=job.validation_dataset_id,
             resources=ResourcesOut(gpus=job.gpus_asked or "auto"),
-            gpus=None if job.gpus_asked is None and job.status is JobStatus.VALIDATING else job.gpus,
+            gpus=None if job.gpus_asked is None and job.estimate is None else job.gpus,
             metadata=job.labels,
             gate=job.gate and GateOut.of(job.gate),
             progress=Progress.from_row(job, share=1.0 if job.status is JobStatus.SUCCEEDED else min(1.0, done / of)),

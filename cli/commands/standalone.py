@@ -9,7 +9,7 @@ import typer
 from cli.columns import COLUMN_OPTION, map_columns, parse_columns
 from cli.errors import SettingError
 from cli.hyperparameters import HyperparameterCommand, HyperparameterOptions, option_of, validate_hyperparameters
-from cli.job_file import SERVICE_KEYS, ConfigOption, read_constant_rho, read_job_file
+from cli.job_file import SERVICE_KEYS, ConfigOption, read_constant_rho, read_gpus, read_job_file
 from cli.options import AsJson, ColumnOptions, DataDir, Key, Url
 
 app = typer.Typer()
@@ -57,7 +57,9 @@ def train(
         str | None,
         typer.Option(help="greentrainer, a baseline that the paper compares with, or auto; default greentrainer."),
     ] = None,
-    gpus: Annotated[int, typer.Option(help="Processes that the model is divided among, one on each GPU.", min=1)] = 1,
+    gpus: Annotated[
+        int | None, typer.Option(help="Processes that the model is divided among, one on each GPU; else 1.", min=1)
+    ] = None,
     config: ConfigOption = None,
     data_dir: DataDir = None,
     hyperparameters: HyperparameterOptions = None,
@@ -91,11 +93,13 @@ def train(
     from greencore.settings.checks import check_evaluation, check_method, check_processes
     from greencore.settings.hyperparameters import SettingUnsupported
 
-    if gpus > MAX_GPUS:
-        raise SettingError(f"--gpus: {gpus} is more than {MAX_GPUS}")
+    chosen_gpus = read_gpus(file) if gpus is None else gpus
+    if not 1 <= chosen_gpus <= MAX_GPUS:
+        place = "--gpus" if gpus is not None else f"{config}: resources.gpus"
+        raise SettingError(f"{place}: {chosen_gpus}: expected 1 to {MAX_GPUS}")
     try:
         check_method(chosen, chosen_method)
-        check_processes(chosen, gpus)
+        check_processes(chosen, chosen_gpus)
         check_evaluation(chosen, has_validation="validation_dataset" in body)
     except SettingUnsupported as error:
         raise SettingError(f"{where(error.field)}: {error}") from error
@@ -116,7 +120,7 @@ def train(
         output,
         read_settings(data_dir=data_dir),
         method=chosen_method,
-        gpus=gpus,
+        gpus=chosen_gpus,
         validation_dataset=Path(body["validation_dataset"]) if "validation_dataset" in body else None,
         columns=columns,
     )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+SHORT_NUMBER = re.compile(r"[0-9]{1,9}")  # the service refuses what is none
 RELATIVE_TIME = re.compile(r"\+(\d+(?:\.\d+)?)([mhd])")
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -200,7 +201,7 @@ def _parse_run_options(
         zone=zone,
         deadline=None if deadline is None else _parse_deadline(deadline, now=datetime.now(UTC)),
         priority=priority,
-        resources=None if gpus is None else {"gpus": int(gpus) if gpus.isdecimal() else gpus},
+        resources=None if gpus is None else {"gpus": int(gpus) if SHORT_NUMBER.fullmatch(gpus) else gpus},
         hyperparameters=hyperparameters or None,
         metadata=parse_metadata(metadata or ()) or None,
     )

@@ -2,10 +2,11 @@
 
 import json
 import os
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,7 +65,7 @@ def collect(value: Value) -> list[Value]:
 
 def do_first(act: Callable[[], None]) -> None:
     """Let the first process act while the others wait; where it raises, all raise its error."""
-    packed = list[bytes]()
+    packed = list[PackedError]()
     if get_rank() == 0:
         try:
             act()
@@ -76,31 +77,42 @@ def do_first(act: Callable[[], None]) -> None:
         raise unpack_error(packed)
 
 
-def pack_error(error: BaseException | None) -> list[bytes]:
-    """Pickle an error and its causes for another process; one that cannot be pickled becomes a RuntimeError."""
-    packed = list[bytes]()
+@dataclass(frozen=True)
+class PackedError:
+    """An error as another process can load it: what makes it, of which values, and its attributes."""
+
+    kind: Any
+    values: tuple[Any, ...]
+    attributes: Mapping[str, Any]
+
+
+def pack_error(error: BaseException | None) -> list[PackedError]:
+    """Return an error and its causes, packed; one that holds what cannot be sent becomes a RuntimeError."""
+    packed = list[PackedError]()
     while error is not None and len(packed) < MAX_CAUSES:
+        reduced: Any = error.__reduce__()
+        kind, values, *attributes = reduced
         try:
-            packed.append(pickle.dumps(error.__reduce__()))
+            ForkingPickler.dumps([kind, values, attributes])
         except Exception:  # noqa: BLE001  # of whatever the error holds
-            packed.append(pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}").__reduce__()))
+            kind, values, attributes = RuntimeError, (f"{type(error).__name__}: {error}",), []
+        packed.append(PackedError(kind, values, attributes[0] if attributes else {}))
         error = error.__cause__
     return packed
 
 
-def unpack_error(packed: Sequence[bytes]) -> Exception:
+def unpack_error(packed: Sequence[PackedError]) -> Exception:
     """Return a packed error with its causes."""
-    errors = [_load_error(one) for one in packed]
+    errors = [_unpack(one) for one in packed]
     for error, cause in pairwise(errors):
         error.__cause__ = cause
     return errors[0]
 
 
-def _load_error(pickled: bytes) -> Exception:
-    kind, values, *state = pickle.loads(pickled)  # noqa: S301  # from a process of the same run
+def _unpack(packed: PackedError) -> Exception:
     # Not by its constructor, whose parameters need not be the values that the error holds.
-    error: Exception = kind.__new__(kind, *values)
-    error.__dict__.update(state[0] if state else {})
+    error: Exception = packed.kind.__new__(packed.kind, *packed.values)
+    error.__dict__.update(packed.attributes)
     return error
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from api.jobs.request import JobRequest
 from cli.errors import SettingError
-from cli.job_file import KEYS, MAX_BYTES, JobFile, read_constant_rho, read_job_file, to_job_body
+from cli.job_file import KEYS, MAX_BYTES, JobFile, read_constant_rho, read_gpus, read_job_file, to_job_body
 from cli.yaml_text import format_yaml
 from greencore.clock import utc_now
 from greencore.settings.hyperparameters import Hyperparameters
@@ -23,7 +23,7 @@ from tests.cli.service import CommandRunner
 
 HALF: dict[str, Any] = {"kind": "constant", "rho": 0.5}
 BODY_FIELDS = ("name", "model", "dataset", "validation_dataset", "method", "policy", "policy_name", "zone_requested",
-               "deadline", "priority", "hyperparameters", "metadata")  # fmt: skip
+               "deadline", "priority", "resources", "hyperparameters", "metadata")  # fmt: skip
 
 
 @pytest.fixture
@@ -107,7 +107,8 @@ def test_a_job_written_as_a_file_is_submitted_again_as_it_was(
                 "packing": True,
             },
         },
-        {"hyperparameters": {"epochs": 2, "lora": {"rank": 4}}},
+        {"hyperparameters": {"epochs": 2, "lora": {"rank": 4}}, "resources": {"gpus": 4}},
+        {"resources": {"gpus": "auto"}},
     ]
     for options in cases:
         first = client.submit(MODEL, job.dataset, **options)
@@ -313,6 +314,15 @@ def test_a_job_written_as_a_file_is_submitted_with_the_other_of_a_pair(
     again = greentune.json("submit", "--config", str(file), "--epochs", "2", "--eval-share", "0.2")
     assert again["hyperparameters"].items() >= {"epochs": 2, "max_steps": None, "eval_share": 0.2}.items()
     assert again["validation_dataset"] is None
+
+
+def test_the_gpus_of_a_file_are_those_of_a_run_without_a_service() -> None:
+    path = Path("job.yaml")
+    assert read_gpus(JobFile()) == 1
+    assert read_gpus(JobFile(path, {"resources": {"gpus": 4}})) == 4
+    for given in ("auto", True, "4"):
+        with pytest.raises(SettingError, match=r"job\.yaml: resources\.gpus: "):
+            read_gpus(JobFile(path, {"resources": {"gpus": given}}))
 
 
 def test_only_a_constant_policy_has_a_rho_for_a_run_without_a_service() -> None:

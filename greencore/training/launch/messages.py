@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from greencore.training.processes import PackedError
+
 # Of the socket, and of the key that both sides prove to know, in the environment of the processes.
 ADDRESS_VARIABLE = "GREENTUNE_RUN_SOCKET"
 KEY_VARIABLE = "GREENTUNE_RUN_KEY"
@@ -49,5 +51,5 @@ class Failed:
     `lost_contact`: it is that another process cannot be reached, whose own end says more.
     """
 
-    error: list[bytes]
+    error: list[PackedError]
     lost_contact: bool

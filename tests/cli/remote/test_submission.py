@@ -101,6 +101,7 @@ def test_each_wrong_option_is_named(greentune: CommandRunner, job: Job, tmp_path
         ("--priority", "1000", "--priority: "),
         ("--gpus", "0", "--gpus: "),
         ("--gpus", "many", "--gpus: "),
+        ("--gpus", "9" * 5000, "--gpus: "),
         ("--name", "two\nlines", "--name: holds U+000A"),
         ("--epochs", "0", "--epochs: "),
         ("--batch-size", "0", "--batch-size: "),

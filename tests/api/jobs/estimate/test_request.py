@@ -29,3 +29,11 @@ def test_a_submissions_faults_are_reported_for_an_estimate_too(estimate: Any, me
     assert response.status_code == 422
     assert [error["field"] for error in response.json()["errors"]] == ["model", "zone"]
     assert estimate(method="bitfit").json()["errors"][0]["field"] == "method"
+
+
+def test_an_estimate_takes_the_gpus_of_a_submission(estimate: Any, measured: None, worker: None) -> None:
+    several, open_number = (estimate(resources={"gpus": gpus}) for gpus in (4, "auto"))
+    assert (several.status_code, open_number.status_code) == (200, 200), several.text
+    assert any("no worker with 4 GPUs is alive" in note for note in several.json()["notes"])
+    assert any("how many GPUs hold it" in note for note in open_number.json()["notes"])
+    assert estimate(resources={"gpus": 65}).status_code == 422

@@ -24,9 +24,16 @@ def test_a_job_keeps_what_it_asked_for(
         job = JobRepository(session).lock(answer.json()["id"])
         assert job is not None
         assert (job.gpus_asked, job.gpus) == stored
-        job.gpus = 2
+        job.gpus, job.estimate = 2, {"full_flops": 1e9}
         transition(session, job, JobStatus.QUEUED, at=NOW)
     assert client.get(f"/jobs/{answer.json()['id']}").json()["gpus"] == 2
+
+
+def test_a_job_that_was_cancelled_before_its_gpus_were_chosen_has_none(submit: Any, client: TestClient) -> None:
+    job_id = submit(resources={"gpus": "auto"}).json()["id"]
+    client.post(f"/jobs/{job_id}/cancel").raise_for_status()
+    assert client.get(f"/jobs/{job_id}").json()["gpus"] is None
+    assert "the fewest that hold it" not in client.get(f"/dashboard/jobs/{job_id}").text
 
 
 @pytest.mark.parametrize("gpus", [0, 65, -1, 1.5, "two", True, None, [2]])
