@@ -6,6 +6,8 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from greencore.device import CPU, Device
+from greencore.settings.checks import check_processes
+from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
 from store.repositories.workers import WorkerRepository
 from store.tables import Worker
 
@@ -43,3 +45,16 @@ def find_largest_device(devices: Sequence[Device | None]) -> Device | None:
     """Return the device with the most memory; None where no memory is known."""
     known = [device for device in devices if device is not None]
     return max(known, key=lambda device: device.memory_bytes, default=None)
+
+
+def list_gpu_numbers(hyperparameters: Hyperparameters, devices: Sequence[Device | None]) -> list[int]:
+    """List the numbers of GPUs that `auto` may come to: 1, 2, 4 and so on, up to the most that a live worker has.
+
+    With more than rows of a step some would have none.
+    """
+    try:
+        check_processes(hyperparameters, 2)
+    except SettingUnsupported:
+        return [1]
+    most = min(max((one.gpus for one in devices if one is not None), default=1), hyperparameters.batch_size)
+    return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]

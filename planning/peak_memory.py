@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import select
@@ -14,7 +15,7 @@ from greencore.policy import Policy, parse_stored_policy
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings
 from planning.compute_costs import PAD_TO_MULTIPLE, ROW_PARAMETERS, find_token_counts
-from planning.live_devices import GIGABYTE, computes_attention, find_largest_device, get_device
+from planning.live_devices import GIGABYTE, computes_attention, find_largest_device, get_device, list_gpu_numbers
 from store.repositories.models import ModelRepository
 from store.tables import Dataset, Job, Worker
 
@@ -44,8 +45,14 @@ class JobSettings:
 
     def count_rows(self, training_rows: int) -> int:
         """Count the rows that one process computes at once."""
+        given = self.of_process
+        return min(given.rows_at_once, given.batch_size, training_rows)
+
+    @property
+    def of_process(self) -> Hyperparameters:
+        """Hyperparameters by which one process computes its part of a step's rows."""
         part = -(-self.hyperparameters.batch_size // self.gpus)
-        return min(self.hyperparameters.rows_at_once, part, training_rows)
+        return self.hyperparameters.model_copy(update={"batch_size": part})
 
     @property
     def trains_every_tensor(self) -> bool:
@@ -95,11 +102,17 @@ def explain_impossible_job(session: Session, devices: Sequence[Device | None], w
         "precision bf16": replace(wanted, hyperparameters=given.model_copy(update={"precision": "bf16"})),
         "optimizer adafactor": replace(wanted, hyperparameters=given.model_copy(update={"optimizer": "adafactor"})),
     }
+    if wanted.gpus > 1:
+        del changes["optimizer adafactor"]
     helpful = [name for name, changed in changes.items() if not _exceeds(session, largest, changed)]
+    numbers = [gpus for gpus in list_gpu_numbers(given, [largest]) if gpus > wanted.gpus]
+    enough = (gpus for gpus in numbers if not _exceeds(session, largest, replace(wanted, gpus=gpus)))
+    helpful += [f"resources.gpus {gpus}" for gpus in islice(enough, 1)]
     advice = f"with {' or '.join(helpful)} they would take less" if helpful else "a smaller model takes less"
+    of_each = f" in each of {wanted.gpus} processes" if wanted.gpus > 1 else ""
     return (
-        f"its {wanted.certain_parts} alone take {least / GIGABYTE:.3g} of {largest.memory_bytes / GIGABYTE:.3g} GB on "
-        f"the largest device of a live worker ({largest.name}): {advice}"
+        f"its {wanted.certain_parts} alone take{of_each} {least / GIGABYTE:.3g} of "
+        f"{largest.memory_bytes / GIGABYTE:.3g} GB on the largest device of a live worker ({largest.name}): {advice}"
     )
 
 
@@ -173,7 +186,10 @@ class TracedStep(PeakMemory):
         return cls(**stored)
 
     def predict(self, given: Hyperparameters, wanted: Hyperparameters, *, rows: int, tokens: int, learned: int) -> int:
-        """Predict the peak in bytes of such a step with other settings; `given` are those that it was traced with."""
+        """Predict the peak in bytes of such a step with other settings; `given` are those that it was traced with.
+
+        Both are those of one process (`JobSettings.of_process`), on as many GPUs.
+        """
         longer = max(tokens / self.tokens, learned / self.learned if self.learned else 0.0)
         share = rows / self.rows * longer
         held = max(self.gradients, self.measured_gradients)  # in the passes
@@ -198,7 +214,7 @@ def _count_least_bytes(session: Session, wanted: JobSettings, precision: RunPrec
     model = ModelRepository(session).get(wanted.model)
     if model is None:
         return None
-    each = count_bytes_per_weight(wanted.hyperparameters, precision)
+    each = count_bytes_per_weight(wanted.of_process, precision)
     trained = each.gradient + each.state if wanted.trains_every_tensor else 0
     return -(-model.parameters * (each.weight + trained) // wanted.gpus)
 
@@ -231,8 +247,9 @@ def _predict_peak(
             continue
         rows = job.training_examples if longest.source == OWN_ROWS else dataset.rows
         rows = wanted.count_rows(rows)
+        given = replace(wanted, hyperparameters=job.given)
         peak = job.traced.predict(
-            job.given, wanted.hyperparameters, rows=rows, tokens=longest.tokens, learned=longest.learned
+            given.of_process, wanted.of_process, rows=rows, tokens=longest.tokens, learned=longest.learned
         )
         basis = "the traced step of a prepared job with this model and method"
         if (rows, longest.tokens) != (job.traced.rows, job.traced.tokens):

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from greencore.device import Device, PeakMemory, RunPrecision
-from greencore.settings.checks import check_processes
-from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupported
+from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.micro_batch_choice import list_sizes
 from greencore.training.run_memory import RunMemory
 from planning.device_fit import MemoryNeed
-from planning.live_devices import GIGABYTE, find_largest_device
+from planning.live_devices import GIGABYTE, find_largest_device, list_gpu_numbers
 from planning.peak_memory import TracedStep
 
 
@@ -51,19 +50,6 @@ def fit_gpus(
             if gpus == numbers[-1]:
                 raise
     raise AssertionError("there is a number to try")
-
-
-def list_gpu_numbers(hyperparameters: Hyperparameters, devices: Sequence[Device | None]) -> list[int]:
-    """List the numbers of GPUs that `auto` may come to: 1, 2, 4 and so on, up to the most that a live worker has.
-
-    With more than rows of a step some would have none.
-    """
-    try:
-        check_processes(hyperparameters, 2)
-    except SettingUnsupported:
-        return [1]
-    most = min(max((one.gpus for one in devices if one is not None), default=1), hyperparameters.batch_size)
-    return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
 
 
 def fit_memory(memory: RunMemory, hyperparameters: Hyperparameters, devices: Sequence[Device | None]) -> MemoryEstimate:

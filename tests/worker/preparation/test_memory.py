@@ -15,7 +15,7 @@ from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.methods.step_memory import predict_step_memory
 from planning.device_fit import MemoryNeed
 from planning.live_devices import list_live_devices
-from planning.peak_memory import TracedStep
+from planning.peak_memory import JobSettings, TracedStep
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus
@@ -76,23 +76,29 @@ def test_tensors_that_are_never_trained_take_no_memory_of_a_step(prepare: Prepar
     assert fewer < every
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("precision", "gpus"), [("fp32", 1), ("bf16", 1), ("fp32", 4), ("bf16", 4)])
 def test_the_memory_of_other_batches_and_optimisers_follows_from_a_traced_step(
-    prepare: Prepare, precision: str
+    prepare: Prepare, precision: str, gpus: int
 ) -> None:
     def trace(**changed: Any) -> TracedStep:
-        traced = prepare(precision=precision, **changed).step_memory
+        traced = prepare(precision=precision, gpus=gpus, **changed).step_memory
         assert traced is not None
-        assert traced.peak == prepare(precision=precision, **changed).peak_memory_bytes
+        assert traced.peak == prepare(precision=precision, gpus=gpus, **changed).peak_memory_bytes
         return traced
+
+    def of_process(settings: dict[str, Any]) -> Hyperparameters:
+        given = Hyperparameters(**{"batch_size": 16, **settings})
+        return JobSettings("small", "full", 1.0, given, gpus).of_process
 
     base = trace()
     changes: list[dict[str, Any]] = [{"micro_batch_size": 4}, {"batch_size": 4}, {"optimizer": "sgd"}]
     for changed in changes:
         traced = trace(**changed)
-        given, wanted = (Hyperparameters(**{"batch_size": 16, **settings}) for settings in ({}, changed))
+        given, wanted = (of_process(settings) for settings in ({}, changed))
         predicted = base.predict(given, wanted, rows=traced.rows, tokens=traced.tokens, learned=traced.learned)
         assert predicted == pytest.approx(traced.peak, rel=0.15), changed
+        same = traced.predict(wanted, wanted, rows=traced.rows, tokens=traced.tokens, learned=traced.learned)
+        assert same == traced.peak, changed
         back = traced.predict(wanted, given, rows=base.rows, tokens=base.tokens, learned=base.learned)
         assert back == pytest.approx(base.peak, rel=0.15), changed
 

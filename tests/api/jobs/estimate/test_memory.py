@@ -62,9 +62,17 @@ def estimate(client: TestClient, database: Database, dataset_id: str) -> Callabl
         ModelRepository(session).put(MODEL, parameters=WEIGHTS, tensors=100, rho_floor=0.35, costs=costs, at=NOW)
         session.add(prepared_job("job_prepared", dataset_id))
 
-    def send(rho: float = 0.5, *, method: str = "greentrainer", zone: str | None = "FR", **hyperparameters: Any) -> Any:
+    def send(
+        rho: float = 0.5,
+        *,
+        method: str = "greentrainer",
+        zone: str | None = "FR",
+        gpus: int = 1,
+        **hyperparameters: Any,
+    ) -> Any:
         policy = {"kind": "constant", "rho": rho}
         body = {"model": MODEL, "dataset": dataset_id, "zone": zone, "policy": policy, "method": method}
+        body["resources"] = {"gpus": gpus}
         return client.post("/jobs/estimate", json={**body, "hyperparameters": hyperparameters})
 
     return send
@@ -140,6 +148,26 @@ def test_without_a_similar_job_the_least_is_told(estimate: Callable[..., Any], c
     each = 16 if changed.get("method") == "full" else 4 if changed.get("precision") == "fp32" else 2
     assert (found["peak_bytes"], found["least_bytes"]) == (None, each * WEIGHTS)
     assert "as the job is prepared" in found["basis"]
+
+
+def test_a_job_on_several_gpus_is_predicted_and_refused_by_one_of_its_processes(
+    estimate: Callable[..., Any], database: Database
+) -> None:
+    with database.session() as session:
+        WorkerRepository(session).record_heartbeat(
+            "large", site=Site(zone="FR"), device="NVIDIA H100", memory_bytes=80 * 10**9, computes_bf16=True, gpus=8
+        )
+        ModelRepository(session).put(MODEL, parameters=12 * WEIGHTS, tensors=100, rho_floor=0.35, at=NOW)
+        prepared = session.get_one(Job, "job_prepared")
+        prepared.gpus, prepared.hyperparameters = 4, {**prepared.hyperparameters, "batch_size": 16}
+    error = estimate(method="full").json()["errors"][0]["message"]
+    assert error.endswith("with the method lora or resources.gpus 4 they would take less")
+    refused = estimate(method="full", gpus=2).json()["errors"][0]["message"]
+    assert "alone take in each of 2 processes 96 of 80 GB" in refused
+    assert refused.endswith("with the method lora or resources.gpus 4 they would take less")
+    # Each of 4 processes computes 2 of 8 rows, with gradients of one micro-batch, in bfloat16.
+    found = read_memory(estimate(gpus=4, batch_size=8, micro_batch_size=2))
+    assert found["peak_bytes"] == 16.5 * 10**9
 
 
 def test_a_job_whose_step_could_not_be_traced_predicts_no_other(
