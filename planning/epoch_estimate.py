@@ -115,7 +115,7 @@ def estimate_epoch_from_flops(
     `own` are the job's own epochs, if it exists. Without epochs on as many, those on another number count, with the
     same work of each device.
 
-    `evaluations` are those of the whole run during training.
+    `evaluations` are those of the whole run during training, of all rows on each device.
     """
     found = _estimate_epoch_alone(
         session,
@@ -129,11 +129,11 @@ def estimate_epoch_from_flops(
     )
     if evaluations is None or not evaluations.number:
         return found
-    measured = measure_evaluations(session, model, device)
+    measured = measure_evaluations(session, model, device, gpus=gpus)
     if measured is not None:
         hours, kwh = (of_row * evaluations.rows * evaluations.number for of_row in measured)
     else:
-        share = evaluations.flops * evaluations.number / epoch_flops if epoch_flops else 0.0
+        share = gpus * evaluations.flops * evaluations.number / epoch_flops if epoch_flops else 0.0
         hours, kwh = share * found.epoch_hours, share * found.epoch_kwh
     return found.with_evaluations(hours, kwh)
 
@@ -156,7 +156,7 @@ def _estimate_epoch_alone(
             "recent epochs of its model on this device",
             "recent epochs of other models on this device",
         )
-        scaled = f"scaled to {gpus} from another number"
+        scaled = f"scaled to {gpus} GPU{'s' if gpus > 1 else ''} from runs on another number"
         samples += [
             EpochSample(of_model, [Job.model == model, on_it, as_many], 1.1, 1.5),
             EpochSample(f"{of_model}, {scaled}", [Job.model == model, on_it], 1.5, 2.0),
@@ -168,7 +168,7 @@ def _estimate_epoch_alone(
         if measured is not None:
             hours_per_flop, kwh_per_flop, spread = measured
             hours, kwh = epoch_flops * hours_per_flop, epoch_flops * kwh_per_flop
-            outside = _measure_overhead(session, model, device) or (startup_hours, startup_hours * kwh / hours)
+            outside = _measure_overhead(session, model, device, gpus) or (startup_hours, startup_hours * kwh / hours)
             return EpochEstimate(hours, kwh, startup_hours, sample.basis, False, spread, *outside)
     kind = "cpu" if device in (None, "cpu") else "gpu"
     number = gpus if kind == "gpu" else 1  # processes share their host's processor
@@ -273,18 +273,21 @@ def _spread(values: Sequence[float], sample: EpochSample) -> float:
     )
 
 
-def _measure_overhead(session: Session, model: str, device: str | None) -> tuple[float, float] | None:
-    """Return the mean hours and kWh outside of epochs of the newest jobs of this model; None without any."""
+def _measure_overhead(session: Session, model: str, device: str | None, gpus: int) -> tuple[float, float] | None:
+    """Return the mean hours and kWh outside of epochs of the newest jobs of this model; None without any.
+
+    The time is that of any number of devices, each of which loads and evaluates all; the energy is that of `gpus`.
+    """
     recent = (
-        select(Job.id)
+        select(Job.id, Job.gpus)
         .where(Job.model == model, Job.device == device, Job.status == JobStatus.SUCCEEDED)
         .order_by(Job.finished_at.desc())
         .limit(RECENT_JOBS)
+        .subquery()
     )
-    totals = select(
-        func.count(EnergyInterval.job_id.distinct()), func.sum(METERED_SECONDS), func.sum(EnergyInterval.energy_kwh)
-    )
+    kwh_of_all = func.sum(EnergyInterval.energy_kwh * gpus / recent.c.gpus)
+    totals = select(func.count(EnergyInterval.job_id.distinct()), func.sum(METERED_SECONDS), kwh_of_all)
     jobs, seconds, kwh = session.execute(
-        totals.where(EnergyInterval.job_id.in_(recent), EnergyInterval.epoch == 0)
+        totals.join(recent, recent.c.id == EnergyInterval.job_id).where(EnergyInterval.epoch == 0)
     ).one()
     return (float(seconds) / jobs / 3600, kwh / jobs) if jobs else None

@@ -35,22 +35,26 @@ def count_evaluations(
     return EvaluationWork(number, held_out_rows, epoch_flops * FORWARD_SHARE * held_out_rows / max(training_rows, 1))
 
 
-def measure_evaluations(session: Session, model: str, device: str | None) -> tuple[float, float] | None:
+def measure_evaluations(session: Session, model: str, device: str | None, *, gpus: int) -> tuple[float, float] | None:
     """Return the mean hours and kWh of a held-out row in the newest evaluations of this model; None without any.
 
+    Each of several devices evaluates all rows: the time is that of any number of them, the energy that of `gpus`.
     They are those of its newest finished jobs that were evaluated: sorting all evaluations takes too long for each job
     that waits.
     """
     jobs = (
-        select(Job.id)
+        select(Job.id, Job.gpus)
         .where(Job.model == model, Job.device == device, Job.status == JobStatus.SUCCEEDED)
         .where(exists().where(Evaluation.job_id == Job.id))
         .order_by(Job.finished_at.desc())
         .limit(RECENT_JOBS)
+        .subquery()
     )
+    kwh_of_all = (Evaluation.energy_kwh * gpus / jobs.c.gpus).label("energy_kwh")
     recent = (
-        select(Evaluation.seconds, Evaluation.energy_kwh, Evaluation.rows)
-        .where(Evaluation.job_id.in_(jobs), Evaluation.seconds > 0, Evaluation.energy_kwh.is_not(None))
+        select(Evaluation.seconds, kwh_of_all, Evaluation.rows)
+        .join(jobs, jobs.c.id == Evaluation.job_id)
+        .where(Evaluation.seconds > 0, Evaluation.energy_kwh.is_not(None))
         .order_by(Evaluation.at.desc())
         .limit(RECENT_EVALUATIONS)
         .subquery()

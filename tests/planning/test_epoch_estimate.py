@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from greencore.clock import HOUR
-from planning.epoch_estimate import ASSUMED_SPREAD, estimate_epoch, estimate_epoch_from_flops
-from planning.evaluation_work import RECENT_JOBS, measure_evaluations
+from planning.epoch_estimate import ASSUMED_SPREAD, EpochEstimate, estimate_epoch, estimate_epoch_from_flops
+from planning.evaluation_work import RECENT_JOBS, EvaluationWork, measure_evaluations
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus
@@ -18,13 +18,20 @@ FLOPS = 1e15
 
 
 def ran(
-    database: Database, hours: Sequence[float], *, model: str = "m", device: str = "cpu", outside: float = 0.0
+    database: Database,
+    hours: Sequence[float],
+    *,
+    model: str = "m",
+    device: str = "cpu",
+    outside: float = 0.0,
+    gpus: int = 1,
 ) -> str:
     """Add a finished job whose epochs of equal FLOPs took the given hours each, at 100 W."""
     job_id = add_job(database, zone="FR", hours=FLOPS / FLOPS_PER_HOUR * len(hours), epochs=len(hours))
     with database.session() as session:
         job = session.get_one(Job, job_id)
         job.status, job.model, job.device, job.finished_at = JobStatus.SUCCEEDED, model, device, START
+        job.gpus = gpus
         for number, length in enumerate([outside, *hours]):
             if number:
                 session.add(
@@ -114,8 +121,9 @@ def test_evaluations_are_measured_in_the_newest_finished_jobs(database: Database
         evaluated(3600.0, 1800.0, age=age)
         ran(database, [1.0])  # without evaluations
     with database.session() as session:
-        assert measure_evaluations(session, "m", "cpu") == pytest.approx((0.75, 0.1))
-        assert measure_evaluations(session, "other", "cpu") is None
+        assert measure_evaluations(session, "m", "cpu", gpus=1) == pytest.approx((0.75, 0.1))
+        assert measure_evaluations(session, "m", "cpu", gpus=4) == pytest.approx((0.75, 0.4))  # each evaluates all
+        assert measure_evaluations(session, "other", "cpu", gpus=1) is None
 
 
 def test_settings_override_the_assumptions(database: Database, settings: Settings) -> None:
@@ -124,3 +132,53 @@ def test_settings_override_the_assumptions(database: Database, settings: Setting
         found = estimate_epoch_from_flops(session, overridden, model="m", epoch_flops=3.6e16, device="NVIDIA H100")
     assert [found.epoch_hours, found.epoch_kwh] == pytest.approx([1.0, 0.2])
     assert found.basis == "assumptions: 10 TFLOP/s, 200 W"
+
+
+def test_epochs_on_another_number_of_gpus_are_scaled_with_a_wider_spread(
+    database: Database, settings: Settings
+) -> None:
+    def estimate(gpus: int) -> EpochEstimate:
+        with database.session() as session:
+            return estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="H100", gpus=gpus)
+
+    ran(database, [8.0], device="H100", outside=1.0)
+    alone, scaled = estimate(1), estimate(4)
+    assert (alone.epoch_hours, scaled.epoch_hours) == pytest.approx((8.0, 2.0))
+    assert (alone.epoch_kwh, scaled.epoch_kwh) == pytest.approx((0.8, 0.8))  # four times the power
+    assert (alone.outside_hours, scaled.outside_hours) == pytest.approx((1.0, 1.0))
+    assert (alone.outside_kwh, scaled.outside_kwh) == pytest.approx((0.1, 0.4))
+    assert scaled.spread > alone.spread
+    assert scaled.basis == f"{alone.basis}, scaled to 4 GPUs from runs on another number"
+    ran(database, [3.0], device="H100", gpus=4)
+    assert estimate(1).epoch_hours == alone.epoch_hours  # epochs on as many count alone
+    assert estimate(4).epoch_hours == pytest.approx(3.0)
+    assert estimate(4).basis == alone.basis
+    assert estimate(2).epoch_hours == pytest.approx((8.0 / 2 + 3.0 * 2) / 2)
+
+
+def test_another_models_epochs_on_as_many_gpus_come_after_its_own_on_another_number(
+    database: Database, settings: Settings
+) -> None:
+    ran(database, [8.0], device="H100", model="other", gpus=2)
+    ran(database, [6.0], device="H100")
+    with database.session() as session:
+        found = estimate_epoch_from_flops(session, settings, model="m", epoch_flops=FLOPS, device="H100", gpus=2)
+    assert found.epoch_hours == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(("device", "epoch_hours"), [("H100", 1.0), ("cpu", 8000.0)])
+def test_what_is_assumed_of_several_gpus_is_that_of_as_many(
+    database: Database, settings: Settings, device: str, epoch_hours: float
+) -> None:
+    work = EvaluationWork(number=2, rows=10, flops=3.6e17)
+    with database.session() as session:
+        found, alone = (
+            estimate_epoch_from_flops(
+                session, settings, model="m", epoch_flops=1.44e18, device=device, gpus=gpus, evaluations=work
+            )
+            for gpus in (4, 1)
+        )
+    assert found.epoch_hours == pytest.approx(epoch_hours)  # processes without GPUs share their host's processor
+    assert found.epoch_kwh == pytest.approx(alone.epoch_kwh)
+    assert found.evaluation_kwh == pytest.approx(4 * alone.evaluation_kwh)
+    assert found.evaluation_hours == pytest.approx(2 * found.epoch_hours)
