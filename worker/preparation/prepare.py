@@ -135,6 +135,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
         else:
             estimate = estimate_run(job, inputs, devices=devices)
         job.estimate, job.steps, job.epochs = asdict(estimate), estimate.steps, estimate.epochs
+        job.gpus = estimate.gpus
         with database.session() as session:
             check_budget(session, job, settings, at=utc_now())
     except TRANSIENT_DATABASE_ERRORS:
@@ -153,7 +154,7 @@ def _prepare(job: Job, database: Database, settings: Settings) -> None:
             wake_scheduler(session)
             return
         locked.estimate, locked.steps, locked.epochs = job.estimate, estimate.steps, estimate.epochs
-        locked.gpus = estimate.gpus
+        locked.gpus = job.gpus
         if choice is not None:
             jobs.set_method(
                 locked, choice.method, hyperparameters=job.hyperparameters, reason=choice.reason, at=utc_now()

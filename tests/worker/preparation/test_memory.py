@@ -298,6 +298,8 @@ def test_a_job_that_leaves_its_gpus_open_has_their_number_once_it_is_prepared(
     monkeypatch.setattr("worker.preparation.prepare.get_settings", lambda: settings)
     settings.datasets_dir.mkdir(parents=True, exist_ok=True)
     settings.dataset_file("rows").write_text(ROWS)
+    checked: list[int] = []
+    monkeypatch.setattr("worker.preparation.prepare.check_budget", lambda _, job, *__, **___: checked.append(job.gpus))
     two = prepare(gpus=2, gradient_checkpointing=False).peak_memory_bytes
     add_worker(database, "FR", gpus=8, device="GPU", memory_bytes=two, computes_bf16=False)
     job_id = add_job(
@@ -312,3 +314,4 @@ def test_a_job_that_leaves_its_gpus_open_has_their_number_once_it_is_prepared(
     prepare_job(job_id)
     job = read_job(database, job_id)
     assert (job.status, job.gpus_asked, job.gpus) == (JobStatus.QUEUED, None, 2), job.error
+    assert checked == [2]  # a budget is compared with what as many use
