@@ -1,5 +1,7 @@
 """Jobs go to workers with as many free devices as they want, and side by side to those with several."""
 
+import json
+from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -13,6 +15,8 @@ from scheduler import Scheduler
 from scheduler.training_dispatch import REEVALUATION_INTERVAL
 from store.database import Database
 from store.lifecycle.leases import claim
+from store.lifecycle.status import JobStatus
+from store.lifecycle.transitions import transition
 from store.repositories.workers import WorkerRepository
 from store.tables import Job
 from tests.carbon_provider_server import ManualClock
@@ -37,6 +41,27 @@ def add_workers(database: Database, **gpus: int) -> None:
 
 def sent_to(broker: redis.Redis, *workers: str) -> dict[str, int]:
     return {name: int(broker.llen(f"train.{name}")) for name in workers}
+
+
+def receive(broker: redis.Redis, *workers: str) -> list[tuple[str, str]]:
+    """Take all messages of these workers' own queues; return each one's job and its worker."""
+    found = []
+    for worker in workers:
+        while message := broker.lpop(f"train.{worker}"):
+            assert isinstance(message, str)
+            [job_id] = literal_eval(json.loads(message)["headers"]["argsrepr"])
+            found.append((job_id, worker))
+    return found
+
+
+def finish(database: Database, job_id: str) -> None:
+    with database.session() as session:
+        transition(session, session.get_one(Job, job_id), JobStatus.SUCCEEDED, at=START)
+
+
+def worker_is_idle(database: Database, name: str) -> bool:
+    with database.session() as session:
+        return WorkerRepository(session).count_free_gpus(name) > 0
 
 
 def test_a_worker_gets_as_many_jobs_as_it_has_devices(
@@ -89,6 +114,32 @@ def test_one_gpu_jobs_do_not_starve_a_job_on_two(
     start.tick()
     assert read_job(database, large).dispatched_at is not None
     assert sum(read_job(database, job).dispatched_at is not None for job in small) == 1
+
+
+def test_a_job_on_two_gpus_starts_in_a_stream_of_shorter_jobs_that_never_ends(
+    start: Scheduler, clock: ManualClock, database: Database, broker: redis.Redis
+) -> None:
+    add_workers(database, two=2, one=1)
+    running: list[tuple[str, int]] = []
+    large, began, idle = None, dict[str, int](), 0
+    for second in range(20):
+        if second == 5:
+            large = add_job(database, zone="X", gpus=2)
+        for _ in range(2):
+            add_job(database, zone="X", owner=f"owner {second % 2}")
+        start.tick()
+        for job, worker in receive(broker, "two", "one"):
+            claim_as_worker(database, job, at=clock(), worker=worker)
+            began[job] = second
+            running.append((job, second + 1))  # so that one of "two" comes free each second, and never both
+        idle += worker_is_idle(database, "one")
+        for job, _ in [each for each in running if each[1] <= second]:
+            finish(database, job)
+        running = [each for each in running if each[1] > second]
+        clock.now += timedelta(seconds=1)
+    assert large in began
+    assert began[large] < 15  # jobs that came before it go first
+    assert idle == 0
 
 
 def test_a_worker_that_joins_does_not_end_a_reservation(
