@@ -47,6 +47,11 @@ def find_largest_device(devices: Sequence[Device | None]) -> Device | None:
     return max(known, key=lambda device: device.memory_bytes, default=None)
 
 
+def select_with_gpus(devices: Sequence[Device | None], gpus: int) -> list[Device | None]:
+    """Return the devices of workers that have so many; one of which nothing is known counts as one."""
+    return [device for device in devices if gpus == 1 or (device is not None and device.gpus >= gpus)]
+
+
 def list_gpu_numbers(hyperparameters: Hyperparameters, devices: Sequence[Device | None]) -> list[int]:
     """List the numbers of GPUs that `auto` may come to: 1, 2, 4 and so on, up to the most that a live worker has.
 

@@ -19,7 +19,7 @@ from greencore.settings.hyperparameters import Hyperparameters, SettingUnsupport
 from greencore.settings.method_choice import AUTO
 from greencore.settings.method_settings import AdaptiveSettings
 from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
-from planning.live_devices import list_live_devices
+from planning.live_devices import list_gpu_numbers, list_live_devices, select_with_gpus
 from planning.method_budget import find_certain_method
 from planning.peak_memory import JobSettings, explain_impossible_job
 from store.repositories.datasets import DatasetRepository
@@ -199,14 +199,13 @@ def _device_errors(
     within = timedelta(seconds=context.settings.lease_seconds)
     list_devices = partial(list_live_devices, session, zone=request.zone, within=within)
     devices = list_devices(attention=request.hyperparameters.attention)
-    most = max((device.gpus for device in devices if device is not None), default=1)
-    gpus = request.resources.asked or most
-    if gpus > 1:
-        devices = [device for device in devices if device is not None and device.gpus >= gpus]
-    wanted = JobSettings.of(name, method, policy, request.hyperparameters, gpus)
-    reason = explain_impossible_job(session, devices, wanted)
-    if reason is not None:
-        yield FieldProblem(field="model", message=f"given {name!r}: {reason}")
+    asked = request.resources.asked
+    reasons = []
+    for gpus in list_gpu_numbers(request.hyperparameters, devices) if asked is None else [asked]:
+        wanted = JobSettings.of(name, method, policy, request.hyperparameters, gpus)
+        reasons.append(explain_impossible_job(session, select_with_gpus(devices, gpus), wanted))
+    if None not in reasons:
+        yield FieldProblem(field="model", message=f"given {name!r}: {reasons[-1]}")
     if request.hyperparameters.attention == "flash" and not devices and list_devices():
         zone = "" if request.zone is None else f" in zone {request.zone}"
         message = f"given 'flash', which needs a GPU, and every live worker{zone} trains on a CPU"

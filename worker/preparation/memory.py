@@ -8,7 +8,7 @@ from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.micro_batch_choice import list_sizes
 from greencore.training.run_memory import RunMemory
 from planning.device_fit import MemoryNeed
-from planning.live_devices import GIGABYTE, find_largest_device, list_gpu_numbers
+from planning.live_devices import GIGABYTE, find_largest_device, list_gpu_numbers, select_with_gpus
 from planning.peak_memory import TracedStep
 
 
@@ -43,9 +43,9 @@ def fit_gpus(
     """
     numbers = list_gpu_numbers(hyperparameters, devices) if asked is None else [asked]
     for gpus in numbers:
-        with_as_many = [one for one in devices if gpus == 1 or (one is not None and one.gpus >= gpus)]
+        there = select_with_gpus(devices, gpus)
         try:
-            return gpus, fit_memory(replace(memory, processes=gpus), hyperparameters, with_as_many)
+            return gpus, fit_memory(replace(memory, processes=gpus), hyperparameters, there)
         except DeviceTooSmall:
             if gpus == numbers[-1]:
                 raise

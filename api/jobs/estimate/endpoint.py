@@ -35,7 +35,7 @@ from greencore.settings.recipe_text import describe_recipe
 from planning.compute_costs import EpochWorkload, WorkloadUnknown
 from planning.epoch_estimate import EpochEstimate
 from planning.eta import load_queue_backlog
-from planning.live_devices import list_live_devices
+from planning.live_devices import list_live_devices, select_with_gpus
 from planning.peak_memory import JobSettings, predict_memory
 from store.repositories.jobs import NewJob, adapt_policy_to_method
 from store.tables import Dataset
@@ -125,8 +125,7 @@ def _memory_out(session: Session, context: AppContext, new: NewJob, policy: Poli
     wanted = JobSettings.of(new.model, new.method, policy, hyperparameters, new.gpus)
     within = timedelta(seconds=context.settings.lease_seconds)
     devices = list_live_devices(session, zone=new.zone, within=within, attention=hyperparameters.attention)
-    if new.gpus > 1:
-        devices = [device for device in devices if device is not None and device.gpus >= new.gpus]
+    devices = select_with_gpus(devices, new.gpus)
     return MemoryOut.from_row(predict_memory(session, devices, session.get_one(Dataset, new.dataset_id), wanted))
 
 

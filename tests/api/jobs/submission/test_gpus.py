@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from runtime.site import Site
 from store.database import Database
 from store.lifecycle.status import JobStatus
 from store.lifecycle.transitions import transition
 from store.repositories.jobs import JobRepository
-from tests.api.conftest import NOW
+from store.repositories.models import ModelRepository
+from store.repositories.workers import WorkerRepository
+from tests.api.conftest import MODEL, NOW
 from tests.api.jobs.submission.submissions import error_fields, error_message
 
 
@@ -54,3 +57,27 @@ def test_what_several_processes_do_not_support_is_refused_on_several_gpus(submit
     assert error_message(refused)
     for gpus in (1, "auto"):
         assert submit(resources={"gpus": gpus}, hyperparameters={name: value}).status_code == 201
+
+
+def test_an_open_number_is_refused_only_where_no_number_would_do(submit: Any, database: Database) -> None:
+    def add_worker(name: str, gpus: int, memory_bytes: int) -> None:
+        with database.session() as session:
+            WorkerRepository(session).record_heartbeat(
+                name, site=Site(zone="FR"), device="NVIDIA", memory_bytes=memory_bytes, computes_bf16=True, gpus=gpus
+            )
+
+    with database.session() as session:
+        ModelRepository(session).put(MODEL, parameters=10**9, tensors=100, rho_floor=0.35, at=NOW)
+    job = {"method": "full", "resources": {"gpus": "auto"}}
+    add_worker("small", gpus=4, memory_bytes=10**9)
+    refused = submit(**job)
+    assert error_fields(refused) == ["model"]
+    assert "alone take in each of 4 processes 4 of 1 GB" in error_message(refused)
+    add_worker("large", gpus=1, memory_bytes=10**11)
+    assert submit(**job).status_code == 201
+
+
+def test_a_worker_with_too_few_gpus_is_no_processor(submit: Any, database: Database) -> None:
+    with database.session() as session:
+        WorkerRepository(session).record_heartbeat("gpu", site=Site(zone="FR"), device="NVIDIA H200", gpus=1)
+    assert submit(resources={"gpus": 4}, hyperparameters={"attention": "flash"}).status_code == 201
