@@ -162,6 +162,21 @@ def test_a_waiting_jobs_eta_includes_the_queue_before_it(database: Database) -> 
     assert "1 running and 1 queued jobs before it" in found.basis
 
 
+def test_a_waiting_jobs_eta_counts_the_devices_of_jobs_on_several(database: Database) -> None:
+    """Of four devices three run a job of 6 device hours; then the two that are wanted are free."""
+    claim_as_worker(database, add_job(database, zone="FR", hours=6.0, gpus=3, rho=1.0), at=START)
+    mine = add_job(database, zone="FR", hours=2.0, gpus=2)
+    on_two = EpochEstimate(1.0, 0.06, 0.0, "its own epochs")
+    with database.session() as session:
+        job = session.get_one(Job, mine)
+        found, with_more = (compute_waiting_eta(session, job, on_two, gpus=gpus, at=START) for gpus in (4, 5))
+    assert found is not None
+    assert with_more is not None
+    assert (found.finishes_at - START) / HOUR == pytest.approx(6 / 4 + 0.6)
+    assert (with_more.finishes_at - START) / HOUR == pytest.approx(0.6)
+    assert found.basis.endswith("1 running and 0 queued jobs before it, on 4 devices")
+
+
 def test_a_paused_jobs_eta_has_the_evaluations_of_the_steps_left(database: Database) -> None:
     job_id = add_job(database, zone="FR", hours=1.0, steps=10, steps_done=5)
     found = EpochEstimate(1.0, 0.06, 0.1, "its own epochs", outside_hours=0.2).with_evaluations(2.0, 0.1)

@@ -97,6 +97,26 @@ def test_a_job_that_no_live_device_holds_waits_with_the_figures(
     assert (broker.llen("train.CLEAN"), broker.llen("train.DIRTY")) == (0, 0)
 
 
+def test_a_job_on_several_gpus_goes_to_a_zone_with_a_worker_whose_devices_hold_it(
+    scheduler: Scheduler, database: Database, broker: redis.Redis
+) -> None:
+    for name, zone, size, gpus in (("pair", "CLEAN", 8, 2), ("large", "DIRTY", 80, 4)):
+        add_worker(database, zone, name=name, device="GPU", memory_bytes=size * GIGABYTE, computes_bf16=True, gpus=gpus)
+    needs = {"bf16": need(30), "fp32": need(30)}
+    anywhere, clean, four = (
+        add_job(database, zone=zone, gpus=gpus, estimate={"full_flops": 1e9, "memory_needs": needs})
+        for zone, gpus in ((None, 2), ("CLEAN", 2), ("CLEAN", 4))
+    )
+    scheduler.tick()
+    assert read_job(database, anywhere).zone == "DIRTY"
+    assert broker.llen("train.large") == 1
+    # The GPU of 24 GB is alone in its machine, and not the closest.
+    assert read_job(database, clean).reason == (
+        "waits for a worker whose device holds the 30 GB of its steps: the closest that is alive (GPU) has 8 GB"
+    )
+    assert read_job(database, four).reason == "waits for a worker with 4 GPUs: the largest that is alive has 2"
+
+
 @pytest.mark.parametrize(
     ("needs", "given", "least", "closest"),
     [
