@@ -1,19 +1,23 @@
-"""Scripts in several processes that torchrun starts, as a run on several GPUs has them."""
+"""Scripts in several processes of torchrun's agent, as a run on several GPUs has them."""
 
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from greencore.training.launch.agent import run_agent
+
 
 def start_processes(script: str, *arguments: str, processes: int, **options: Any) -> "subprocess.Popen[str]":
     """Start a script; `options` are those of `Popen`."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, __file__, str(processes), script, *arguments]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, script, *arguments], env=environment, text=True, **options)
+    return subprocess.Popen(command, env=environment, text=True, **options)
 
 
 def run_processes(script: str, *arguments: str, processes: int, seconds: float) -> str:
@@ -28,15 +32,27 @@ def run_processes(script: str, *arguments: str, processes: int, seconds: float) 
 
 
 def find_processes(starter: int | None = None) -> dict[str, psutil.Process]:
-    """Return `torchrun` ("agent") and the processes, by rank, of a run that this process or `starter` has started."""
+    """Return the agent ("agent") and the processes, by rank, of a run that this process or `starter` has started."""
     found = {}
     for process in psutil.Process(starter).children(recursive=True):
         try:
-            command, environment = process.cmdline(), process.environ()
+            command, name = process.cmdline(), process.name()
         except psutil.Error:  # it is ending
             continue
-        if "torch.distributed.run" in command:
+        if "greencore.training.launch.agent" in command:
             found["agent"] = process
-        elif "greencore.training.launch.process" in command:
-            found[environment["RANK"]] = process
+        elif name.startswith("greentune-"):
+            found[name.removeprefix("greentune-")] = process
     return found
+
+
+def run_script(script: str, *arguments: str) -> None:
+    """Run a script in this process."""
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    processes, *rest = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        run_agent(run_script, *rest, processes=int(processes), folder=folder, preload=["greencore.training.run"])

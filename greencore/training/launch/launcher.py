@@ -40,7 +40,7 @@ from greencore.training.run import TrainingResult
 
 log = logging.getLogger(__name__)
 
-PROGRAM = "greencore.training.launch.process"
+AGENT = "greencore.training.launch.agent"
 SILENCE_SECONDS = 3600.0
 POLL_SECONDS = 0.2
 # For the report of a process that another has lost contact with.
@@ -117,10 +117,7 @@ class _Processes:
         self._accepting.start()
         threads = str(max(1, (os.cpu_count() or 1) // self._count))
         self._agent = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self._count}"),
-                *("-m", PROGRAM),
-            ],
+            [sys.executable, "-m", AGENT, str(self._count), self._folder.name],
             env={"OMP_NUM_THREADS": threads, **os.environ, ADDRESS_VARIABLE: self._address, KEY_VARIABLE: key.hex()},
             start_new_session=True,  # signals to this process and its terminal are its own: it ends the others
         )

@@ -1,9 +1,10 @@
-"""One process of a run in several: `python -m greencore.training.launch.process`, as `torchrun` starts it."""
+"""One process of a run in several, as `greencore.training.launch.agent` starts it."""
 
 import logging
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Train this process's part of the run, and report its end; ends at once where the process that asked is gone."""
+    with suppress(OSError):  # the name that `ps` and `top` show
+        Path("/proc/self/comm").write_text(f"greentune-{os.environ['RANK']}")
     key = bytes.fromhex(os.environ.pop(KEY_VARIABLE))
     with Client(os.environ[ADDRESS_VARIABLE], authkey=key) as connection:
         caller = _Caller(connection)
@@ -120,7 +123,3 @@ class _CallingCheckpoints(CheckpointFolder):
 
     def on_checkpoint_failed(self, step: int, error: DiskFull) -> None:
         self._caller.call("checkpoints", "on_checkpoint_failed", step, error)
-
-
-if __name__ == "__main__":
-    main()

@@ -128,15 +128,14 @@ def test_where_memory_runs_out_in_one_process_all_start_again_with_half_the_rows
         textwrap.dedent(
             """
             import os
-            if os.environ.get("RANK") == "1":
-                import torch
-                from greencore.training.batches.micro_batches import MicroBatchCollator
-                collate = MicroBatchCollator.collate_micro_batches
-                def collate_what_fits(self, rows):
-                    if self.size > 1:
-                        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-                    return collate(self, rows)
-                MicroBatchCollator.collate_micro_batches = collate_what_fits
+            import torch
+            from greencore.training.batches.micro_batches import MicroBatchCollator
+            collate = MicroBatchCollator.collate_micro_batches
+            def collate_what_fits(self, rows):
+                if self.size > 1 and os.environ["RANK"] == "1":
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+                return collate(self, rows)
+            MicroBatchCollator.collate_micro_batches = collate_what_fits
             """
         )
     )
