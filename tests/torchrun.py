@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from greencore.training.launch.agent import run_agent
+from greencore.agents.agent import run_agent
 
 
 def start_processes(script: str, *arguments: str, processes: int, **options: Any) -> "subprocess.Popen[str]":
@@ -39,7 +39,7 @@ def find_processes(starter: int | None = None) -> dict[str, psutil.Process]:
             command, name = process.cmdline(), process.name()
         except psutil.Error:  # it is ending
             continue
-        if "greencore.training.launch.agent" in command:
+        if "greencore.agents.agent" in command:
             found["agent"] = process
         elif name.startswith("greentune-"):
             found[name.removeprefix("greentune-")] = process
@@ -55,4 +55,4 @@ def run_script(script: str, *arguments: str) -> None:
 if __name__ == "__main__":
     processes, *rest = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        run_agent(run_script, *rest, processes=int(processes), folder=folder, preload=["greencore.training.run"])
+        run_agent(run_script, *rest, processes=int(processes), folder=folder)

@@ -1,23 +1,18 @@
-"""What the processes of a run and the one that started them say to each other, through a local socket."""
+"""What the processes of a run and the one that started them say to each other, through a socket."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from greencore.training.processes import PackedError
 
-# Of the socket, and of the key that both sides prove to know, in the environment of the processes.
-ADDRESS_VARIABLE = "GREENTUNE_RUN_SOCKET"
-KEY_VARIABLE = "GREENTUNE_RUN_KEY"
-
 Target = Literal["listener", "checkpoints", "rho"]
 
 
 @dataclass(frozen=True)
 class Started:
-    """A process is there: its rank, and its id, by which it can be killed."""
+    """A process is there, of this rank."""
 
     rank: int
-    pid: int
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,19 @@
-"""One process of a run in several, as `greencore.training.launch.agent` starts it."""
+"""One process of a run in several, as `greencore.agents.agent` starts it."""
 
 import logging
 import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from greencore.agents.inbox import KEY_VARIABLE, connect
 from greencore.disk import DiskFull
 from greencore.training.checkpoints.folder import CheckpointFolder
-from greencore.training.launch.messages import (
-    ADDRESS_VARIABLE,
-    KEY_VARIABLE,
-    Answer,
-    Call,
-    Ended,
-    Failed,
-    Started,
-    Target,
-)
+from greencore.training.launch.messages import Answer, Call, Ended, Failed, Started, Target
 from greencore.training.listener import TrainingListener
 from greencore.training.processes import get_rank, is_lost_contact, join_processes, leave_processes, pack_error
 from greencore.training.run import fine_tune
@@ -33,10 +25,10 @@ def main() -> None:
     """Train this process's part of the run, and report its end; ends at once where the process that asked is gone."""
     with suppress(OSError):  # the name that `ps` and `top` show
         Path("/proc/self/comm").write_text(f"greentune-{os.environ['RANK']}")
-    key = bytes.fromhex(os.environ.pop(KEY_VARIABLE))
-    with Client(os.environ[ADDRESS_VARIABLE], authkey=key) as connection:
+    with connect(os.environ) as connection:
+        del os.environ[KEY_VARIABLE]
         caller = _Caller(connection)
-        connection.send(Started(int(os.environ["RANK"]), os.getpid()))
+        connection.send(Started(int(os.environ["RANK"])))
         try:
             join_processes()
             result = _train(caller, caller.receive())

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from greencore.agents.machines import OtherMachines
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.batches.micro_batches import HalvedMicroBatch
 from greencore.training.launch.launcher import ProcessesLost, fine_tune_in_processes
@@ -36,8 +37,18 @@ class Actor(Recorder):
             self._act()
 
 
-def train(model: Path, folder: Path, listener: Recorder, *, silence: float = 300, **settings: Any) -> TrainingResult:
-    return fine_tune_in_processes(2, **arguments(model, folder, listener, **settings), silence_seconds=silence)
+def train(
+    model: Path,
+    folder: Path,
+    listener: Recorder,
+    *,
+    processes: int = 2,
+    silence: float = 300,
+    others: OtherMachines | None = None,
+    **settings: Any,
+) -> TrainingResult:
+    run = arguments(model, folder, listener, **settings)
+    return fine_tune_in_processes(processes, **run, silence_seconds=silence, others=others)
 
 
 def arguments(model: Path, folder: Path, listener: Recorder, **settings: Any) -> dict[str, Any]:
@@ -79,7 +90,8 @@ def test_a_killed_torchrun_leaves_no_process(model_folder: Path, tmp_path: Path)
     with pytest.raises(ProcessesLost, match="torchrun"):
         train(model_folder, tmp_path / "run", Actor(kill), epochs=1000)
     assert set(started) == {"0", "1", "agent"}
-    assert not any(process.is_running() for process in started.values())
+    _, alive = psutil.wait_procs(started.values(), timeout=10)  # until their new parent has taken note
+    assert alive == []
 
 
 def test_a_process_that_hangs_ends_the_run(model_folder: Path, tmp_path: Path) -> None:
