@@ -13,6 +13,7 @@ from greencore.training.listener import TrainingListener
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.run import fine_tune
 from tests.torchrun import start_processes
+from tests.traces import remember_traces
 
 # Rows of several lengths and a short last step, so that the processes' parts differ.
 ROWS = [PromptRow(f"w{1 + n} w2 w3 w4" + " w5" * (n % 3), " w7 w8 w9" + " w10" * (n % 4)) for n in range(22)]
@@ -43,7 +44,7 @@ def run(
 ) -> Recorder:
     """Run in this process's part of a run, whose folder is `folder`."""
     recorder = Recorder(stop_after)
-    given = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-3, "seed": 0, **settings}
+    given = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-3, "seed": 0, "max_new_tokens": 2, **settings}
     fine_tune(
         model_folder=model_folder,
         rows=ROWS,
@@ -93,6 +94,7 @@ def main() -> None:
 if __name__ == "__main__":
     import torch
 
-    main()
+    with remember_traces():
+        main()
     # Left to the interpreter's end, the group's threads may be torn down while they run, which aborts the process.
     torch.distributed.destroy_process_group()

@@ -21,7 +21,14 @@ from tests.greencore.training.process_runs import ROWS, Recorder
 from tests.torchrun import find_processes
 
 RHO = (0.6, 0.8)
-SETTINGS = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "seed": 0, "micro_batch_size": 1}
+SETTINGS = {
+    "epochs": 2,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "seed": 0,
+    "micro_batch_size": 1,
+    "max_new_tokens": 2,
+}
 
 
 class Actor(Recorder):

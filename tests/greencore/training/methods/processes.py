@@ -22,6 +22,7 @@ from greencore.training.methods.callback import BaselineCallback
 from greencore.training.models.loading import load_model
 from tests.greencore.training.methods.trainers import counting_trainer
 from tests.torchrun import run_processes
+from tests.traces import remember_traces
 
 ROWS = [PromptRow(f"w{1 + number} w2 w3 w4 w5 w6", " w7 w8 w9 w10") for number in range(40)]
 ROWS_A_STEP, EPOCHS = 4, 4
@@ -134,6 +135,7 @@ def _gather(parameter: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with remember_traces():
+        main(Path(sys.argv[1]))
     # Left to the interpreter's end, the group's threads may be torn down while they run, which aborts the process.
     torch.distributed.destroy_process_group()
