@@ -154,7 +154,7 @@ def _find_interface(address: str) -> str:
 
 
 def _end_with_starter() -> None:
-    """End this process and all that it has started once nobody holds the other end of its standard input."""
+    """End this process and all that it has started once no process holds the other end of its standard input."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     os.killpg(0, signal.SIGKILL)

@@ -17,7 +17,7 @@ Address = str | tuple[str, int]  # a file of this machine, or a host and a port
 # In the environment of a process: the address, and the key that both sides prove to know before they read more.
 ADDRESS_VARIABLE = "GREENTUNE_RUN_ADDRESS"
 KEY_VARIABLE = "GREENTUNE_RUN_KEY"
-# Connections beside those of the processes: of whoever else finds the port, and cannot prove to know the key.
+# Connections beside those of the processes: of others that find the port, and cannot prove to know the key.
 SPARE_CONNECTIONS = 16
 END_SECONDS = 30.0
 RETRY_SECONDS = 0.1

@@ -15,7 +15,7 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Invitation:
-    """What a machine needs to join one start of a run: JSON values. Whoever has it can take part: it is a secret.
+    """What a machine needs to join one start of a run: JSON values. Who has it can take part: it is a secret.
 
     `processes` are those of each of the `machines`, whose agents meet at `host` and `port`. `environment` has the
     address and the key of the process that started the run.

@@ -1,1 +1,1 @@
-"""Runs of `fine_tune` in several processes, which `torchrun` starts and which report to the one that asked for them."""
+"""Runs of `fine_tune` in several processes, which agents start and which report to the one that asked for them."""
