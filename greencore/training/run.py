@@ -17,7 +17,6 @@ from transformers import (
 from greencore.dataset import Row
 from greencore.settings.checks import check_processes
 from greencore.settings.hyperparameters import Hyperparameters
-from greencore.settings.method_settings import AdaptiveSettings
 from greencore.training.batches.batch_layout import OrderedSampler, choose_layout
 from greencore.training.batches.batch_shapes import is_encoder_decoder, row_lengths
 from greencore.training.batches.learned_positions import LearnedPositionsCollator, choose_logit_positions
@@ -51,14 +50,16 @@ from greencore.training.listener import (
     share_decisions,
 )
 from greencore.training.methods.baselines import Baseline, add_adapter
-from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback, RhoSchedule
+from greencore.training.methods.callback import RhoSchedule, build_callback
 from greencore.training.methods.epoch_ledger import EpochReport
 from greencore.training.methods.modes import set_use_cache
 from greencore.training.methods.parallelism import initialise_sharding
+from greencore.training.methods.selection_callback import SelectionCallback
 from greencore.training.micro_batch_choice import load_or_measure_micro_batch
 from greencore.training.models.loading import enable_gradient_checkpointing, load_model, load_tokenizer
 from greencore.training.models.precision import PRECISION_FILE_NAME, choose_device, recall_precision
 from greencore.training.models.result import save_result
+from greencore.training.models.whole_groups import allow_whole_groups
 from greencore.training.processes import agree, count_processes, join_processes
 from greencore.training.recipe import build_training_arguments
 from greencore.training.run_memory import RunMemory, load_or_choose_recomputation
@@ -150,9 +151,11 @@ def fine_tune(
     except TrainingStopped:
         return TrainingResult(completed=False)
 
-    model, epochs, end = _train(
-        setup, hyperparameters, rho, method, folder=folder, checkpoints=checkpoints, listener=listener
-    )
+    with allow_whole_groups(folder, hyperparameters) as keep_whole:
+        adaptive = build_callback(method, rho, hyperparameters.adaptive, keep_whole=keep_whole)
+        model, epochs, end = _train(
+            setup, hyperparameters, adaptive, method, folder=folder, checkpoints=checkpoints, listener=listener
+        )
     stopped = TrainingResult(completed=False, before=before.evaluation, epochs=epochs)
     if end is None:
         return stopped
@@ -286,7 +289,7 @@ class _End:
 def _train(
     setup: _Setup,
     hyperparameters: Hyperparameters,
-    rho: RhoSchedule,
+    adaptive: SelectionCallback,
     method: Method,
     *,
     folder: Path,
@@ -300,11 +303,6 @@ def _train(
     model, config = setup.model, setup.model.config
     use_cache = getattr(config, "use_cache", None)
     model = add_adapter(method, model, hyperparameters.lora)
-    adaptive: GreenTrainerCallback | BaselineCallback
-    if method == "greentrainer":
-        adaptive = GreenTrainerCallback(rho, **dict(hyperparameters.adaptive or AdaptiveSettings()))
-    else:
-        adaptive = BaselineCallback(method)
     evaluations = EvaluationCallback(listener, setup.evaluator, hyperparameters, use_cache=use_cache)
     progress = ListenerCallback(listener, adaptive, evaluations.ledger)
     collator = MicroBatchCollator(

@@ -101,7 +101,8 @@ class CheckpointedTrainer(Trainer):
     def _add_gradients(self, model: torch.nn.Module, step: StepRows) -> torch.Tensor:
         self._token_loss, self._learned_tokens = torch.zeros(()), 0
         batches, processes = self._collator.collate_micro_batches(step.rows), count_processes()
-        set_gradient_types(model.parameters(), parts=len(batches))
+        # what is frozen may be whole; trained later, it is sharded, with gradients of FSDP2's type
+        set_gradient_types([p for p in model.parameters() if p.requires_grad], parts=len(batches))
         loss = torch.zeros((), device=self.args.device)
         shares = compute_shares(batches, encoder=is_encoder_decoder(self.model), everywhere=True)
         for batch, share in zip(batches, shares, strict=True):

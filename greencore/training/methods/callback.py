@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import TrainerState, TrainingArguments
 
 from greencore.backprop import BudgetTooSmall, NotFinite, Selection
 from greencore.backprop.importance import importance_of_gradients
-from greencore.backprop.shards import free_gathered
 from greencore.model_names import TensorRoles
-from greencore.settings.method_settings import Metric
+from greencore.settings.method_settings import AdaptiveSettings, Metric
 from greencore.training.batches.micro_batches import get_rows_computed_at_once
 from greencore.training.finite_checks import explain_non_finite
 from greencore.training.methods.baselines import Baseline, list_trained_tensors
@@ -74,11 +73,12 @@ class GreenTrainerCallback(SelectionCallback):
         never_train: Sequence[str] = (),
         always_train: Sequence[str] = (),
         optimizer_state: OptimizerStatePolicy = "release",
+        keep_whole: bool = False,
         on_epoch: Callable[[EpochReport], None] | None = None,
     ) -> None:
         if reselect_every is not None and reselect_every < 1:
             raise ValueError(f"reselect_every is {reselect_every}: expected at least 1 optimiser step, or None")
-        super().__init__(optimizer_state=optimizer_state, on_epoch=on_epoch)
+        super().__init__(optimizer_state=optimizer_state, keep_whole=keep_whole, on_epoch=on_epoch)
         self._rho = rho
         self._metric: Metric = metric
         self._probe = None if probe_batches is None else ImportanceProbe(metric, probe_batches)
@@ -98,9 +98,10 @@ class GreenTrainerCallback(SelectionCallback):
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         ledger = self._current_ledger
         if ledger.measurement is None and ledger.rho < 1 and self._is_reselection_due(state):
-            free_gathered(kwargs["model"])  # by an evaluation
+            self._whole.release()
             self._probe_and_select(ledger, args, state, kwargs)
             self._apply_selection(state, kwargs["optimizer"])
+        self._whole.begin_step()
         if ledger.measurement is not None:
             self._max_grad_norm, args.max_grad_norm = args.max_grad_norm, 0.0
 
@@ -245,8 +246,14 @@ class BaselineCallback(SelectionCallback):
     alone is trained.
     """
 
-    def __init__(self, method: Baseline, *, on_epoch: Callable[[EpochReport], None] | None = None) -> None:
-        super().__init__(optimizer_state="keep", on_epoch=on_epoch)
+    def __init__(
+        self,
+        method: Baseline,
+        *,
+        keep_whole: bool = False,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+    ) -> None:
+        super().__init__(optimizer_state="keep", keep_whole=keep_whole, on_epoch=on_epoch)
         self._method: Baseline = method
 
     def _open_epoch_ledger(
@@ -262,3 +269,12 @@ class BaselineCallback(SelectionCallback):
         ledger = EpochLedger(epoch, 1.0)
         ledger.add_selection(Reselection(state.global_step, tensors))
         return ledger
+
+
+def build_callback(
+    method: str, rho: RhoSchedule, settings: AdaptiveSettings | None, *, keep_whole: bool
+) -> SelectionCallback:
+    """Return the callback that trains by a method: "greentrainer" with its settings, or a baseline, which has none."""
+    if method == "greentrainer":
+        return GreenTrainerCallback(rho, keep_whole=keep_whole, **dict(settings or AdaptiveSettings()))
+    return BaselineCallback(cast(Baseline, method), keep_whole=keep_whole)

@@ -11,13 +11,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from greencore.backprop import BudgetTooSmall, TensorCost
 from greencore.backprop.selection.importance_curve import ConcaveCurve
-from greencore.backprop.shards import free_gathered
 from greencore.model_names import TensorRoles
-from greencore.training.batches.batch_shapes import get_step_shape, is_encoder_decoder, measure_batch_shapes
+from greencore.training.batches.batch_shapes import StepShape, get_step_shape, is_encoder_decoder, measure_batch_shapes
 from greencore.training.finite_checks import check_gradients, check_model
 from greencore.training.methods.epoch_ledger import EpochLedger, EpochReport, Reselection
 from greencore.training.methods.parallelism import prepare_sharded_model
 from greencore.training.methods.step_costs import StepCosts
+from greencore.training.models.whole_groups import WholeGroups
 from greencore.training.processes import sum_over_processes
 
 OptimizerStatePolicy = Literal["release", "host", "keep"]
@@ -32,7 +32,8 @@ class SelectionCallback(TrainerCallback, ABC):
     FLOPs are compared with full fine-tuning of the same model on the same batches, for an adapter too. A run resumed
     within an epoch continues with the selection in its checkpoint. The model may run in several processes, replicated
     (DDP) or sharded (FSDP2); all of them select the same tensors. The trained parameters change, so that
-    `ddp_find_unused_parameters` must not be off. FLOPs are those of the model's own loss: TRL's SFTTrainer
+    `ddp_find_unused_parameters` must not be off. With `keep_whole` frozen groups of a sharded model stay whole in every
+    process where memory allows (`WholeGroups`). FLOPs are those of the model's own loss: TRL's SFTTrainer
     computes the output embedding's logits once more in its backward pass, for every method alike. At the end of
     training every tensor is trainable again. Raises as training begins `ParallelismUnsupported` for a model that is
     distributed in another way (FSDP1, DeepSpeed, tensor parallelism), and `ModelError` for one whose weights are not
@@ -43,6 +44,7 @@ class SelectionCallback(TrainerCallback, ABC):
         self,
         *,
         optimizer_state: OptimizerStatePolicy = "release",
+        keep_whole: bool = False,
         on_epoch: Callable[[EpochReport], None] | None = None,
     ) -> None:
         if optimizer_state not in get_args(OptimizerStatePolicy):
@@ -50,7 +52,7 @@ class SelectionCallback(TrainerCallback, ABC):
                 f"optimizer_state is one of {', '.join(get_args(OptimizerStatePolicy))}, got {optimizer_state!r}"
             )
         self._optimizer_state: OptimizerStatePolicy = optimizer_state
-        self._on_epoch = on_epoch
+        self._on_epoch, self._keep_whole = on_epoch, keep_whole
         self._parameters: dict[str, torch.nn.Parameter] = {}
         self._hook: Any = None
         self._encoder = False
@@ -84,6 +86,8 @@ class SelectionCallback(TrainerCallback, ABC):
             encoder=self._encoder,
             longest_of_stream=getattr(getattr(model, "config", None), "max_position_embeddings", None) or 2048,
         )
+        longest = StepShape(self._shapes.rows, self._shapes.longest)
+        self._whole = WholeGroups(model, longest, enabled=self._keep_whole)
         roles = self._assign_roles(model)
         self._costs = StepCosts(
             model, self._shapes, names=self._parameters.keys(), always=roles.always, never=roles.never
@@ -94,7 +98,7 @@ class SelectionCallback(TrainerCallback, ABC):
         self._ledger = EpochLedger.from_json(saved) if saved else None
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        free_gathered(kwargs["model"])  # by an evaluation
+        self._whole.release()
         done = state.epoch or 0.0
         epoch = int(done + 1e-6)
         resumed = self._ledger is not None and self._ledger.epoch == epoch and done - epoch > 1e-6
@@ -116,11 +120,17 @@ class SelectionCallback(TrainerCallback, ABC):
             gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
             check_gradients(state.global_step + 1, gradients, clipped=bool(args.max_grad_norm))
 
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        self._whole.begin_step()
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        if self._current_ledger.measurement is None:
+            self._whole.end_step()
         get_callback_states(state)[STATE_KEY] = self._current_ledger.to_json()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self._hook.remove()
+        self._whole.release()
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
 
@@ -194,9 +204,13 @@ class SelectionCallback(TrainerCallback, ABC):
             return None  # no tensor fits in a step of the longest rows
 
     def _count_step(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._in_epoch and model.training and torch.is_grad_enabled():
-            batch = kwargs if "input_ids" in kwargs or not args else {**kwargs, "input_ids": args[0]}
-            self._current_ledger.count_step(get_step_shape(batch, encoder=self._encoder))
+        if not (self._in_epoch and model.training and torch.is_grad_enabled()):
+            self._whole.begin_pass(None)
+            return
+        batch = kwargs if "input_ids" in kwargs or not args else {**kwargs, "input_ids": args[0]}
+        shape = get_step_shape(batch, encoder=self._encoder)
+        self._whole.begin_pass(shape)
+        self._current_ledger.count_step(shape)
 
 
 def _apply_optimizer_state_policy(

@@ -21,7 +21,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "lora": {"targets": "all-linear", "dropout": 0.0}},
     "full": {"method": "full", "result": "delta"},
     "prefix": {"method": "prefix", "optimizer": "sgd", "learning_rate": 0.05},
-    "half": {"precision": "bf16", "micro_batch_size": 1, "adaptive": {"probe_batches": 1}},
+    "half": {"precision": "bf16", "batch_size": 8, "micro_batch_size": 2, "adaptive": {"probe_batches": 1}},
     "t5": {"optimizer": "sgd", "learning_rate": 0.05, "eval_share": 0, "sample_prompt": "w1 w2"},
     "moe": {"optimizer": "sgd", "learning_rate": 0.05},  # Adam turns the rounding of small gradients into signs
 }

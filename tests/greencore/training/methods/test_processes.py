@@ -8,7 +8,7 @@ import torch
 
 from tests.greencore.training.conftest import small_model
 from tests.greencore.training.families import family_folder
-from tests.greencore.training.methods.processes import Layout, Run, launch, train
+from tests.greencore.training.methods.processes import EPOCHS, Layout, Run, launch, train
 
 LAYOUTS: list[Layout] = ["replicated", "sharded"]
 # Two blocks each, so that a selection may end between them; noise would be another in each process.
@@ -20,6 +20,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 METHODS = ("probe", "adamw", "full", "lora", "gt-0.5")
 CASES = [("tied", "greentrainer"), *((name, "greentrainer") for name in FAMILIES), *(("tied", m) for m in METHODS)]
+
+# The same runs with what is frozen gathered for each pass, or with memory for one block.
+GATHERED = {"gt-0.5": "tied-gt-0.5-sharded", "progressive": "progressive"}
+MEMORY = {
+    "gt-0.5/gathered": "gathered-gt-0.5",
+    "progressive": "progressive",
+    "progressive/gathered": "gathered-progressive",
+    "progressive/tight": "tight-progressive",
+}
 
 Runs = dict[str, list[Run]]
 
@@ -43,6 +52,7 @@ def alone(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 def together(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The runs of two processes."""
     cases = [(f"{f}-{m}-{layout}", folders[f], m, layout) for f, m in CASES for layout in LAYOUTS]
+    cases += [(name, folders["tied"], method, "sharded") for method, name in MEMORY.items()]
     return launch(cases, tmp_path_factory.mktemp("two") / "runs", processes=2)
 
 
@@ -61,6 +71,46 @@ def test_each_process_holds_its_part_of_weights_gradients_and_state(
 ) -> None:
     runs = together[f"tied-{method}-sharded"]
     assert max(run.held_bytes for run in runs) <= 1.1 / len(runs) * alone[f"tied-{method}"].held_bytes
+
+
+@pytest.mark.parametrize("method", GATHERED)
+def test_what_stays_whole_changes_no_bit(together: Runs, method: str) -> None:
+    for whole, gathered in zip(together[GATHERED[method]], together[f"gathered-{method}"], strict=True):
+        assert (whole.losses, whole.reports) == (gathered.losses, gathered.reports)
+        assert all(torch.equal(whole.weights[name], value) for name, value in gathered.weights.items())
+
+
+def test_frozen_groups_are_gathered_once_after_the_first_step_of_an_epoch(together: Runs) -> None:
+    """Of three blocks the first two are frozen in the first epoch, and one in the second.
+
+    A step has two forward and two backward passes. An evaluation after the third gathers and frees them as ever.
+    """
+    gathered, *_ = together["gathered-progressive"]
+    for name, frozen in {"progressive": (2, 1), "tight-progressive": (1, 1)}.items():
+        for run in together[name]:
+            for epoch, blocks in enumerate((*frozen, 0, 0)):
+                counts = [[len(step) for step in epoch_of(one, epoch)] for one in (gathered, run)]
+                assert [before - after for before, after in zip(*counts, strict=True)] == [
+                    passes * blocks for passes in (0, 3, 4, 3, 4)
+                ]
+
+
+def test_nothing_is_gathered_of_a_frozen_model(together: Runs) -> None:
+    for run in together["tied-lora-sharded"]:
+        assert run.gathered[0]
+        for epoch in range(EPOCHS):
+            assert not any(epoch_of(run, epoch)[2:])
+
+
+def test_no_gathering_takes_more_than_a_block_or_what_is_outside(together: Runs) -> None:
+    for run in together["gathered-progressive"]:
+        assert max(map(max, run.gathered)) == run.most_gathered
+
+
+def epoch_of(run: Run, epoch: int) -> list[list[int]]:
+    """The gatherings of an epoch's steps."""
+    steps = len(run.gathered) // EPOCHS
+    return run.gathered[epoch * steps : (epoch + 1) * steps]
 
 
 def test_four_processes_do_too(folders: dict[str, Path], alone: dict[str, Run], tmp_path: Path) -> None:
