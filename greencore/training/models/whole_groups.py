@@ -44,9 +44,9 @@ class WholeGroups:
     def begin_step(self) -> None:
         """Begin a step, which is measured where it is not chosen yet what is kept."""
         if not self._chosen:
-            self._seen = 1
-            if torch.cuda.is_available():
-                torch.cuda.reset_peak_memory_stats()
+            self._seen, device = 1, self._groups[0].device
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
 
     def begin_pass(self, shape: StepShape | None) -> None:
         """Begin a forward pass that trains on a batch of this shape, or any other pass (None)."""
