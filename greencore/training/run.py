@@ -151,7 +151,7 @@ def fine_tune(
     except TrainingStopped:
         return TrainingResult(completed=False)
 
-    with allow_whole_groups(folder, hyperparameters) as keep_whole:
+    with allow_whole_groups(folder) as keep_whole:
         adaptive = build_callback(method, rho, hyperparameters.adaptive, keep_whole=keep_whole)
         model, epochs, end = _train(
             setup, hyperparameters, adaptive, method, folder=folder, checkpoints=checkpoints, listener=listener

@@ -19,6 +19,7 @@ from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.launch.messages import Answer, Call, Ended, Failed, Started, Target
 from greencore.training.listener import TrainingListener
 from greencore.training.methods.callback import RhoSchedule
+from greencore.training.models.whole_groups import FILE_NAME as OUT_OF_MEMORY
 from greencore.training.processes import unpack_error
 from greencore.training.run import TrainingResult
 
@@ -51,7 +52,7 @@ def fine_tune_in_processes(
     The model is sharded over them (FSDP2), and over as many on each of the `others`, which see the same files. All
     further arguments are those of `fine_tune`, and `run` has to be picklable. `rho`, `listener` and `checkpoints` are
     called in this process. Where a step does not fit into memory, the run is started once more from its newest
-    checkpoint with micro-batches of half the rows.
+    checkpoint, with micro-batches of half the rows, or where those have one, with no tensors kept whole.
 
     Raises what `fine_tune` raises in the first process that fails, what `rho`, `listener` or `checkpoints` raise, and
     `ProcessesLost` where a process is killed, a machine does not join, or the first process says nothing for
@@ -67,7 +68,9 @@ def fine_tune_in_processes(
         "rho": rho if callable(rho) else lambda _: rho,
     }
     count = processes * (1 if others is None else 1 + others.count)
+    again = False
     while True:
+        kept_whole = not (folder / OUT_OF_MEMORY).exists()
         task = {**run, "hyperparameters": hyperparameters, "folder": folder}
         try:
             with _Processes(processes, count, task, targets, silence_seconds, others) as started:
@@ -76,8 +79,11 @@ def fine_tune_in_processes(
             if not (isinstance(error, StepTooLarge) or is_out_of_memory(error)):
                 raise
             rows = min(hyperparameters.rows_at_once, -(-hyperparameters.batch_size // count))
-            if rows == 1:
+            if rows == 1 and (again or not kept_whole):
                 raise
+        again = rows == 1  # with nothing kept whole: `allow_whole_groups`
+        if again:
+            continue
         halved = HalvedMicroBatch(rows, rows // 2)
         listener.on_micro_batch_halved(halved)
         hyperparameters = hyperparameters.model_copy(update={"micro_batch_size": halved.after})

@@ -3,7 +3,7 @@
 import os
 import resource
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch.distributed.fsdp import FSDPModule
 
 from greencore.backprop.shards import free_gathered
 from greencore.host_memory import get_available_memory, read_host_memory
-from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.batches.batch_shapes import StepShape
 from greencore.training.batches.micro_batches import StepTooLarge, is_out_of_memory
 from greencore.training.processes import collect, count_processes
@@ -111,18 +110,19 @@ class WholeGroups:
 
 
 @contextmanager
-def allow_whole_groups(folder: Path, hyperparameters: Hyperparameters) -> Iterator[bool]:
+def allow_whole_groups(folder: Path) -> Iterator[bool]:
     """Yield whether a run may keep groups whole: where it has run out of memory before, none are.
 
-    Such a run is started again with half the rows (`greencore.training.launch.launcher`). One with a single row at a
-    time cannot be, so that it keeps none either.
+    Such a run is started again (`greencore.training.launch.launcher`).
     """
-    file, rows = folder / FILE_NAME, -(-hyperparameters.batch_size // count_processes())
+    file = folder / FILE_NAME
     try:
-        yield min(hyperparameters.rows_at_once, rows) > 1 and not any(collect(file.exists()))
+        yield not any(collect(file.exists()))
     except (RuntimeError, StepTooLarge) as error:
         if isinstance(error, StepTooLarge) or is_out_of_memory(error):
-            file.touch()
+            with suppress(OSError):  # a full disk must not hide the error
+                folder.mkdir(parents=True, exist_ok=True)
+                file.touch()
         raise
 
 

@@ -16,6 +16,7 @@ from greencore.agents.machines import OtherMachines
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.batches.micro_batches import HalvedMicroBatch
 from greencore.training.launch.launcher import ProcessesLost, fine_tune_in_processes
+from greencore.training.models.whole_groups import FILE_NAME
 from greencore.training.run import TrainingResult, fine_tune
 from tests.greencore.training.process_runs import ROWS, Recorder
 from tests.torchrun import find_processes
@@ -139,10 +140,16 @@ def test_no_process_outlives_the_one_that_started_it(model_folder: Path, tmp_pat
     assert alive == []
 
 
-def test_where_memory_runs_out_in_one_process_all_start_again_with_half_the_rows(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("rows", "halvings"), [(None, [HalvedMicroBatch(2, 1)]), (1, [])])
+def test_where_memory_runs_out_in_one_process_all_start_again_with_half_the_rows_and_nothing_kept_whole(
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int | None,
+    halvings: list[HalvedMicroBatch],
 ) -> None:
-    # The processes have torch's error in place of a GPU's: rank 1 has no memory for two rows at once.
+    # The processes have torch's error in place of a GPU's: rank 1 has no memory for two rows at once, and none for
+    # tensors kept whole.
     (tmp_path / "sitecustomize.py").write_text(
         textwrap.dedent(
             """
@@ -150,8 +157,9 @@ def test_where_memory_runs_out_in_one_process_all_start_again_with_half_the_rows
             import torch
             from greencore.training.batches.micro_batches import MicroBatchCollator
             collate = MicroBatchCollator.collate_micro_batches
+            has_run_out = os.path.exists(os.environ["OUT_OF_MEMORY_FILE"])
             def collate_what_fits(self, rows):
-                if self.size > 1 and os.environ["RANK"] == "1":
+                if os.environ["RANK"] == "1" and (self.size > 1 or not has_run_out):
                     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
                 return collate(self, rows)
             MicroBatchCollator.collate_micro_batches = collate_what_fits
@@ -159,6 +167,7 @@ def test_where_memory_runs_out_in_one_process_all_start_again_with_half_the_rows
         )
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(__file__).parents[4])]))
+    monkeypatch.setenv("OUT_OF_MEMORY_FILE", str(tmp_path / "two" / FILE_NAME))
     halved = list[HalvedMicroBatch]()
 
     class Halving(Recorder):
@@ -166,8 +175,8 @@ def test_where_memory_runs_out_in_one_process_all_start_again_with_half_the_rows
             halved.append(one)
 
     alone, found = Recorder(), Halving()
-    settings: dict[str, Any] = {"epochs": 1, "micro_batch_size": None, "eval_share": 0}
+    settings: dict[str, Any] = {"epochs": 1, "micro_batch_size": rows, "eval_share": 0}
     fine_tune(**arguments(model_folder, tmp_path / "one", alone, **settings))
     train(model_folder, tmp_path / "two", found, **settings)
-    assert halved == [HalvedMicroBatch(2, 1)]
+    assert halved == halvings
     assert found.losses == pytest.approx(alone.losses, rel=1e-4)

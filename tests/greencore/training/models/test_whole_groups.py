@@ -5,11 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from greencore.settings.hyperparameters import Hyperparameters
 from greencore.training.batches.micro_batches import StepTooLarge
 from greencore.training.models.whole_groups import allow_whole_groups
-
-SETTINGS = Hyperparameters(batch_size=4)
 
 
 @pytest.mark.parametrize(
@@ -21,20 +18,14 @@ SETTINGS = Hyperparameters(batch_size=4)
     ],
 )
 def test_after_memory_has_run_out_nothing_is_kept_whole(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(type(error)), allow_whole_groups(tmp_path, SETTINGS):
+    with pytest.raises(type(error)), allow_whole_groups(tmp_path / "run"):
         raise error
-    with allow_whole_groups(tmp_path, SETTINGS) as allowed:
+    with allow_whole_groups(tmp_path / "run") as allowed:
         assert not allowed
 
 
 def test_after_another_error_it_still_is(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), allow_whole_groups(tmp_path, SETTINGS):
+    with pytest.raises(RuntimeError), allow_whole_groups(tmp_path):
         raise RuntimeError("shapes do not match")
-    with allow_whole_groups(tmp_path, SETTINGS) as allowed:
+    with allow_whole_groups(tmp_path) as allowed:
         assert allowed
-
-
-def test_a_run_whose_rows_cannot_be_halved_keeps_nothing_whole(tmp_path: Path) -> None:
-    one_row = SETTINGS.model_copy(update={"micro_batch_size": 1})
-    with allow_whole_groups(tmp_path, one_row) as allowed:
-        assert not allowed
