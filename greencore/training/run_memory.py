@@ -1,7 +1,7 @@
 """Peak memory of a run's steps under its settings, and whether its blocks recompute under `auto`."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from greencore.host_memory import read_host_memory
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings
 from greencore.training.batches.batch_layout import BatchLayout
+from greencore.training.batches.batch_shapes import BatchShapes
 from greencore.training.batches.positions import PositionLimits
 from greencore.training.data.tokenisation import round_up_length
 from greencore.training.methods.baselines import BaselineError, add_adapter, list_trained_tensors
@@ -46,6 +47,8 @@ class RunMemory:
     limits: PositionLimits
     layout: BatchLayout
     processes: int = 1
+    # What `trace_costs` has traced, also for another number of processes.
+    _costs: dict[Hashable, StepCosts] = field(default_factory=dict, repr=False, compare=False)
     _predicted: dict[tuple[str, RunPrecision, str], PeakMemory | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -64,6 +67,20 @@ class RunMemory:
         """Count the rows of a micro-batch, of a process's part of a step."""
         part = -(-hyperparameters.batch_size // self.processes)
         return min(hyperparameters.rows_at_once, part, len(self.lengths))
+
+    def trace_costs(
+        self, model: torch.nn.Module, shapes: BatchShapes, hyperparameters: Hyperparameters, *, recomputes: bool
+    ) -> StepCosts:
+        """Return the FLOPs of steps of these shapes, traced once. `model` is the run's; its blocks recompute or not.
+
+        Raises as `StepCosts`.
+        """
+        adaptive = hyperparameters.adaptive or AdaptiveSettings()
+        key = (repr(shapes), hyperparameters.attention, adaptive.never_train, adaptive.always_train, recomputes)
+        if key not in self._costs:
+            roles = match_tensor_patterns(model, never_train=adaptive.never_train, always_train=adaptive.always_train)
+            self._costs[key] = StepCosts(model, shapes, always=roles.always, never=roles.never)
+        return self._costs[key]
 
     def predict(
         self, hyperparameters: Hyperparameters, precision: RunPrecision, method: str | None = None
@@ -119,7 +136,8 @@ class RunMemory:
                 )
                 names: Sequence[str] = [name for name, _ in model.named_parameters() if name not in roles.never]
                 if self.rho < 1:
-                    costs = StepCosts(model, shapes, always=roles.always, never=roles.never)
+                    recomputes = hyperparameters.gradient_checkpointing is True
+                    costs = self.trace_costs(model, shapes, hyperparameters, recomputes=recomputes)
                     names = list_largest_selection(costs, self.rho)
                     probed = costs.list_affordable_tensors(self.rho)
             else:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from greencore.backprop import profile
 from greencore.device import Device
 from greencore.host_memory import read_host_memory
 from greencore.settings.hyperparameters import Hyperparameters
+from greencore.training.methods import step_costs
 from greencore.training.methods.step_memory import predict_step_memory
 from planning.device_fit import MemoryNeed
 from planning.live_devices import list_live_devices
@@ -50,6 +52,24 @@ def prepare(worker_settings: Settings, tmp_path: Path) -> Prepare:
         return estimate_job(job, rows, settings, devices=live)
 
     return run
+
+
+def test_steps_of_the_same_shapes_are_traced_once_for_memory_and_flops(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[bool] = []
+
+    def trace(model: Any, *given: Any, **settings: Any) -> Any:
+        traced.append(model.model.gradient_checkpointing)
+        return profile(model, *given, **settings)
+
+    monkeypatch.setattr(step_costs, "profile", trace)
+    for rho in (0.6, 1.0):  # at 1 everything is trained, whose memory needs no costs
+        traced.clear()
+        assert prepare(Device("cpu", 10**12), method="greentrainer", rho=rho).step_memory is not None
+        at_each_length = traced.count(False)
+        assert at_each_length in (2, 3)
+        assert traced.count(True) == (at_each_length if rho < 1 else 0)
 
 
 def test_the_peak_falls_with_recomputation_micro_batches_and_methods(prepare: Prepare) -> None:
