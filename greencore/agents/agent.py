@@ -54,7 +54,7 @@ def start_agent(
     files; `environment` is theirs beside this process's, whose OMP_NUM_THREADS is by default a share of the cores.
     """
     threads = str(max(1, (os.cpu_count() or 1) // processes))
-    network = {} if machines is None else dict.fromkeys(INTERFACE_VARIABLES, _find_interface(machines.address))
+    network = {} if machines is None else dict.fromkeys(INTERFACE_VARIABLES, find_interface(machines.address))
     arguments = json.dumps([processes, folder, machines and asdict(machines)])
     return subprocess.Popen(
         [sys.executable, "-m", AGENT, arguments],
@@ -145,12 +145,12 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def _find_interface(address: str) -> str:
-    """Return the name of the network interface that has an address. Raises ValueError where none has it."""
+def find_interface(address: str) -> str:
+    """Return the name of the network interface that has an IP address. Raises ValueError where none has it."""
     for name, addresses in psutil.net_if_addrs().items():
         if any(one.address == address for one in addresses):
             return str(name)
-    raise ValueError(f"no network interface of this machine has the address {address}")
+    raise ValueError(f"no network interface of this machine has the address {address!r}")
 
 
 def _end_with_starter() -> None:

@@ -3,6 +3,7 @@
 import json
 import secrets
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ ADDRESS_VARIABLE = "GREENTUNE_RUN_ADDRESS"
 KEY_VARIABLE = "GREENTUNE_RUN_KEY"
 # Connections beside those of the processes: of others that find the port, and cannot prove to know the key.
 SPARE_CONNECTIONS = 16
+PROOF_SECONDS = 10
 END_SECONDS = 30.0
 RETRY_SECONDS = 0.1
 # A machine that vanishes closes no connection: it is asked for a sign of life after so many seconds, and given up after
@@ -86,8 +88,10 @@ class Inbox:
         known = False
         try:
             _keep_alive(connection)
+            _limit_waiting(connection, PROOF_SECONDS)
             deliver_challenge(connection, self._key)
             answer_challenge(connection, self._key)
+            _limit_waiting(connection, 0)
             known = True
             while True:
                 self._messages.put((connection, connection.recv()))
@@ -129,6 +133,12 @@ def _keep_alive(connection: Connection) -> None:
         # What is sent into the void is given up in the same time.
         unanswered_ms = 1000 * KEEP_ALIVE_SECONDS * (1 + KEEP_ALIVE_PROBES)
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unanswered_ms)
+
+
+def _limit_waiting(connection: Connection, seconds: int) -> None:
+    """Give up reading what does not arrive within some seconds; 0 waits for ever."""
+    with _as_socket(connection) as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
 
 
 @contextmanager

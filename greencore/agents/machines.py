@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from greencore.agents.agent import Machines, end_agent, has_ended, start_agent
+from greencore.agents.agent import Machines, end_agent, find_interface, has_ended, start_agent
 from greencore.agents.inbox import Inbox
 
 POLL_SECONDS = 0.5
@@ -42,12 +42,17 @@ class OtherMachines:
     """The `count` machines that join a run beside this one, which they reach by its `address`.
 
     `invite` passes an invitation on to each of them, which then calls `join_run`. A run that is started once more has
-    another one.
+    another one. Raises ValueError for a count below 1, and where no network interface has the address.
     """
 
     count: int
     address: str
     invite: Callable[[Invitation], None]
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count is {self.count}: expected at least one other machine")
+        find_interface(self.address)
 
     def invite_to(self, inbox: Inbox, processes: int) -> Invitation:
         """Invite the others to a run that is about to start here, and return the invitation."""

@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty
@@ -104,26 +105,24 @@ class _Processes:
         self._processes, self._count, self._others = processes, count, others
         self._task, self._targets, self._silence_seconds = task, targets, silence_seconds
         self._connections: dict[Connection, Started] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="greentune-run-")
 
     def __enter__(self) -> Self:
-        address = str(Path(self._folder.name) / "socket") if self._others is None else (self._others.address, 0)
-        self._inbox = Inbox(address, connections=self._count)
-        invitation = None if self._others is None else self._others.invite_to(self._inbox, self._processes)
-        self._agent = start_agent(
-            self._processes,
-            self._folder.name,
-            self._inbox.environment,
-            None if invitation is None else invitation.of_first_machine(),
-        )
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="greentune-run-"))
+            address = str(Path(folder) / "socket") if self._others is None else (self._others.address, 0)
+            self._inbox = Inbox(address, connections=self._count)
+            stack.callback(self._inbox.close)
+            invitation = None if self._others is None else self._others.invite_to(self._inbox, self._processes)
+            machines = None if invitation is None else invitation.of_first_machine()
+            self._agent = start_agent(self._processes, folder, self._inbox.environment, machines)
+            stack.callback(end_agent, self._agent)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        end_agent(self._agent)
-        self._inbox.close()
-        self._folder.cleanup()
+        self._stack.close()
 
     def follow(self) -> TrainingResult:
         """Answer the processes' calls until they have ended, and return the run's result."""
