@@ -69,9 +69,8 @@ def fine_tune_in_processes(
         "rho": rho if callable(rho) else lambda _: rho,
     }
     count = processes * (1 if others is None else 1 + others.count)
-    again = False
+    may_keep_whole = not (folder / OUT_OF_MEMORY).exists()
     while True:
-        kept_whole = not (folder / OUT_OF_MEMORY).exists()
         task = {**run, "hyperparameters": hyperparameters, "folder": folder}
         try:
             with _Processes(processes, count, task, targets, silence_seconds, others) as started:
@@ -80,14 +79,13 @@ def fine_tune_in_processes(
             if not (isinstance(error, StepTooLarge) or is_out_of_memory(error)):
                 raise
             rows = min(hyperparameters.rows_at_once, -(-hyperparameters.batch_size // count))
-            if rows == 1 and (again or not kept_whole):
+            if rows == 1 and not may_keep_whole:
                 raise
-        again = rows == 1  # with nothing kept whole: `allow_whole_groups`
-        if again:
-            continue
-        halved = HalvedMicroBatch(rows, rows // 2)
-        listener.on_micro_batch_halved(halved)
-        hyperparameters = hyperparameters.model_copy(update={"micro_batch_size": halved.after})
+        may_keep_whole = False  # `allow_whole_groups`
+        if rows > 1:
+            halved = HalvedMicroBatch(rows, rows // 2)
+            listener.on_micro_batch_halved(halved)
+            hyperparameters = hyperparameters.model_copy(update={"micro_batch_size": halved.after})
 
 
 class _Processes:
