@@ -13,6 +13,7 @@ from greencore.backprop import BudgetTooSmall, TraceError
 from greencore.backprop.cost.by_length import Lengths
 from greencore.device import PeakMemory, RunPrecision
 from greencore.host_memory import read_host_memory
+from greencore.model_names import TensorRoles
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.method_settings import AdaptiveSettings
 from greencore.training.batches.batch_layout import BatchLayout
@@ -69,16 +70,14 @@ class RunMemory:
         return min(hyperparameters.rows_at_once, part, len(self.lengths))
 
     def trace_costs(
-        self, model: torch.nn.Module, shapes: BatchShapes, hyperparameters: Hyperparameters, *, recomputes: bool
+        self, model: PreTrainedModel, shapes: BatchShapes, roles: TensorRoles, *, recomputes: bool
     ) -> StepCosts:
         """Return the FLOPs of steps of these shapes, traced once. `model` is the run's; its blocks recompute or not.
 
         Raises as `StepCosts`.
         """
-        adaptive = hyperparameters.adaptive or AdaptiveSettings()
-        key = (repr(shapes), hyperparameters.attention, adaptive.never_train, adaptive.always_train, recomputes)
+        key = (repr(shapes), model.config._attn_implementation, roles, recomputes)
         if key not in self._costs:
-            roles = match_tensor_patterns(model, never_train=adaptive.never_train, always_train=adaptive.always_train)
             self._costs[key] = StepCosts(model, shapes, always=roles.always, never=roles.never)
         return self._costs[key]
 
@@ -137,7 +136,7 @@ class RunMemory:
                 names: Sequence[str] = [name for name, _ in model.named_parameters() if name not in roles.never]
                 if self.rho < 1:
                     recomputes = hyperparameters.gradient_checkpointing is True
-                    costs = self.trace_costs(model, shapes, hyperparameters, recomputes=recomputes)
+                    costs = self.trace_costs(model, shapes, roles, recomputes=recomputes)
                     names = list_largest_selection(costs, self.rho)
                     probed = costs.list_affordable_tensors(self.rho)
             else:

@@ -14,7 +14,7 @@ from greencore.policy import parse_stored_policy
 from greencore.settings.hyperparameters import Hyperparameters
 from greencore.settings.layout_choice import LayoutName
 from greencore.settings.method_choice import AUTO, ChosenMethod, MethodChoice
-from greencore.settings.method_settings import LoraSettings
+from greencore.settings.method_settings import AdaptiveSettings, LoraSettings
 from greencore.settings.run_length import check_epoch_count, compute_run_length, count_warmup_steps
 from greencore.settings.value_types import LogitPositions
 from greencore.training.batches.positions import get_position_limits
@@ -23,7 +23,7 @@ from greencore.training.inputs import TrainingInputs, prepare_inputs
 from greencore.training.methods.baselines import Baseline, count_method_flops
 from greencore.training.methods.method_shares import MethodShares
 from greencore.training.methods.step_costs import StepCosts
-from greencore.training.methods.tensor_patterns import read_model_names
+from greencore.training.methods.tensor_patterns import match_tensor_patterns, read_model_names
 from greencore.training.models.loading import (
     ModelError,
     enable_gradient_checkpointing,
@@ -224,11 +224,11 @@ def estimate_run(
     gpus, memory = fit_gpus(run_memory, hyperparameters, devices, asked=job.gpus_asked)
     if memory.recomputes:
         enable_gradient_checkpointing(meta_model)
+    adaptive = hyperparameters.adaptive or AdaptiveSettings()
+    roles = match_tensor_patterns(meta_model, never_train=adaptive.never_train, always_train=adaptive.always_train)
     traced = shares if shares is not None and shares.recomputes == memory.recomputes else None
     costs = (
-        traced.full_costs
-        if traced
-        else run_memory.trace_costs(meta_model, shapes, hyperparameters, recomputes=memory.recomputes)
+        traced.full_costs if traced else run_memory.trace_costs(meta_model, shapes, roles, recomputes=memory.recomputes)
     )
     check_epoch_count(hyperparameters, training_rows=len(lengths))
     length = compute_run_length(hyperparameters, training_rows=len(lengths))
