@@ -22,7 +22,7 @@ from benchmarks.gpu.predictions import Predictions, build_hyperparameters
 from benchmarks.gpu.requirements import explain_missing_kernels
 from benchmarks.gpu.scales import FULL, LEARNED_SHARE, Cell, Part, Scale
 from benchmarks.gpu.step_windows import StepWindows
-from benchmarks.training.peak_memory import build_callback, build_trainer
+from benchmarks.training.peak_memory import build_trainer
 from greencore.backprop import Profile, profile
 from greencore.device import PeakMemory
 from greencore.training.batches.batch_shapes import measure_batch_shapes
@@ -31,7 +31,7 @@ from greencore.training.batches.micro_batches import HalvedMicroBatch, StepTooLa
 from greencore.training.data.tokenisation import IGNORED_LABEL, Collator, Example
 from greencore.training.methods import step_costs
 from greencore.training.methods.adapters import with_adapter
-from greencore.training.methods.callback import GreenTrainerCallback
+from greencore.training.methods.callback import GreenTrainerCallback, build_callback
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.models.loading import enable_gradient_checkpointing
 
@@ -100,7 +100,7 @@ def measure_cell(cell: Cell, gauge: Gauge, predictions: Predictions | None, *, s
         model = cast(PreTrainedModel, with_adapter("lora", model))
     settings = build_hyperparameters(cell.batch, recomputed=recomputed)
     windows = StepWindows(gauge, seconds=seconds)
-    callback = build_callback(cell.arm.method, cell.arm.rho, settings)
+    callback = build_callback(cell.arm.method, cell.arm.rho, settings.adaptive, keep_whole=False)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(
             model,

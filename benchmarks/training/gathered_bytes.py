@@ -11,6 +11,8 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -34,7 +36,7 @@ CASES: dict[str, tuple[tuple[str, ...], bool]] = {  # what is never trained, and
     "top block, the rest gathered": (BELOW_TOP, False),
     "top block, the rest whole": (BELOW_TOP, True),
 }
-COLLECTIVES = ("all_gather_single", "reduce_scatter_single")
+GATHER, SCATTER = "all_gather_single", "reduce_scatter_single"
 
 
 def main() -> int:
@@ -94,21 +96,13 @@ def measure(folder: Path, never_train: tuple[str, ...], whole: bool) -> dict[str
         data_collator=Collator(0),
         callbacks=[callback],
     )
-    sizes: dict[str, list[int]] = {name: [] for name in COLLECTIVES}
+    gathered, scattered = list[int](), list[int]()
 
-    def count(name: str) -> Any:
-        act = getattr(torch.distributed, name)
+    def in_last_step(sizes: list[int]) -> Callable[[int], None]:
+        return lambda size: sizes.append(size) if trainer.state.global_step == STEPS - 1 else None
 
-        def counted(output: torch.Tensor, input: torch.Tensor, *args: Any, **options: Any) -> Any:
-            if trainer.state.global_step == STEPS - 1:
-                sizes[name].append(max(output.nbytes, input.nbytes))
-            return act(output, input, *args, **options)
-
-        return patch.object(torch.distributed, name, counted)
-
-    with count(COLLECTIVES[0]), count(COLLECTIVES[1]):
+    with observe(GATHER, in_last_step(gathered)), observe(SCATTER, in_last_step(scattered)):
         trainer.train()
-    gathered, scattered = (sizes[name] for name in COLLECTIVES)
     return {
         "gatherings": len(gathered),
         "gathered MiB": f"{sum(gathered) / 2**20:.2f}",
@@ -116,6 +110,19 @@ def measure(folder: Path, never_train: tuple[str, ...], whole: bool) -> dict[str
         "reduced MiB": f"{sum(scattered) / 2**20:.2f}",
         "largest gathering, of the predicted": f"{max(gathered, default=0) / most:.2f}",
     }
+
+
+@contextmanager
+def observe(collective: str, record: Callable[[int], None]) -> Iterator[None]:
+    """Record the whole bytes of each of FSDP2's collectives of a kind, `GATHER` or `SCATTER`, within the block."""
+    act = getattr(torch.distributed, collective)
+
+    def observed(output: torch.Tensor, input: torch.Tensor, *args: Any, **options: Any) -> Any:
+        record(max(output.nbytes, input.nbytes))
+        return act(output, input, *args, **options)
+
+    with patch.object(torch.distributed, collective, observed):
+        yield
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from greencore.training.checkpoints.folder import CheckpointFolder
 from greencore.training.checkpoints.trainer import CheckpointedTrainer
 from greencore.training.data.tokenisation import Collator, Example
 from greencore.training.methods.adapters import with_adapter
-from greencore.training.methods.callback import BaselineCallback, GreenTrainerCallback
+from greencore.training.methods.callback import build_callback
 from greencore.training.methods.step_costs import StepCosts
 from greencore.training.methods.step_memory import list_largest_selection, predict_step_memory
 from greencore.training.models.loading import enable_gradient_checkpointing
@@ -152,16 +152,9 @@ def measure_training(
     rows = [
         tuple(torch.randint(1, vocabulary, (LENGTH,), generator=draw).tolist()) for _ in range(ROWS * STEPS_OF_AN_EPOCH)
     ]
-    callback = build_callback(method, rho, settings)
+    callback = build_callback(method, rho, settings.adaptive, keep_whole=False)
     trainer = build_trainer(model, settings, folder, [Example(row, row) for row in rows], [callback], Collator(0))
     return measure_cpu_peak(model, trainer.train)
-
-
-def build_callback(method: Method, rho: float, settings: Hyperparameters) -> GreenTrainerCallback | BaselineCallback:
-    """Build the callback of a run of the method."""
-    if method == "greentrainer":
-        return GreenTrainerCallback(rho, **dict(settings.adaptive or AdaptiveSettings()))
-    return BaselineCallback(method)
 
 
 def build_trainer(

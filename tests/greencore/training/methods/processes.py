@@ -3,8 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerState
 
+from benchmarks.training.gathered_bytes import GATHER, observe
 from greencore.backprop.shards import get_shard
 from greencore.dataset import PromptRow
 from greencore.settings.method_settings import LoraSettings
@@ -62,17 +63,9 @@ class GatheredBytes(TrainerCallback):
     def on_step_begin(self, *_: Any, **given: Any) -> None:
         self.steps.append([])
 
-    @contextmanager
-    def count(self) -> Iterator[None]:
-        gather = torch.distributed.all_gather_single
-
-        def counted(output_tensor: torch.Tensor, *args: Any, **options: Any) -> Any:
-            if self.steps:
-                self.steps[-1].append(output_tensor.nbytes)
-            return gather(output_tensor, *args, **options)
-
-        with patch.object(torch.distributed, "all_gather_single", counted):
-            yield
+    def record(self, size: int) -> None:
+        if self.steps:
+            self.steps[-1].append(size)
 
 
 class Evaluation(TrainerCallback):
@@ -141,7 +134,7 @@ def train(folder: Path, output: Path, method: str, layout: Layout) -> Run:
         trainer.add_callback(Evaluation())
     room = most_gathered if memory == "tight" and os.environ["RANK"] == "0" else 2**40
     measured = patch.object(WholeGroups, "_measure_room", lambda _: room) if memory == "tight" else nullcontext()
-    with gathered.count(), measured:
+    with observe(GATHER, gathered.record), measured:
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     reports = [
