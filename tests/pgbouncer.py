@@ -11,7 +11,8 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
+from greencore.host_network import find_free_port
 from store.database import Database
 
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")

@@ -9,7 +9,8 @@ import uvicorn
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
+from greencore.host_network import find_free_port
 
 START_SECONDS = 20.0
 

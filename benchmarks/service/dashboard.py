@@ -15,8 +15,9 @@ import numpy as np
 from playwright.sync_api import Page
 
 from benchmarks.report import publish
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
 from cli.stack.service_stack import Stack
+from greencore.host_network import find_free_port
 from runtime.settings import Settings
 from store.database import Database
 from store.lifecycle.status import JobStatus

@@ -14,10 +14,11 @@ from cli.demo.report import show_result
 from cli.errors import CommandError
 from cli.extras import require_extras
 from cli.remote.connection import format_field_errors
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
 from cli.stack.service_stack import Stack
 from cli.stack.signals import on_stop_signals
 from greencore.clock import utc_now
+from greencore.host_network import find_free_port
 from greentune.client import Client
 from greentune.errors import Problem, ServiceError
 from runtime.settings import Settings

@@ -4,7 +4,6 @@ import os
 import pwd
 import secrets
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -18,6 +17,7 @@ import redis
 
 from cli.errors import CommandError
 from cli.stack.processes import Account, ProcessSpec, account_arguments
+from greencore.host_network import find_free_port
 from runtime.message_broker import connect_redis, describe_refusal, probe_write
 
 LOOPBACK = "127.0.0.1"
@@ -191,13 +191,6 @@ def find_redis_problem(url: str) -> str | None:
     finally:
         client.close()
     return None
-
-
-def find_free_port(host: str) -> int:
-    """Return a TCP port that no process listens on at present."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _package_folder(name: str) -> Path:

@@ -16,6 +16,7 @@ from typing import IO, Any, Self
 import psutil
 
 from cli.errors import ProcessFailed
+from greencore.host_processes import kill_process_group, wait_until_gone
 from runtime.private_files import PRIVATE_UMASK, open_private
 
 LOG_TAIL_LINES = 20
@@ -227,38 +228,12 @@ def list_descendants(pid: int) -> list[psutil.Process]:
     return children
 
 
-def kill_process_group(pgid: int) -> None:
-    """Kill what is left of a process group."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pgid, signal.SIGKILL)
-
-
 def kill_all(processes: Sequence[psutil.Process]) -> None:
     """Kill those processes that still run, and wait until they are gone."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     wait_until_gone(processes, KILL_SECONDS)
-
-
-def wait_until_gone(processes: Sequence[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
-    """Wait for processes that need not be children of this one; returns those that still run.
-
-    A zombie counts as gone: in a container it is often never reaped.
-    """
-    deadline = time.monotonic() + timeout_seconds
-    while running := [process for process in processes if _runs(process)]:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(POLL_SECONDS)
-    return running
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _signal_name(number: int) -> str:

@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import psutil
 
-from cli.stack.processes import kill_all, kill_process_group, list_descendants, wait_until_gone
+from cli.stack.processes import kill_all, list_descendants
+from greencore.host_processes import kill_process_group, wait_until_gone
 
 GRACE_SECONDS = 5.0
 

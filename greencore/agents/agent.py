@@ -11,21 +11,21 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import forkserver
 
 import psutil
+
+from greencore.host_network import find_interface
+from greencore.host_processes import kill_process_group, wait_until_gone
 
 AGENT = "greencore.agents.agent"
 PRELOADED = "greencore.agents.preloaded"
 # In which the agents of all machines have to have met.
 MEETING_SECONDS = 300
 END_SECONDS = 30.0
-POLL_SECONDS = 0.05
 # Of the libraries that connect the processes, which otherwise choose by the machine's name.
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
@@ -73,14 +73,11 @@ def has_ended(agent: "subprocess.Popen[bytes]") -> bool:
 def end_agent(agent: "subprocess.Popen[bytes]") -> int:
     """End an agent and its processes, also those that it has left behind; return its exit code."""
     processes = [process for process in psutil.process_iter() if _is_of_group(process, agent.pid)]
-    with suppress(ProcessLookupError):
-        os.killpg(agent.pid, signal.SIGKILL)
+    kill_process_group(agent.pid)
     assert agent.stdin is not None
     agent.stdin.close()
     code = agent.wait()
-    deadline = time.monotonic() + END_SECONDS
-    while any(map(_is_alive, processes)) and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
+    wait_until_gone(processes, END_SECONDS)
     return code
 
 
@@ -136,21 +133,6 @@ def _is_of_group(process: psutil.Process, group: int) -> bool:
         return os.getpgid(process.pid) == group
     except ProcessLookupError:
         return False
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)  # whose new parent may be slow to take note of its end
-    except psutil.NoSuchProcess:
-        return False
-
-
-def find_interface(address: str) -> str:
-    """Return the name of the network interface that has an IP address. Raises ValueError where none has it."""
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(one.address == address for one in addresses):
-            return str(name)
-    raise ValueError(f"no network interface of this machine has the address {address!r}")
 
 
 def _end_with_starter() -> None:

@@ -1,14 +1,14 @@
 """Several machines that train one model: the first invites the others, each of which joins the run."""
 
-import socket
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from greencore.agents.agent import Machines, end_agent, find_interface, has_ended, start_agent
+from greencore.agents.agent import Machines, end_agent, has_ended, start_agent
 from greencore.agents.inbox import Inbox
+from greencore.host_network import find_free_port, find_interface
 
 POLL_SECONDS = 0.5
 
@@ -61,7 +61,7 @@ class OtherMachines:
             machines=1 + self.count,
             processes=processes,
             host=self.address,
-            port=_find_free_port(self.address),
+            port=find_free_port(self.address),
             environment=dict(inbox.environment),
         )
         self.invite(invitation)
@@ -85,10 +85,3 @@ def join_run(invitation: Invitation, *, address: str, check: Callable[[], None] 
         finally:
             code = end_agent(agent)
     return code == 0
-
-
-def _find_free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-    return port

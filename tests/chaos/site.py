@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 
-from cli.stack.embedded import LOOPBACK, EmbeddedPostgres, EmbeddedValkey, find_free_port
+from cli.stack.embedded import LOOPBACK, EmbeddedPostgres, EmbeddedValkey
 from cli.stack.processes import ManagedProcess, ProcessSpec, Watchdog, kill_all, list_descendants, python_environment
+from greencore.host_network import find_free_port
 from migrations.upgrade import upgrade
 from runtime.settings import Settings
 from runtime.site import Site as MachineSite

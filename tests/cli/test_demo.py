@@ -16,10 +16,11 @@ from cli.demo.follow import follow
 from cli.demo.report import show_result
 from cli.demo.run import HYPERPARAMETERS, MODEL, POLICY, SAMPLE_PROMPT, _issue_temporary_key, _open_demo_client
 from cli.errors import CommandError, ExitCode
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
 from cli.stack.service_stack import Stack
 from greencore.carbon import open_source
 from greencore.dataset import PromptRow, load_rows
+from greencore.host_network import find_free_port
 from greencore.policy import PolicyContext, decide_rho, parse_policy
 from greencore.policy.decision import RhoDecision
 from greencore.settings.hyperparameters import Hyperparameters

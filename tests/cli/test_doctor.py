@@ -10,7 +10,8 @@ from typer.testing import CliRunner, Result
 from cli.doctor.hardware import check_rapl
 from cli.main import app
 from cli.stack.data_folder import advertise_service
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
+from greencore.host_network import find_free_port
 from runtime.settings import Settings
 
 SECRET = "a secret of the tests, long enough to be one"

@@ -10,7 +10,8 @@ from typer.testing import CliRunner, Result
 from cli.errors import SettingError
 from cli.main import app
 from cli.stack.data_folder import make_secret, read_secret
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
+from greencore.host_network import find_free_port
 from runtime.settings import KEPT_FROM_WORKERS, Settings
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
+from greencore.host_network import find_free_port
 from greentune.client import Client
 from greentune.errors import Problem, UnexpectedAnswer, Unreachable
 from greentune.models import Dataset, Job

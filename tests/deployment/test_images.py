@@ -6,7 +6,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
+from greencore.host_network import find_free_port
 from runtime.settings import KEPT_FROM_WORKERS, Settings
 from tests.deployment.compose import services
 from tests.deployment.dockerfiles import replay_build, stages
@@ -88,13 +88,6 @@ def wait_until_well(
         time.sleep(0.2)
 
 
-def find_free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 def test_the_services_image_holds_what_it_needs_as_locked_and_nothing_else(service_image: Path) -> None:
     found = versions(service_image)
     assert found.pop("greentune")
@@ -136,7 +129,7 @@ def test_the_services_image_migrates_a_database_and_makes_a_key(
 def test_the_services_image_serves_the_api_and_its_charts(
     service_image: Path, settings: Settings, tmp_path: Path
 ) -> None:
-    port = find_free_port()
+    port = find_free_port("127.0.0.1")
     told = variables(settings, SERVICE)
     command: list[str] = json.loads(stages(SERVICE)[1].texts("CMD")[0])
     command[command.index("--port") + 1] = str(port)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.stack.embedded import find_free_port
+from greencore.host_network import find_free_port
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120

@@ -15,8 +15,10 @@ import pytest
 from pydantic import SecretStr
 
 from api.access.keys import new_key_text
-from cli.stack.embedded import LOOPBACK, find_free_port
-from cli.stack.processes import kill_process_group, python_environment
+from cli.stack.embedded import LOOPBACK
+from cli.stack.processes import python_environment
+from greencore.host_network import find_free_port
+from greencore.host_processes import kill_process_group
 from runtime.redaction import MASK, Redaction
 from runtime.settings import Settings
 

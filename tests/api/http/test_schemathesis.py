@@ -16,7 +16,8 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
+from greencore.host_network import find_free_port
 from runtime.settings import Settings
 from store.database import Database
 from tests.api.conftest import MODEL, run_to_success

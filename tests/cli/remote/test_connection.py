@@ -8,7 +8,8 @@ import pytest
 
 from cli.completion import TIMEOUT_SECONDS, complete_job, complete_policy, complete_zone
 from cli.stack.data_folder import advertise_service, discover_service
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
+from greencore.host_network import find_free_port
 from greentune.client import Client
 from greentune.models import Job
 from tests.cli.service import CommandRunner

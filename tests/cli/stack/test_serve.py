@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from cli.stack.data_folder import discover_service
-from cli.stack.embedded import LOOPBACK, find_free_port
+from cli.stack.embedded import LOOPBACK
+from greencore.host_network import find_free_port
 from tests.keys import bearer
 
 if TYPE_CHECKING:
